@@ -1,0 +1,1 @@
+"""Questions, one a file: the file's name is the sweep's name."""

@@ -1,0 +1,169 @@
+"""Configurations as frozen dataclasses: dotted fields, what may vary inside a pack, and the identity of a run.
+
+A model's `Config` is a frozen dataclass of numbers, strings, bools, tuples of them and nested such dataclasses.
+A field made by `per_run` may differ between the runs of a pack; all others are the same for the whole pack.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trainables.errors import InputError, UnknownName
+
+Precision = Literal["fp32", "tf32"]
+"""Arithmetic of matrix products and convolutions; storage is always float32."""
+
+
+def per_run(default: float) -> Any:
+    """Declare a float field that may differ between the runs of a pack."""
+    return dataclasses.field(default=default, metadata={"per_run": True})
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """All fields of a nested configuration as `{"adam.beta1": 0.9, ...}`, in the order of declaration."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat.update({f"{field.name}.{name}": inner for name, inner in flatten(value).items()})
+        else:
+            flat[field.name] = value
+    return flat
+
+
+def per_run_fields(config: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the fields that may differ inside a pack."""
+    found = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found += per_run_fields(value, f"{prefix}{field.name}.")
+        elif field.metadata.get("per_run"):
+            found.append(prefix + field.name)
+    return found
+
+
+def replace(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of a configuration with dotted fields changed.
+
+    Values may be strings, as typed on a command line; they are read as the type of the field.
+
+    Raises:
+        InputError: No such field, or a value that the field does not take.
+    """
+    valid = flatten(config)
+    for name, value in changes.items():
+        if name not in valid:
+            raise UnknownName("field", name, valid)
+        config = _replace_one(config, name.split("."), name, value)
+    return config
+
+
+def _replace_one(config: Any, path: list[str], name: str, value: Any) -> Any:
+    head, *rest = path
+    if rest:
+        inner = _replace_one(getattr(config, head), rest, name, value)
+        return dataclasses.replace(config, **{head: inner})
+    read = _read(typing.get_type_hints(type(config))[head], value, name)
+    try:
+        return dataclasses.replace(config, **{head: read})
+    except InputError as error:
+        raise InputError(f"{name}={value}: {error}") from None
+
+
+def _read(kind: Any, value: Any, name: str) -> Any:
+    """Read a value, or the text of one, as the type of its field."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise UnknownName(f"value for {name}:", str(value), map(str, arguments))
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(_read(arguments[0], item, name) for item in items)
+    if origin in (types.UnionType, typing.Union):
+        return None if value in (None, "none") else _read(arguments[0], value, name)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
+        if kind is int and float(value) != int(float(value)):
+            raise ValueError
+        return int(float(value)) if kind is int else kind(value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(
+            kind, kind.__name__
+        )
+        raise InputError(
+            f"{name}={value}: expected {wanted}, for example {name}={_example(kind)}."
+        ) from None
+
+
+def _example(kind: type) -> str:
+    return {bool: "true", int: "10", float: "0.5"}.get(kind, "text")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, in words that need no torch: what is trained once, recorded once and resumed exactly.
+
+    Attributes:
+        model: Entry of `trainables.models`.
+        data: Entry of `trainables.data`.
+        fields: Dotted fields of the model's configuration that are set, the others keep their defaults.
+        seed: Seed of every random draw of the run, 0 .. 2**32 - 1.
+        precision: Arithmetic of matrix products and convolutions.
+    """
+
+    model: str
+    data: str
+    fields: Mapping[str, Any]
+    seed: int
+    precision: Precision = "fp32"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def run_key(spec: RunSpec, version: int, default: Any, config: Any, recipe: str) -> str:
+    """Identity of a run: sha256 of everything that its trajectory depends on.
+
+    Fields at the default of this version of the model are left out, so that a new field whose default means "as
+    before" leaves old keys alone. The horizon, evaluation, machine, pack and code are not in it.
+
+    Args:
+        spec: The run.
+        version: `VERSION` of the model.
+        default: The model's `Config()`.
+        config: The run's configuration.
+        recipe: What the images are, see `Images.recipe`.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    defaults = flatten(default)
+    changed = {name: value for name, value in flatten(config).items() if value != defaults[name]}
+    identity = {
+        "model": spec.model,
+        "version": version,
+        "fields": changed,
+        "seed": spec.seed,
+        "data": recipe,
+        "precision": spec.precision,
+    }
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+
+def static_key(spec: RunSpec, config: Any) -> str:
+    """What the runs of a pack must share, as canonical JSON."""
+    varying = set(per_run_fields(config))
+    shared = {name: value for name, value in flatten(config).items() if name not in varying}
+    return canonical_json(
+        {"model": spec.model, "data": spec.data, "precision": spec.precision, "fields": shared}
+    )

@@ -1,0 +1,71 @@
+"""What is kept of a finished run: how it encodes a fixed set of images, and how well it rebuilds them.
+
+Every metric is a pure function of an `Encoding`, so finished runs can be given new metrics without training.
+Shape suffixes: N images, D code dimensions, K factors.
+"""
+
+import io
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Codes and reconstruction errors of N fixed images under one trained run.
+
+    Attributes:
+        data: The recipe of the images, for example `sprites (rendered v1)`.
+        factor_names: Ground-truth factors in index order; empty without ground truth.
+        factor_sizes: Number of values of each factor, (K,).
+        rows_N: Index of each image in its data set, int64.
+        factors_NK: Ground-truth factor values, int64 in 0 .. size - 1; (N, 0) without ground truth.
+        mu_ND: Representation, float32: the mean of q(z|x), or Q's mean for a GAN.
+        logvar_ND: Log variance of q(z|x), float32; None where codes have no posterior.
+        kl_D: Mean over the images of KL(q(z_d|x) || N(0, 1)), nats, float64; zeros without a posterior.
+        discrete_D: Which codes are categories (their value is a label, not a quantity).
+        recon_nats_N: Bernoulli reconstruction error of each image at one sampled z, nats summed over pixels and
+            channels, float64; None for a model without a likelihood.
+        recon_mse_N: Squared error per pixel and channel of each image rebuilt from `mu_ND`, float64.
+    """
+
+    data: str
+    factor_names: tuple[str, ...]
+    factor_sizes: tuple[int, ...]
+    rows_N: np.ndarray
+    factors_NK: np.ndarray
+    mu_ND: np.ndarray
+    logvar_ND: np.ndarray | None
+    kl_D: np.ndarray
+    discrete_D: np.ndarray
+    recon_nats_N: np.ndarray | None
+    recon_mse_N: np.ndarray
+
+    def to_bytes(self) -> bytes:
+        """Serialise as an uncompressed npz without pickled members."""
+        arrays = {
+            f.name: np.asarray(getattr(self, f.name))
+            for f in fields(self)
+            if getattr(self, f.name) is not None
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> "Encoding":
+        """Read what `to_bytes` wrote; the caller has checked its sha256."""
+        with np.load(io.BytesIO(blob), allow_pickle=False) as members:
+            return cls(
+                data=str(members["data"]),
+                factor_names=tuple(str(n) for n in members["factor_names"]),
+                factor_sizes=tuple(int(n) for n in members["factor_sizes"]),
+                rows_N=members["rows_N"],
+                factors_NK=members["factors_NK"],
+                mu_ND=members["mu_ND"],
+                logvar_ND=members["logvar_ND"] if "logvar_ND" in members else None,
+                kl_D=members["kl_D"],
+                discrete_D=members["discrete_D"],
+                recon_nats_N=members["recon_nats_N"] if "recon_nats_N" in members else None,
+                recon_mse_N=members["recon_mse_N"],
+            )

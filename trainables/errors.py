@@ -1,0 +1,30 @@
+"""What a person got wrong, said in one to three lines.
+
+An `InputError` names the value, what is valid and what to do; the command line prints it and exits with 2.
+Any other exception that reaches the command line is a bug of ours and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user typed or pointed at; its text is all that they are shown."""
+
+
+class UnknownName(InputError):
+    """A name that is not among the valid ones.
+
+    Args:
+        kind: What was named, singular, for example `sweep`.
+        name: What was typed.
+        valid: The names that would have been accepted.
+        remedy: A last sentence, for example a command that shows more.
+    """
+
+    def __init__(self, kind: str, name: str, valid: Iterable[str], remedy: str = "") -> None:
+        valid = sorted(valid)
+        close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+        guess = f" Did you mean '{close[0]}'?" if close else ""
+        text = f"Unknown {kind} '{name}'.{guess}\nValid: {', '.join(valid) or 'none'}."
+        super().__init__(f"{text}\n{remedy}" if remedy else text)

@@ -1,0 +1,37 @@
+"""The one rule of the plug-in packages: a module without a leading underscore is an entry.
+
+Its file name is its name everywhere: command line, configuration, ledger, CSV. Listing reads the folder and
+imports nothing, so it costs no torch.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from trainables.errors import UnknownName
+
+
+def names(package: str) -> list[str]:
+    """Names of the entries of a package such as `trainables.models`, sorted."""
+    paths = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_"))
+
+
+def check(package: str, name: str, kind: str) -> None:
+    """Accept the name of an entry without importing it.
+
+    Raises:
+        UnknownName: The package has no such entry.
+    """
+    if name not in names(package):
+        raise UnknownName(kind, name, names(package))
+
+
+def load(package: str, name: str, kind: str) -> ModuleType:
+    """Import an entry.
+
+    Raises:
+        UnknownName: The package has no such entry.
+    """
+    check(package, name, kind)
+    return importlib.import_module(f"{package}.{name}")
