@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trainables.errors import InputError, UnknownName
+from trainables.errors import InputError, UnknownNameError
 
 Precision = Literal["fp32", "tf32"]
 """Arithmetic of matrix products and convolutions; storage is always float32."""
@@ -59,7 +59,7 @@ def replace(config: Any, changes: Mapping[str, Any]) -> Any:
     valid = flatten(config)
     for name, value in changes.items():
         if name not in valid:
-            raise UnknownName("field", name, valid)
+            raise UnknownNameError("field", name, valid)
         config = _replace_one(config, name.split("."), name, value)
     return config
 
@@ -81,7 +81,7 @@ def _read(kind: Any, value: Any, name: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in arguments:
-            raise UnknownName(f"value for {name}:", str(value), map(str, arguments))
+            raise UnknownNameError(f"value for {name}:", str(value), map(str, arguments))
         return value
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
@@ -95,12 +95,8 @@ def _read(kind: Any, value: Any, name: str) -> Any:
             raise ValueError
         return int(float(value)) if kind is int else kind(value)
     except (ValueError, TypeError, KeyError, OverflowError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(
-            kind, kind.__name__
-        )
-        raise InputError(
-            f"{name}={value}: expected {wanted}, for example {name}={_example(kind)}."
-        ) from None
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind.__name__)
+        raise InputError(f"{name}={value}: expected {wanted}, for example {name}={_example(kind)}.") from None
 
 
 def _example(kind: type) -> str:

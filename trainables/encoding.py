@@ -63,9 +63,9 @@ class Encoding:
                 rows_N=members["rows_N"],
                 factors_NK=members["factors_NK"],
                 mu_ND=members["mu_ND"],
-                logvar_ND=members["logvar_ND"] if "logvar_ND" in members else None,
+                logvar_ND=members.get("logvar_ND"),
                 kl_D=members["kl_D"],
                 discrete_D=members["discrete_D"],
-                recon_nats_N=members["recon_nats_N"] if "recon_nats_N" in members else None,
+                recon_nats_N=members.get("recon_nats_N"),
                 recon_mse_N=members["recon_mse_N"],
             )

@@ -12,7 +12,7 @@ class InputError(ValueError):
     """Something the user typed or pointed at; its text is all that they are shown."""
 
 
-class UnknownName(InputError):
+class UnknownNameError(InputError):
     """A name that is not among the valid ones.
 
     Args:

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from trainables.errors import UnknownName
+from trainables.errors import UnknownNameError
 
 
 def names(package: str) -> list[str]:
@@ -21,17 +21,17 @@ def check(package: str, name: str, kind: str) -> None:
     """Accept the name of an entry without importing it.
 
     Raises:
-        UnknownName: The package has no such entry.
+        UnknownNameError: The package has no such entry.
     """
     if name not in names(package):
-        raise UnknownName(kind, name, names(package))
+        raise UnknownNameError(kind, name, names(package))
 
 
 def load(package: str, name: str, kind: str) -> ModuleType:
     """Import an entry.
 
     Raises:
-        UnknownName: The package has no such entry.
+        UnknownNameError: The package has no such entry.
     """
     check(package, name, kind)
     return importlib.import_module(f"{package}.{name}")
