@@ -9,7 +9,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -163,3 +163,62 @@ def static_key(spec: RunSpec, config: Any) -> str:
     return canonical_json(
         {"model": spec.model, "data": spec.data, "precision": spec.precision, "fields": shared}
     )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and when to look; none of it changes a run's numbers.
+
+    Attributes:
+        steps: Horizon, in updates.
+        report_every: Updates between training statistics.
+        evaluate_every: Updates between evaluations; the horizon is always evaluated.
+        metrics: Entries of `trainables.metrics` to compute at evaluations.
+    """
+
+    steps: int
+    report_every: int
+    evaluate_every: int
+    metrics: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.report_every, self.evaluate_every) < 1:
+            raise InputError("steps, report_every and evaluate_every are at least 1.")
+
+    def next_event(self, step: int) -> int:
+        """The next step with a report or an evaluation, or the horizon."""
+        following = [(step // every + 1) * every for every in (self.report_every, self.evaluate_every)]
+        return min(*following, self.steps)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read a seed list such as `0-3,7`; sorted, each once.
+
+    Raises:
+        InputError: Not such a list.
+    """
+    seeds: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"Seeds '{text}': '{part}' is no seed and no range.\nFor example 0-9 or 0,3,7.")
+        ends = int(first), int(last or first)
+        if ends[0] > ends[1] or ends[1] >= 2**32:
+            raise InputError(f"Seeds '{text}': '{part}' is no range of seeds in 0 .. {2**32 - 1}, for example 0-9.")
+        seeds.update(range(ends[0], ends[1] + 1))
+    return tuple(sorted(seeds))
+
+
+def parse_fields(assignments: Iterable[str]) -> dict[str, str]:
+    """Read assignments such as `vae.latent_dim=6`.
+
+    Raises:
+        InputError: One is no assignment.
+    """
+    fields = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"'{assignment}' sets nothing.\nWrite field=value, for example gamma=10.")
+        fields[name.strip()] = value.strip()
+    return fields

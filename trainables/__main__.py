@@ -1,0 +1,152 @@
+"""Train one pack without Ray: `python -m trainables factor_vae --data sprites --seeds 0-3 --steps 200`.
+
+Prints a JSON line per report and, last, one per run. With --out DIR its blocks are kept, and --resume DIR goes on
+from them exactly.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from trainables import blocks, config, engine, plugins
+from trainables.attempt import Attempt, Start, scores_of
+from trainables.config import RunSpec, Schedule
+from trainables.engine import Resolved
+from trainables.errors import InputError
+
+BLOCK_S = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 a run diverged, 2 wrong input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _train(options)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainables", description=__doc__)
+    parser.add_argument("model", metavar="MODEL", help=", ".join(plugins.names("trainables.models")))
+    parser.add_argument("--data", required=True, help=", ".join(plugins.names("trainables.data")))
+    parser.add_argument("--seeds", default="0", help="for example 0-3,7 (default 0)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for example gamma=10")
+    parser.add_argument("--steps", type=int, required=True, help="updates to train")
+    parser.add_argument("--report-every", type=int, default=100, metavar="STEPS")
+    parser.add_argument("--evaluate-every", type=int, metavar="STEPS", help="default: at the end alone")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "tf32"))
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU (default 1); part of the numerics class")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep blocks here")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on from the blocks of --out DIR")
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    plugins.check("trainables.models", options.model, "model")
+    plugins.check("trainables.data", options.data, "data set")
+    fields = config.parse_fields(options.set)
+    metrics = tuple(plugins.names("trainables.metrics"))
+    schedule = Schedule(options.steps, options.report_every, options.evaluate_every or options.steps, metrics)
+    runs = [
+        engine.resolve(RunSpec(options.model, options.data, fields, seed, options.precision))
+        for seed in config.parse_seeds(options.seeds)
+    ]
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no CUDA device that torch can use.\nUse --device cpu.")
+    engine.set_arithmetic(options.precision, options.threads)
+    start = find_start(options.resume, [run.key for run in runs], options.steps) if options.resume else Start()
+    images = plugins.load("trainables.data", options.data, "data set").load(torch.device(options.device))
+    storage = options.out or options.resume
+    attempt = Attempt(_next_attempt(storage), runs, schedule, images, start)
+
+    begun = time.perf_counter()
+    while not attempt.is_done:
+        block = attempt.work(BLOCK_S)
+        if storage:
+            blocks.write_block(storage, block.manifest, block.blobs)
+        _print_points(block.manifest.points)
+    return _print_runs(attempt, (attempt.pack.step - start.step) / (time.perf_counter() - begun))
+
+
+def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:
+    """The latest intact states that all of these runs have at one step, up to the horizon.
+
+    Raises:
+        InputError: There are none.
+    """
+    steps: dict[int, dict[str, tuple[Path, blocks.Slice]]] = {}
+    for path in blocks.committed(storage):
+        for entry in blocks.read_manifest(path).runs:
+            if blocks.STATE in entry.slices and entry.step <= horizon:
+                steps.setdefault(entry.step, {})[entry.key] = path.parent, entry.slices[blocks.STATE]
+    for step in sorted(steps, reverse=True):
+        if set(keys) <= set(steps[step]):
+            try:
+                blobs = [blocks.read_slice(*steps[step][key]) for key in keys]
+            except blocks.DamagedBlockError as error:
+                print(f"{error} Going back to an older block.", file=sys.stderr)
+                continue
+            return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
+    raise InputError(
+        f"--resume {storage}: no block there holds all of these runs at one step.\n"
+        "Use the same model, data, --set and --seeds, or start anew with --out."
+    )
+
+
+def _next_attempt(storage: Path | None) -> int:
+    taken = [int(folder.name) for folder in storage.glob("attempts/*")] if storage else []
+    return max(taken, default=0) + 1
+
+
+def _print_points(points: Sequence[blocks.Point]) -> None:
+    lines: dict[tuple[str, int], dict[str, float]] = {}
+    for point in points:
+        lines.setdefault((point.key, point.step), {})[point.name] = point.value
+    for (key, step), values in lines.items():
+        print(json.dumps({"run_key": key, "step": step} | values), flush=True)
+
+
+def _print_runs(attempt: Attempt, steps_per_s: float) -> int:
+    pack = attempt.pack
+    states = pack.states()
+    bad_steps = pack.first_bad_steps()
+    for run, state, bad_step, scores in zip(
+        pack.runs, states, bad_steps, scores_of(pack, attempt.schedule.metrics), strict=True
+    ):
+        print(json.dumps(_summary(run, bad_step, pack.step) | {
+            "params_sha256": _params_sha256(state),
+            "num_params": pack.num_parameters,
+            "metrics": scores,
+            "run_steps_per_s": round(steps_per_s * len(pack.runs), 2),
+        }))
+    return int(any(bad is not None for bad in bad_steps))
+
+
+def _summary(run: Resolved, bad_step: int | None, step: int) -> dict[str, object]:
+    status = "done" if bad_step is None else "diverged"
+    return {
+        "run_key": run.key,
+        "seed": run.spec.seed,
+        "status": status,
+        "step": step if bad_step is None else bad_step,
+    }
+
+
+def _params_sha256(state: dict[str, object]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(name for name in state if name.endswith(".values")):
+        digest.update(state[name].tobytes())  # type: ignore[attr-defined]
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""One try at a pack: restore it, work block by block, say what each block makes true.
+
+Points fall on steps that the schedule fixes and states are exact, so where blocks end changes no number.
+"""
+
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainables import __version__, blocks, config, engine, evaluation, plugins
+from trainables.blocks import Manifest, Point, RunEntry
+from trainables.config import Schedule
+from trainables.data._images import Images
+from trainables.engine import Pack, Resolved
+from trainables.metrics._identity import identity
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a pack begins: a step and the state of each run there, none at step 0."""
+
+    step: int = 0
+    states: tuple[Mapping[str, np.ndarray], ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a block makes true once `blocks.write_block` has renamed its manifest into place."""
+
+    manifest: Manifest
+    blobs: Mapping[str, Mapping[str, bytes]]
+
+
+class Attempt:
+    """A numbered try at a pack.
+
+    Args:
+        number: Fences off older attempts; from 1.
+        runs: The runs of the pack, sharing a static key.
+        schedule: When to report, evaluate and end.
+        images: The data set, on the device to train on.
+        start: Where to go on from.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        runs: Sequence[Resolved],
+        schedule: Schedule,
+        images: Images,
+        start: Start | None = None,
+    ) -> None:
+        self.number, self.schedule = number, schedule
+        self.pack = Pack(runs, images)
+        if start and start.step:
+            self.pack.restore(start.step, start.states)
+        self._is_open = [bad is None for bad in self.pack.first_bad_steps()]
+        self._num_blocks = 0
+        self._steps_per_s = 1.0
+        self._identities = {
+            name: identity(name, len(evaluation.evaluation_rows(len(images)))) for name in schedule.metrics
+        }
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every run has ended."""
+        return not any(self._is_open)
+
+    def work(self, seconds: float) -> Block:
+        """Train for about this long, or to the end; at least one step."""
+        begun, start_step = time.perf_counter(), self.pack.step
+        points: list[Point] = []
+        while True:
+            stride = max(1, int(self._steps_per_s * min(1.0, seconds)))
+            event = self.schedule.next_event(self.pack.step)
+            self._advance(min(event, self.pack.step + stride))
+            if self.pack.step == event:
+                points += self._points()
+            is_over = self.pack.step >= self.schedule.steps or None not in self.pack.first_bad_steps()
+            if is_over or time.perf_counter() - begun >= seconds:
+                return self._close(start_step, points, time.perf_counter() - begun)
+
+    def _advance(self, step: int) -> None:
+        begun, num_steps = time.perf_counter(), step - self.pack.step
+        self.pack.advance(num_steps)
+        if self.pack.device.type == "cuda":
+            torch.cuda.synchronize(self.pack.device)
+        self._steps_per_s = num_steps / (time.perf_counter() - begun)
+
+    def _points(self) -> list[Point]:
+        step, schedule = self.pack.step, self.schedule
+        values: list[dict[str, float]] = [{} for _ in self.pack.runs]
+        if step % schedule.report_every == 0 or step == schedule.steps:
+            for value, statistics in zip(values, self.pack.statistics(), strict=True):
+                value.update({f"train/{name}": number for name, number in statistics.items()})
+        if step % schedule.evaluate_every == 0 or step == schedule.steps:
+            for value, scores in zip(values, scores_of(self.pack, schedule.metrics), strict=True):
+                value.update(scores)
+        now = time.time()
+        bad = self.pack.first_bad_steps()
+        return [
+            Point(run.key, step, now, name, number)
+            for r, run in enumerate(self.pack.runs)
+            if self._is_open[r] and bad[r] is None
+            for name, number in values[r].items()
+        ]
+
+    def _close(self, start_step: int, points: list[Point], seconds: float) -> Block:
+        states = self.pack.states()
+        bad = self.pack.first_bad_steps()
+        is_end = self.pack.step >= self.schedule.steps
+        kept = _kept(self.pack) if is_end else None
+        entries: list[RunEntry] = []
+        blobs: dict[str, dict[str, bytes]] = {}
+        for r, run in enumerate(self.pack.runs):
+            if not self._is_open[r]:
+                continue
+            status = "diverged" if bad[r] is not None else "done" if is_end else "running"
+            step = self.pack.step if bad[r] is None else bad[r]
+            entries.append(
+                RunEntry(run.key, run.spec.seed, status, step, self.schedule.steps, spec_of(run), bad[r])
+            )
+            if bad[r] is None:
+                blobs[run.key] = {blocks.STATE: blocks.pack_arrays(states[r])} | (kept[r] if kept else {})
+            self._is_open[r] = status == "running"
+        manifest = Manifest(
+            attempt=self.number,
+            index=self._num_blocks,
+            start_step=start_step,
+            end_step=self.pack.step,
+            numerics=engine.numerics_class(self.pack.device, self.pack.runs[0].spec.precision),
+            code_version=__version__,
+            written_at_s=time.time(),
+            train_s=seconds,
+            runs=tuple(entries),
+            points=tuple(points),
+            metric_identities=self._identities,
+            provenance={"host": socket.gethostname(), "pid": str(os.getpid())},
+        )
+        self._num_blocks += 1
+        return Block(manifest, blobs)
+
+
+def spec_of(run: Resolved) -> dict[str, Any]:
+    """What a ledger keeps of a run: its specification with every field of the configuration filled in."""
+    spec = dataclasses.asdict(run.spec)
+    return spec | {"fields": config.flatten(run.config), "recipe": run.recipe}
+
+
+def scores_of(pack: Pack, metrics: Sequence[str]) -> list[dict[str, float]]:
+    """Metrics of each run on the evaluation images."""
+    modules = {name: plugins.load("trainables.metrics", name, "metric") for name in metrics}
+    scores: list[dict[str, float]] = []
+    for encoding in evaluation.encodings(pack):
+        found: dict[str, float] = {}
+        for name, module in modules.items():
+            found |= module.score(encoding, metric_generator(name))
+        scores.append(found)
+    return scores
+
+
+def metric_generator(metric: str) -> np.random.Generator:
+    """The generator of a metric's own draws, the same for all runs, so that runs are compared on equal draws."""
+    seed = int.from_bytes(sha256(metric.encode()).digest()[:8], "big")
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def _kept(pack: Pack) -> list[dict[str, bytes]]:
+    """What outlives a run, per run."""
+    return [
+        {
+            "encoding": encoding.to_bytes(),
+            "weights": blocks.pack_arrays(weights),
+            "pictures": blocks.pack_arrays(pictures),
+        }
+        for encoding, weights, pictures in zip(
+            evaluation.encodings(pack), pack.weights(), evaluation.pictures(pack), strict=True
+        )
+    ]

@@ -1,0 +1,209 @@
+"""A pack: R runs built, advanced, evaluated, saved and restored as one stacked program.
+
+A pack knows nothing of files, clocks or Ray. All that a run's numbers depend on is its own specification: randomness
+is a function of (seed, stream, step, index), a lone run is computed beside a ghost of itself, and a run whose numbers
+stop being finite is frozen where it stood.
+
+Shape suffixes: T steps, R runs (ghost included), N images, B batch, D code dimensions, C H W image.
+"""
+
+import math
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainables import config, plugins, streams
+from trainables.config import RunSpec
+from trainables.data._images import Images
+from trainables.errors import InputError
+from trainables.models._draws import Draw, ImageBatch, Normal, Permutations
+
+MIN_RUNS = 2
+CHUNK_WORDS = 250_000
+"""Random words drawn at once: enough to pay for the calls, few enough to stay in a cache."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run with its model's defaults filled in and its identity known.
+
+    Attributes:
+        spec: The run as it was asked for.
+        config: The model's `Config`.
+        key: See `config.run_key`.
+        static_key: What the runs of a pack share, see `config.static_key`.
+        recipe: What its images are.
+    """
+
+    spec: RunSpec
+    config: Any
+    key: str
+    static_key: str
+    recipe: str
+
+
+def resolve(spec: RunSpec) -> Resolved:
+    """Look up a run's model and data set and check its fields.
+
+    Raises:
+        InputError: An unknown model, data set or field, or a value that a field does not take.
+    """
+    model = plugins.load("trainables.models", spec.model, "model")
+    data = plugins.load("trainables.data", spec.data, "data set")
+    if not 0 <= spec.seed < 2**32:
+        raise InputError(f"Seed {spec.seed} is outside 0 .. {2**32 - 1}.")
+    default = model.Config()
+    filled = config.replace(default, spec.fields)
+    key = config.run_key(spec, model.VERSION, default, filled, data.RECIPE)
+    return Resolved(spec, filled, key, config.static_key(spec, filled), data.RECIPE)
+
+
+def set_arithmetic(precision: str, num_threads: int) -> None:
+    """Fix what the bits of this process depend on, whatever the machine would choose by itself."""
+    torch.set_num_threads(num_threads)
+    # Dead units and old moments turn denormal, and denormal arithmetic is many times slower.
+    torch.set_flush_denormal(True)
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def numerics_class(device: torch.device, precision: str) -> str:
+    """Within what bits are promised: device model and ISA, torch, threads, precision."""
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        isa = torch.backends.cpu.get_cpu_capability()
+        where = f"{platform.machine()} {isa}, {torch.get_num_threads()} thread(s)"
+    return f"{device.type} {where}, torch {torch.__version__}, {precision}"
+
+
+class Pack:
+    """R runs that share a static key, at the same step.
+
+    Args:
+        runs: The runs, at least one.
+        images: Their data set, on the device to train on.
+
+    Attributes:
+        step: Updates done.
+        model: The stacked model, with a ghost beside a lone run.
+        alive_R: Which runs are finite so far.
+    """
+
+    def __init__(self, runs: Sequence[Resolved], images: Images) -> None:
+        if len({run.static_key for run in runs}) != 1:
+            raise ValueError("the runs of a pack share one static key")
+        self.runs = tuple(runs)
+        self.images = images
+        self.device = images.stored.device
+        self.step = 0
+        computed = [*runs, *runs[:1] * (MIN_RUNS - len(runs))]
+        self.seeds = [run.spec.seed for run in computed]
+        module = plugins.load("trainables.models", runs[0].spec.model, "model")
+        self.model = module.Model(
+            [run.config for run in computed], images.shape, self._initial_uniform, self.device
+        )
+        self._draws: dict[str, Draw] = self.model.draws()
+        counts = {name: _num_words(draw) for name, draw in self._draws.items()}
+        self._streams = streams.Streams(self.seeds, counts, self.device)
+        self._chunk = max(1, CHUNK_WORDS // (len(computed) * sum(counts.values())))
+        self.alive_R = torch.ones(len(computed), dtype=torch.bool, device=self.device)
+        self._died_at_R = torch.full((len(computed),), -1, dtype=torch.int64, device=self.device)
+        self._last: dict[str, torch.Tensor] = {}
+
+    def _initial_uniform(self, name: str, count: int) -> torch.Tensor:
+        first = torch.zeros(1, dtype=torch.int64, device=self.device)
+        bits = streams.Streams(self.seeds, {name: count}, self.device).bits(first)
+        return streams.uniform(bits[name])[0]
+
+    @property
+    def num_parameters(self) -> dict[str, int]:
+        """Trained values of one run, by network."""
+        return {name: adam.parameters.num_parameters for name, adam in self.model.optimizers.items()}
+
+    def advance(self, num_steps: int) -> None:
+        """Train every run that is alive for this many more steps."""
+        end = self.step + num_steps
+        while self.step < end:
+            steps_T = torch.arange(self.step, min(self.step + self._chunk, end), device=self.device)
+            for draw in self._draw(steps_T):
+                self._last = self.model.update(draw, self.alive_R)
+                died_R = self.alive_R & ~self._last["alive"]
+                self._died_at_R = torch.where(died_R, self.step, self._died_at_R)
+                self.alive_R = self._last.pop("alive")
+                self.step += 1
+
+    def _draw(self, steps_T: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
+        """What each of these steps draws; images are gathered one step at a time."""
+        drawn = {}
+        for name, bits in self._streams.bits(steps_T).items():
+            match self._draws[name]:
+                case ImageBatch():
+                    drawn[name] = streams.integers(bits, len(self.images))
+                case Normal(shape):
+                    drawn[name] = streams.normal(bits)[..., : math.prod(shape)].unflatten(2, shape)
+                case Permutations(count, size):
+                    drawn[name] = streams.permutations(bits.unflatten(2, (count, size)))
+        for t in range(len(steps_T)):
+            yield {
+                name: self.images.at(values[t]) if isinstance(self._draws[name], ImageBatch) else values[t]
+                for name, values in drawn.items()
+            }
+
+    def statistics(self) -> list[dict[str, float]]:
+        """What the last step reported, one dictionary a run; empty before the first step."""
+        values = {name: value.tolist() for name, value in self._last.items()}
+        return [{name: column[r] for name, column in values.items()} for r in range(len(self.runs))]
+
+    def first_bad_steps(self) -> list[int | None]:
+        """The first step of each run whose loss or gradient was not finite, None while all were."""
+        return [step if step >= 0 else None for step in self._died_at_R.tolist()[: len(self.runs)]]
+
+    def states(self) -> list[dict[str, np.ndarray]]:
+        """All that each run needs to go on exactly from here, one dictionary of arrays a run."""
+        tensors = {"alive": self.alive_R, "died_at": self._died_at_R} | self._optimizer_state()
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        return [{name: array[r].copy() for name, array in arrays.items()} for r in range(len(self.runs))]
+
+    def restore(self, step: int, states: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Go on from what `states` returned at this step, in this or another pack."""
+        states = [*states, *states[:1] * (len(self.seeds) - len(states))]
+        tensors = {"alive": self.alive_R, "died_at": self._died_at_R} | self._optimizer_state()
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(np.stack([state[name] for state in states])))
+        for adam in self.model.optimizers.values():
+            adam.num_steps.fill_(step)
+        self.step = step
+
+    def _optimizer_state(self) -> dict[str, torch.Tensor]:
+        state = {}
+        for name, adam in self.model.optimizers.items():
+            state[f"{name}.values"] = adam.parameters.values_RP
+            state[f"{name}.first_moment"] = adam.first_moment_RP
+            state[f"{name}.second_moment"] = adam.second_moment_RP
+        return state
+
+    def weights(self) -> list[dict[str, np.ndarray]]:
+        """Encoder and decoder of each run, arrays by parameter name."""
+        arrays = {
+            name: tensor.detach().cpu().numpy()
+            for network in self.model.KEPT
+            for name, tensor in self.model.optimizers[network].parameters.tensors.items()
+        }
+        return [{name: array[r] for name, array in arrays.items()} for r in range(len(self.runs))]
+
+
+def _num_words(draw: Draw) -> int:
+    match draw:
+        case ImageBatch(size):
+            return size
+        case Normal(shape):
+            return math.prod(shape) + math.prod(shape) % 2
+        case Permutations(count, size):
+            return count * size

@@ -1,0 +1,114 @@
+"""How the runs of a pack encode and rebuild a fixed set of images: an `Encoding` each, and pictures.
+
+The images are drawn once per data set from a fixed stream; which they are does not depend on a run.
+
+Shape suffixes: R runs, N images, B batch, D code dimensions, C H W image.
+"""
+
+import numpy as np
+import torch
+
+from trainables import stacked, streams
+from trainables.data._images import Images
+from trainables.encoding import Encoding
+from trainables.engine import Pack
+
+MAX_IMAGES = 10_000
+BATCH = 256
+NUM_PICTURES = 8
+TRAVERSAL = tuple(x / 3 for x in range(-6, 7, 2))
+"""Values that a traversed dimension takes, in standard deviations of the prior."""
+
+
+def evaluation_rows(num_images: int) -> np.ndarray:
+    """Rows of the images that every evaluation uses, sorted int64: all of them, or 10,000 at random."""
+    if num_images <= MAX_IMAGES:
+        return np.arange(num_images)
+    name = "evaluation rows"
+    bits = streams.Streams([0], {name: num_images}, "cpu").bits(torch.zeros(1, dtype=torch.int64))
+    return np.sort(streams.permutations(bits[name][0, 0])[:MAX_IMAGES].numpy())
+
+
+@torch.no_grad()
+def encodings(pack: Pack) -> list[Encoding]:
+    """Encode and rebuild the evaluation images, one `Encoding` a run."""
+    rows_N = evaluation_rows(len(pack.images))
+    parts = [_encode_batch(pack, rows_N[start : start + BATCH], start) for start in range(0, len(rows_N), BATCH)]
+    joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+    images = pack.images
+    return [
+        Encoding(
+            data=images.recipe,
+            factor_names=images.factor_names,
+            factor_sizes=images.factor_sizes,
+            rows_N=rows_N,
+            factors_NK=images.factors(rows_N),
+            mu_ND=joined["mu"][r],
+            logvar_ND=joined["logvar"][r],
+            kl_D=joined["kl"][r].mean(0, dtype=np.float64),
+            discrete_D=np.zeros(joined["mu"].shape[2], dtype=bool),
+            recon_nats_N=joined["nats"][r].astype(np.float64),
+            recon_mse_N=joined["mse"][r].astype(np.float64),
+        )
+        for r in range(len(pack.runs))
+    ]
+
+
+def _encode_batch(pack: Pack, rows_B: np.ndarray, start: int) -> dict[str, np.ndarray]:
+    model, runs = pack.model, len(pack.seeds)
+    x_BCHW = pack.images.at(torch.from_numpy(rows_B).to(pack.device))
+    x_RBCHW = x_BCHW.expand(runs, *x_BCHW.shape).contiguous()
+    mu_RBD, logvar_RBD = model.encode(x_RBCHW)
+    z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, _noise(pack, start, mu_RBD.shape[1:]))
+    squared = (model.decode(mu_RBD) - x_RBCHW).square_()
+    computed = {
+        "mu": mu_RBD,
+        "logvar": logvar_RBD,
+        "kl": stacked.gaussian_kl(mu_RBD, logvar_RBD),
+        "nats": stacked.bernoulli_nats(model.logits(z_RBD), x_RBCHW),
+        "mse": squared.flatten(2).mean(2),
+    }
+    return {name: value.cpu().numpy() for name, value in computed.items()}
+
+
+def _noise(pack: Pack, start: int, shape: torch.Size) -> torch.Tensor:
+    """Standard normal numbers of a batch of the evaluation, the same at every step of training."""
+    name, count = "evaluation noise", shape.numel()
+    drawing = streams.Streams(pack.seeds, {name: count + count % 2}, pack.device)
+    bits = drawing.bits(torch.tensor([start], device=pack.device))[name][0]
+    return streams.normal(bits)[:, :count].unflatten(1, shape)
+
+
+@torch.no_grad()
+def pictures(pack: Pack) -> list[dict[str, np.ndarray]]:
+    """Pictures of each run, uint8 levels of 255.
+
+    Returns:
+        Per run: `inputs` and their `reconstructions`, (8, C, H, W), and `traversal`, (D, 7, C, H, W), which moves one
+        dimension at a time away from the code of the first input.
+    """
+    rows_N = evaluation_rows(len(pack.images))
+    rows = rows_N[np.linspace(0, len(rows_N) - 1, NUM_PICTURES + 2).astype(np.int64)[1:-1]]
+    x_BCHW = pack.images.at(torch.from_numpy(rows).to(pack.device))
+    x_RBCHW = x_BCHW.expand(len(pack.seeds), *x_BCHW.shape).contiguous()
+    mu_RBD, _ = pack.model.encode(x_RBCHW)
+    rebuilt = _levels(pack.model.decode(mu_RBD))
+    latent, values = mu_RBD.shape[2], torch.tensor(TRAVERSAL, device=pack.device)
+    z = mu_RBD[:, :1].repeat(1, latent * len(values), 1)
+    which = torch.arange(latent, device=pack.device).repeat_interleave(len(values))
+    z[:, torch.arange(len(which), device=pack.device), which] = values.repeat(latent)
+    traversal = _levels(pack.model.decode(z))
+    return [
+        {
+            "inputs": _levels(x_BCHW),
+            "reconstructions": rebuilt[r],
+            "traversal": traversal[r].reshape(latent, len(values), *pack.images.shape),
+        }
+        for r in range(len(pack.runs))
+    ]
+
+
+def _levels(x: torch.Tensor) -> np.ndarray:
+    return (x * 255).round().to(torch.uint8).cpu().numpy()
+
+

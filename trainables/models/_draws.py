@@ -1,0 +1,31 @@
+"""What randomness one step of a model needs, per run; the engine draws it and hands it to `update`.
+
+A draw's name is the name of its random stream, so models that name a draw alike see the same numbers.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """`size` images drawn uniformly with replacement from the data set: x, (R, B, C, H, W)."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Standard normal numbers, (R, *shape)."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Permutations:
+    """`count` independent permutations of 0 .. size - 1, int64 (R, count, size)."""
+
+    count: int
+    size: int
+
+
+Draw = ImageBatch | Normal | Permutations

@@ -1,0 +1,172 @@
+"""The encoder and decoder that the VAEs share, and the settings of Adam.
+
+`conv` is Tables 1-3 of Kim & Mnih (2018): four 4 x 4 stride-2 convolutions of 32, 32, 64, 64 channels and one
+hidden layer, mirrored in the decoder, for 64 x 64 images. `mlp` is two hidden layers each way, for small images.
+Weights start Glorot uniform, biases at zero (the paper does not state its own; this is its framework's default).
+
+Shape suffixes: R runs, B batch, C H W image, D latent dimensions.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from trainables import stacked
+from trainables.errors import InputError
+
+CONV_CHANNELS = (32, 32, 64, 64)
+KERNEL = 4
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Settings of one Adam optimizer.
+
+    Attributes:
+        learning_rate: Step size; the paper's 2D Shapes value is the default.
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        epsilon: Added to the root of the second moment.
+    """
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate <= 1:
+            raise InputError("a learning rate is above 0 and at most 1, for example 1e-4.")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise InputError("beta1 and beta2 lie in [0, 1), for example 0.9.")
+
+
+@dataclass(frozen=True)
+class Vae:
+    """Architecture of encoder and decoder.
+
+    Attributes:
+        network: `conv` for 64 x 64 images as in the paper, `mlp` for small ones.
+        latent_dim: Number of latent dimensions D.
+        width: Units of a hidden fully connected layer (paper: 128 on 2D Shapes, 256 elsewhere).
+        hidden_relu: Whether the encoder's hidden layer after the convolutions has a ReLU; the paper's table does
+            not say, public ports differ.
+    """
+
+    network: Literal["conv", "mlp"] = "conv"
+    latent_dim: int = 10
+    width: int = 128
+    hidden_relu: bool = True
+
+    def __post_init__(self) -> None:
+        if self.latent_dim < 1 or self.width < 1:
+            raise InputError("latent_dim and width are at least 1.")
+
+
+Tensors = Mapping[str, torch.Tensor]
+Uniform = Callable[[str, int], torch.Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+
+def vae_shapes(config: Vae, image: tuple[int, int, int]) -> Shapes:
+    """Shapes of the parameters of one encoder and decoder, by name.
+
+    Args:
+        config: The architecture.
+        image: (C, H, W); `conv` needs H = W = 64.
+    """
+    if config.network == "mlp":
+        return _mlp_shapes(config, math.prod(image))
+    channels, height, width = image
+    if (height, width) != (64, 64):
+        raise InputError(f"vae.network=conv needs 64 x 64 images, these are {height} x {width}: set vae.network=mlp.")
+    ladder = (channels, *CONV_CHANNELS)
+    flat = CONV_CHANNELS[-1] * KERNEL * KERNEL
+    shapes: Shapes = {}
+    for layer, (inputs, outputs) in enumerate(zip(ladder, ladder[1:], strict=False), 1):
+        shapes |= _layer(f"encoder.conv{layer}", (outputs, inputs, KERNEL, KERNEL), outputs)
+    shapes |= _layer("encoder.hidden", (flat, config.width), config.width)
+    shapes |= _layer("encoder.out", (config.width, 2 * config.latent_dim), 2 * config.latent_dim)
+    shapes |= _layer("decoder.hidden1", (config.latent_dim, config.width), config.width)
+    shapes |= _layer("decoder.hidden2", (config.width, flat), flat)
+    for layer, (outputs, inputs) in reversed(list(enumerate(zip(ladder, ladder[1:], strict=False), 1))):
+        shapes |= _layer(f"decoder.conv{layer}", (inputs, outputs, KERNEL, KERNEL), outputs)
+    return shapes
+
+
+def _mlp_shapes(config: Vae, pixels: int) -> Shapes:
+    width, latent = config.width, config.latent_dim
+    return {
+        **_layer("encoder.hidden1", (pixels, width), width),
+        **_layer("encoder.hidden2", (width, width), width),
+        **_layer("encoder.out", (width, 2 * latent), 2 * latent),
+        **_layer("decoder.hidden1", (latent, width), width),
+        **_layer("decoder.hidden2", (width, width), width),
+        **_layer("decoder.out", (width, pixels), pixels),
+    }
+
+
+def _layer(name: str, weight: tuple[int, ...], bias: int) -> Shapes:
+    return {f"{name}.weight": weight, f"{name}.bias": (bias,)}
+
+
+def initialize(parameters: stacked.Parameters, uniform: Uniform) -> None:
+    """Fill weights by Glorot's uniform distribution; biases stay zero.
+
+    Args:
+        parameters: To be written, still zero.
+        uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
+    """
+    with torch.no_grad():
+        for name, tensor in parameters.tensors.items():
+            shape = tensor.shape[1:]
+            if len(shape) > 1:
+                fans = math.prod(shape[2:]) * (shape[0] + shape[1])
+                bound = math.sqrt(6.0 / fans)
+                numbers = uniform(f"initial {name}", shape.numel())
+                tensor.copy_((numbers * 2 - 1).mul_(bound).view_as(tensor))
+
+
+def encode(config: Vae, tensors: Tensors, x_RBCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and log variance of q(z|x), each (R, B, D)."""
+    if config.network == "mlp":
+        h = F.relu(_linear(tensors, "encoder.hidden1", x_RBCHW.flatten(2)))
+        h = F.relu(_linear(tensors, "encoder.hidden2", h))
+    else:
+        h = x_RBCHW
+        for layer in range(1, len(CONV_CHANNELS) + 1):
+            name = f"encoder.conv{layer}"
+            h = F.relu(stacked.conv(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"]))
+        h = _linear(tensors, "encoder.hidden", h.flatten(2))
+        h = F.relu(h) if config.hidden_relu else h
+    mu, logvar = _linear(tensors, "encoder.out", h).chunk(2, dim=2)
+    return mu, logvar
+
+
+def decode(
+    config: Vae, tensors: Tensors, z_RBD: torch.Tensor, image: tuple[int, int, int]
+) -> torch.Tensor:
+    """Log odds of the pixels given codes, (R, B, C, H, W)."""
+    h = F.relu(_linear(tensors, "decoder.hidden1", z_RBD))
+    h = F.relu(_linear(tensors, "decoder.hidden2", h))
+    if config.network == "mlp":
+        return _linear(tensors, "decoder.out", h).unflatten(2, image)
+    h = h.unflatten(2, (CONV_CHANNELS[-1], KERNEL, KERNEL))
+    for layer in range(len(CONV_CHANNELS), 0, -1):
+        name = f"decoder.conv{layer}"
+        h = stacked.conv_transpose(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+        h = F.relu(h) if layer > 1 else h
+    return h
+
+
+def _linear(tensors: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
+    return stacked.linear(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+
+def adam(parameters: stacked.Parameters, config: Adam) -> stacked.Adam:
+    """The optimizer of these parameters."""
+    return stacked.Adam(parameters, config.learning_rate, config.beta1, config.beta2, config.epsilon)

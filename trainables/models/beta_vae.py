@@ -1,0 +1,100 @@
+"""beta-VAE (Higgins et al. 2017), as the baseline of Kim & Mnih (2018).
+
+Minimizes, per image in nats: E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)). beta = 1 is the VAE.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainables import stacked
+from trainables.config import per_run
+from trainables.errors import InputError
+from trainables.models import _networks
+from trainables.models._draws import Draw, ImageBatch, Normal
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one run; the defaults are the paper's for 2D Shapes.
+
+    Attributes:
+        beta: Weight of the KL term; may differ inside a pack.
+        batch_size: Images per step.
+        vae: Encoder and decoder.
+        adam: Optimizer of encoder and decoder.
+    """
+
+    beta: float = per_run(4.0)
+    batch_size: int = 64
+    vae: _networks.Vae = _networks.Vae()
+    adam: _networks.Adam = _networks.Adam()
+
+    def __post_init__(self) -> None:
+        if not self.beta >= 0:
+            raise InputError("beta is a number of at least 0; the paper uses 1 to 16.")
+        if self.batch_size < 1:
+            raise InputError("batch_size is at least 1.")
+
+
+class Model:
+    """R stacked beta-VAEs.
+
+    Args:
+        configs: One a run; equal but for per-run fields.
+        image: (C, H, W).
+        uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
+        device: Where to train.
+    """
+
+    KEPT = ("vae",)
+    """Networks whose weights outlive training."""
+
+    HAS_LIKELIHOOD = True
+    """Whether `logits` gives a Bernoulli likelihood of the pixels."""
+
+    def __init__(
+        self,
+        configs: Sequence[Config],
+        image: tuple[int, int, int],
+        uniform: _networks.Uniform,
+        device: torch.device,
+    ) -> None:
+        self.config, self.image = configs[0], image
+        self.beta_R = torch.tensor([config.beta for config in configs], device=device)
+        self.vae = stacked.Parameters(_networks.vae_shapes(self.config.vae, image), len(configs), device)
+        _networks.initialize(self.vae, uniform)
+        self.optimizers = {"vae": _networks.adam(self.vae, self.config.adam)}
+
+    def draws(self) -> dict[str, Draw]:
+        """Randomness of one step."""
+        size, latent = self.config.batch_size, self.config.vae.latent_dim
+        return {"batch a": ImageBatch(size), "noise a": Normal((size, latent))}
+
+    def update(self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One step of Adam on the objective; the values are those before the step, (R,), nats per image."""
+        x_RBCHW = draw["batch a"]
+        mu_RBD, logvar_RBD = self.encode(x_RBCHW)
+        z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise a"])
+        recon_R = stacked.bernoulli_nats(self.logits(z_RBD), x_RBCHW).mean(1)
+        kl_R = stacked.gaussian_kl(mu_RBD, logvar_RBD).sum(2).mean(1)
+        loss_R = recon_R + self.beta_R * kl_R
+
+        self.vae.backward(loss_R.sum())
+        alive_R = self.optimizers["vae"].step(alive_R & torch.isfinite(loss_R))
+        return {"alive": alive_R, "loss": loss_R.detach(), "recon": recon_R.detach(), "kl": kl_R.detach()}
+
+    def encode(self, x_RBCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log variance of q(z|x), each (R, B, D)."""
+        return _networks.encode(self.config.vae, self.vae.tensors, x_RBCHW)
+
+    def logits(self, z_RBD: torch.Tensor) -> torch.Tensor:
+        """Log odds of the pixels, (R, B, C, H, W)."""
+        return _networks.decode(self.config.vae, self.vae.tensors, z_RBD, self.image)
+
+    def decode(self, z_RBD: torch.Tensor) -> torch.Tensor:
+        """Mean of the pixels in [0, 1], (R, B, C, H, W)."""
+        return stacked.elementwise(torch.sigmoid, self.logits(z_RBD))

@@ -1,0 +1,167 @@
+"""Layers and an optimizer for R runs computed as one.
+
+Every parameter has a leading axis R and lies in one row per run of an [R, P] buffer; every activation is x_RB...
+What makes a run's bits independent of its neighbors: R is at least 2 (the engine adds a ghost to a lone run), rows
+and layers start on multiples of 64 values, and functions whose bits differ between a SIMD body and its tail see a
+multiple of 32 values per run.
+
+Shape suffixes: R runs, B batch, C H W image, I inputs, O outputs, D latent dimensions, P parameters of a run.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch.optim.adam import adam
+
+ALIGNMENT = 64
+SIMD_BLOCK = 32
+
+
+class Parameters:
+    """Parameters of R runs and their gradients: named tensors that are views of one row per run.
+
+    Args:
+        shapes: Shape of each parameter of one run, by name, in storage order.
+        num_runs: R.
+        device: Where the buffers lie.
+
+    Attributes:
+        values_RP: All parameters; the padding between layers stays zero.
+        gradients_RP: What `backward` wrote last.
+        tensors: Views of `values_RP`, (R, *shape), leaves of autograd.
+        gradients: Views of `gradients_RP`, (R, *shape).
+        num_parameters: Values of one run without padding.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], num_runs: int, device: torch.device | str = "cpu"
+    ) -> None:
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        padded = [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes.values()]
+        self.values_RP = torch.zeros(num_runs, sum(padded), device=device)
+        self.gradients_RP = torch.zeros_like(self.values_RP)
+        self.num_parameters = sum(sizes.values())
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.gradients: dict[str, torch.Tensor] = {}
+        offset = 0
+        for (name, shape), size in zip(shapes.items(), padded, strict=True):
+            columns = slice(offset, offset + sizes[name])
+            self.tensors[name] = self.values_RP[:, columns].view(num_runs, *shape).requires_grad_()
+            self.gradients[name] = self.gradients_RP[:, columns].view(num_runs, *shape)
+            offset += size
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Write the gradients of a scalar loss, the sum over runs, into `gradients_RP`."""
+        computed = torch.autograd.grad(loss, list(self.tensors.values()))
+        for gradient, target in zip(computed, self.gradients.values(), strict=True):
+            target.copy_(gradient)
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015) on the rows of `Parameters`, without weight decay or schedule.
+
+    A run whose gradient is not finite keeps its last finite parameters for ever: `alive_R` goes false, its gradient
+    and first moment are zeroed, so its row no longer moves. Nothing is read back from the device.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+    ) -> None:
+        self.parameters = parameters
+        values = parameters.values_RP
+        self.first_moment_RP = torch.zeros_like(values)
+        self.second_moment_RP = torch.zeros_like(values)
+        self.num_steps = torch.zeros((), device=values.device)
+        self._settings = {"lr": learning_rate, "beta1": beta1, "beta2": beta2, "eps": epsilon}
+
+    def step(self, alive_R: torch.Tensor) -> torch.Tensor:
+        """Apply the gradients of the runs that are alive; returns which still are, bool (R,)."""
+        gradients = self.parameters.gradients_RP
+        alive_R = alive_R & torch.isfinite(gradients.sum(1))
+        # Reading one flag back is free on a CPU and a stall on a GPU, where the masks are always applied.
+        if gradients.is_cuda or not bool(alive_R.all()):
+            torch.where(alive_R[:, None], gradients, 0.0, out=gradients)
+            self.first_moment_RP.mul_(alive_R[:, None])
+        adam(
+            [self.parameters.values_RP],
+            [gradients],
+            [self.first_moment_RP],
+            [self.second_moment_RP],
+            [],
+            [self.num_steps],
+            amsgrad=False,
+            weight_decay=0.0,
+            maximize=False,
+            fused=True,
+            **self._settings,
+        )
+        return alive_R
+
+
+def linear(x_RBI: torch.Tensor, weight_RIO: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
+    """Affine map of each run, (R, B, O)."""
+    return torch.baddbmm(bias_RO[:, None], x_RBI, weight_RIO)
+
+
+def conv(x_RBCHW: torch.Tensor, weight_ROIHW: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
+    """4 x 4 convolution with stride 2 and padding 1 of each run: halves H and W."""
+    runs = zip(x_RBCHW, weight_ROIHW, bias_RO, strict=True)
+    return torch.stack([F.conv2d(x, weight, bias, stride=2, padding=1) for x, weight, bias in runs])
+
+
+def conv_transpose(x_RBCHW: torch.Tensor, weight_RIOHW: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
+    """4 x 4 transposed convolution with stride 2 and padding 1 of each run: doubles H and W."""
+    runs = zip(x_RBCHW, weight_RIOHW, bias_RO, strict=True)
+    return torch.stack([F.conv_transpose2d(x, weight, bias, stride=2, padding=1) for x, weight, bias in runs])
+
+
+def elementwise(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Apply a function of single values, (R, ...), so that no two runs share a SIMD tail."""
+    count = x[0].numel()
+    if count % SIMD_BLOCK == 0:
+        return function(x)
+    flat = F.pad(x.reshape(len(x), count), (0, -count % SIMD_BLOCK))
+    return function(flat)[:, :count].reshape(x.shape)
+
+
+class _BernoulliNats(torch.autograd.Function):
+    """Sum of softplus(l) - x l, with the gradient sigmoid(l) - x kept from the forward pass."""
+
+    @staticmethod
+    def forward(context, logits, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        context.save_for_backward(elementwise(torch.sigmoid, logits).sub_(x))
+        nats = elementwise(F.softplus, logits).sub_(logits * x)
+        return nats.flatten(2).sum(2)
+
+    @staticmethod
+    def backward(context, gradient_RB):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        (slope,) = context.saved_tensors
+        return slope * gradient_RB.reshape(*gradient_RB.shape, *[1] * (slope.dim() - 2)), None
+
+
+def bernoulli_nats(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Negative log likelihood of each image under Bernoulli pixels, nats summed over pixels, (R, B).
+
+    Args:
+        logits: Log odds, (R, B, C, H, W).
+        x: Targets in [0, 1], not necessarily binary, same shape.
+    """
+    nats: torch.Tensor = _BernoulliNats.apply(logits, x)  # type: ignore[no-untyped-call]
+    return nats
+
+
+def gaussian_kl(mu_RBD: torch.Tensor, logvar_RBD: torch.Tensor) -> torch.Tensor:
+    """KL(N(mu, exp(logvar)) || N(0, 1)) of each dimension in nats, (R, B, D)."""
+    return 0.5 * (elementwise(torch.exp, logvar_RBD) + mu_RBD * mu_RBD - logvar_RBD - 1)
+
+
+def gaussian_sample(mu_RBD: torch.Tensor, logvar_RBD: torch.Tensor, noise_RBD: torch.Tensor) -> torch.Tensor:
+    """One sample of N(mu, exp(logvar)) from standard normal noise, (R, B, D)."""
+    return mu_RBD + elementwise(torch.exp, 0.5 * logvar_RBD) * noise_RBD
