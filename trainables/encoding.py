@@ -27,6 +27,9 @@ class Encoding:
         recon_nats_N: Bernoulli reconstruction error of each image at one sampled z, nats summed over pixels and
             channels, float64; None for a model without a likelihood.
         recon_mse_N: Squared error per pixel and channel of each image rebuilt from `mu_ND`, float64.
+
+    Raises:
+        ValueError: An array has not the shape that its suffix says.
     """
 
     data: str
@@ -41,8 +44,23 @@ class Encoding:
     recon_nats_N: np.ndarray | None
     recon_mse_N: np.ndarray
 
+    def __post_init__(self) -> None:
+        # An encoding outlives its model, so a wrong one must not be written.
+        sizes = {"N": len(self.rows_N), "D": len(self.kl_D), "K": len(self.factor_sizes)}
+        for field in fields(self):
+            array, suffix = getattr(self, field.name), field.name.rpartition("_")[2]
+            if not suffix.isupper() or array is None:
+                continue
+            shape = tuple(sizes[axis] for axis in suffix)
+            if array.shape != shape:
+                raise ValueError(f"{field.name} has shape {array.shape}, expected {shape}.")
+        if len(self.factor_names) != len(self.factor_sizes):
+            raise ValueError(
+                f"{len(self.factor_names)} factor names for {len(self.factor_sizes)} factor sizes."
+            )
+
     def to_bytes(self) -> bytes:
-        """Serialise as an uncompressed npz without pickled members."""
+        """Serialise as an uncompressed npz without pickled members; equal encodings give equal bytes."""
         arrays = {
             f.name: np.asarray(getattr(self, f.name))
             for f in fields(self)

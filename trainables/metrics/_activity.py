@@ -1,0 +1,57 @@
+"""How much codes vary over images, and which of them vary enough to count.
+
+Shape suffixes: G groups of images, L images of a group, N images, D code dimensions, C categories.
+"""
+
+import numpy as np
+
+from trainables.encoding import Encoding
+
+PRUNE_KL = 0.01
+"""Mean KL to the prior, nats, up to which a code with a Gaussian posterior counts as collapsed."""
+
+PRUNE_STD = 0.05
+"""Standard deviation over the images up to which any other code counts as constant (that of disentanglement_lib)."""
+
+
+def has_diverged(encoding: Encoding) -> bool:
+    """Whether the codes hold values that cannot be scored."""
+    return not np.isfinite(encoding.mu_ND).all() or bool(np.isnan(encoding.kl_D).any())
+
+
+def is_active(encoding: Encoding) -> np.ndarray:
+    """Mark the dimensions that carry something about the image, (D,).
+
+    A code with a Gaussian posterior is active where its mean KL to the prior exceeds `PRUNE_KL`; a category or a code
+    without a posterior where the root of its `variance` over all images exceeds `PRUNE_STD`.
+    """
+    varies_D = np.sqrt(variance(encoding.mu_ND[None], encoding.discrete_D)[0]) > PRUNE_STD
+    if encoding.logvar_ND is None:
+        return varies_D
+    return np.where(encoding.discrete_D, varies_D, encoding.kl_D > PRUNE_KL)
+
+
+def variance(codes_GLD: np.ndarray, discrete_D: np.ndarray) -> np.ndarray:
+    """Variance of every code inside every group of images, unbiased, float64 (G, D).
+
+    Where a code is a category this is `gini_variance`, which equals the usual variance for two categories 0 and 1.
+    """
+    deviations_GLD = codes_GLD.astype(np.float64)
+    deviations_GLD -= deviations_GLD.mean(axis=1, keepdims=True)
+    variance_GD = np.einsum("gld,gld->gd", deviations_GLD, deviations_GLD) / (codes_GLD.shape[1] - 1)
+    for d in np.flatnonzero(discrete_D):
+        variance_GD[:, d] = gini_variance(codes_GLD[:, :, d])
+    return variance_GD
+
+
+def gini_variance(labels_GL: np.ndarray) -> np.ndarray:
+    """Gini's variance of the labels of every group, float64 (G,).
+
+    1 / (2 L (L - 1)) times the number of ordered pairs that differ (Kim & Mnih 2018, section 5).
+    """
+    num_groups, num_labels = labels_GL.shape
+    values, index_GL = np.unique(labels_GL, return_inverse=True)
+    cells_GL = index_GL.reshape(labels_GL.shape) + len(values) * np.arange(num_groups)[:, None]
+    counts_GC = np.bincount(cells_GL.ravel(), minlength=num_groups * len(values)).reshape(num_groups, -1)
+    num_differing = num_labels**2 - np.square(counts_GC).sum(axis=1)
+    return num_differing / (2 * num_labels * (num_labels - 1))

@@ -1,0 +1,33 @@
+"""Active dimensions: how many codes say anything about the image.
+
+Definition: Number of codes whose mean KL to the prior is above 0.01 nats; a category or a code without a posterior
+    counts where its standard deviation over the images is above 0.05 (for a category, the root of Gini's variance).
+    These are the codes that `factor_vae_score` votes with. nan where codes are not finite.
+Range: 0 to D, whole.
+Direction: higher is taken as better, so that collapse shows; more than there are factors is no merit.
+Chance: 0 for a collapsed encoder; an untrained one may have all D.
+Source: Kim & Mnih, Disentangling by Factorising, ICML 2018, section 4 (collapsed dimensions are left out).
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from trainables.encoding import Encoding
+from trainables.metrics import _activity
+
+VERSION: int = 1
+DIRECTION: Literal["minimize", "maximize"] = "maximize"
+UNIT: str = "dimensions"
+NEEDS_FACTORS: bool = False
+SETTINGS: dict[str, int | float | str] = {
+    "prune_kl": _activity.PRUNE_KL,
+    "prune_std": _activity.PRUNE_STD,
+}
+
+
+def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
+    """Score one run; draws nothing."""
+    if _activity.has_diverged(encoding):
+        return {"active_dims": float("nan")}
+    return {"active_dims": float(_activity.is_active(encoding).sum())}
