@@ -17,6 +17,7 @@ from torch.optim.adam import adam
 
 ALIGNMENT = 64
 SIMD_BLOCK = 32
+GEMM_BLOCK = 16
 
 
 class Parameters:
@@ -105,9 +106,29 @@ class Adam:
         return alive_R
 
 
+def matmul(a_RMK: torch.Tensor, b_RKN: torch.Tensor) -> torch.Tensor:
+    """Matrix product of each run, (R, M, N)."""
+    num_rows, num_columns = a_RMK.shape[1], b_RKN.shape[2]
+    if _is_aligned(num_rows, a_RMK.shape[2], num_columns):
+        return torch.bmm(a_RMK, b_RKN)
+    a_RMK = F.pad(a_RMK, (0, 0, 0, -num_rows % GEMM_BLOCK))
+    b_RKN = F.pad(b_RKN, (0, -num_columns % GEMM_BLOCK))
+    return torch.bmm(a_RMK, b_RKN)[:, :num_rows, :num_columns]
+
+
 def linear(x_RBI: torch.Tensor, weight_RIO: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
     """Affine map of each run, (R, B, O)."""
-    return torch.baddbmm(bias_RO[:, None], x_RBI, weight_RIO)
+    if _is_aligned(*x_RBI.shape[1:], weight_RIO.shape[2]):
+        return torch.baddbmm(bias_RO[:, None], x_RBI, weight_RIO)
+    return matmul(x_RBI, weight_RIO) + bias_RO[:, None]
+
+
+def _is_aligned(m: int, k: int, n: int) -> bool:
+    """Whether all matrices of a product of m x k and k x n values, and of its gradients, start on 64 bytes.
+
+    The library's kernels for small matrices give other bits elsewhere, so a run would feel its slot.
+    """
+    return not (m * k % GEMM_BLOCK or k * n % GEMM_BLOCK or m * n % GEMM_BLOCK)
 
 
 def conv(x_RBCHW: torch.Tensor, weight_ROIHW: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:

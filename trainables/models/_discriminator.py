@@ -56,7 +56,7 @@ class Chain:
         self.slopes_RBO = [slope]
         for layer in range(depth, 0, -1):
             weight_RIO, _ = _weight_and_bias(tensors, layer)
-            slope = slope @ weight_RIO.transpose(1, 2)
+            slope = stacked.matmul(slope, weight_RIO.transpose(1, 2))
             if layer > 1:
                 slope = torch.where(self.inputs_RBI[layer - 1] > 0, slope, slope * LEAKY_SLOPE)
                 self.slopes_RBO.insert(0, slope)
@@ -76,7 +76,7 @@ def write_gradients(gradients: Tensors, chains: Sequence[Chain], scales_RB: Sequ
         inputs_RBI = torch.cat([chain.inputs_RBI[layer - 1] for chain in chains], 1)
         scaled = [c.slopes_RBO[layer - 1] * s[..., None] for c, s in zip(chains, scales_RB, strict=True)]
         scaled_RBO = torch.cat(scaled, 1)
-        weight_RIO.copy_(torch.bmm(inputs_RBI.transpose(1, 2), scaled_RBO))
+        weight_RIO.copy_(stacked.matmul(inputs_RBI.transpose(1, 2), scaled_RBO))
         bias_RO.copy_(scaled_RBO.sum(1))
 
 
