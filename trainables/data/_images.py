@@ -43,7 +43,7 @@ class Images:
 
     def at(self, rows: torch.Tensor) -> torch.Tensor:
         """Images at int64 rows of any shape (...), as float32 (..., C, H, W) in [0, 1]."""
-        stored = self.stored[rows.reshape(-1)]
+        stored = self.stored.index_select(0, rows.reshape(-1))
         if self.num_levels == 1:
             shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=stored.device)
             levels = ((stored[..., None] >> shifts) & 1).flatten(1)[:, : self.num_pixels].float()

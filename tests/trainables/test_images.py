@@ -1,0 +1,62 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.data._images import Images
+
+
+def packed_images(bits_NCHW: np.ndarray) -> Images:
+    stored = torch.from_numpy(np.packbits(bits_NCHW.reshape(len(bits_NCHW), -1), axis=1))
+    return Images("bits (test)", bits_NCHW.shape[1:], stored, 1)
+
+
+def level_images(levels_NCHW: np.ndarray, num_levels: int) -> Images:
+    stored = torch.from_numpy(levels_NCHW.reshape(len(levels_NCHW), -1))
+    return Images("levels (test)", levels_NCHW.shape[1:], stored, num_levels)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 5, 7), (1, 1, 1), (2, 3, 4)])
+def test_packed_bits_come_back_as_the_pixels_that_were_packed(shape):
+    bits = np.random.default_rng(0).integers(0, 2, (9, *shape), dtype=np.uint8)
+    images = packed_images(bits)
+    assert len(images) == 9
+    assert images.num_pixels == math.prod(shape)
+    np.testing.assert_array_equal(images.at(torch.arange(9)).numpy(), bits)
+
+
+def test_levels_come_back_as_exact_fractions():
+    levels = np.arange(65, dtype=np.uint8).reshape(5, 1, 13, 1)
+    images = level_images(levels, num_levels=64)
+    np.testing.assert_array_equal(images.at(torch.arange(5)).numpy(), levels / 64)
+
+
+@pytest.mark.parametrize("rows_shape", [(), (4,), (3, 2), (2, 3, 4), (0,)])
+def test_images_keep_the_shape_of_the_rows_that_are_asked_for(rows_shape):
+    generator = np.random.default_rng(1)
+    bits = generator.integers(0, 2, (9, 2, 3, 5), dtype=np.uint8)
+    rows = generator.integers(0, 9, rows_shape)
+    for images in (packed_images(bits), level_images(bits, num_levels=2)):
+        found = images.at(torch.as_tensor(rows))
+        assert found.dtype == torch.float32
+        assert found.shape == (*rows_shape, 2, 3, 5)
+        np.testing.assert_array_equal(found.numpy() * images.num_levels, bits[rows])
+
+
+def test_the_last_factor_of_a_row_is_the_fastest():
+    sizes = (3, 6, 40, 32, 32)
+    stored = torch.zeros((1, 1), dtype=torch.uint8)
+    names = ("shape", "scale", "orientation", "pos_x", "pos_y")
+    images = Images("grid (test)", (1, 2, 4), stored, 1, names, sizes)
+    factors_NK = np.random.default_rng(2).integers(0, sizes, (500, 5))
+    shape, scale, orientation, x, y = factors_NK.T
+    rows_N = (((shape * 6 + scale) * 40 + orientation) * 32 + x) * 32 + y
+    found_NK = images.factors(rows_N)
+    assert found_NK.dtype == np.int64
+    np.testing.assert_array_equal(found_NK, factors_NK)
+
+
+def test_a_set_without_ground_truth_has_no_factors():
+    images = level_images(np.zeros((4, 1, 2, 2), dtype=np.uint8), num_levels=255)
+    assert images.factors(np.array([0, 3])).shape == (2, 0)
