@@ -38,12 +38,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help=", ".join(plugins.names("trainables.models")))
     parser.add_argument("--data", required=True, help=", ".join(plugins.names("trainables.data")))
     parser.add_argument("--seeds", default="0", help="for example 0-3,7 (default 0)")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="for example gamma=10")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="for example gamma=10"
+    )
     parser.add_argument("--steps", type=int, required=True, help="updates to train")
     parser.add_argument("--report-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--evaluate-every", type=int, metavar="STEPS", help="default: at the end alone")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "tf32"))
-    parser.add_argument("--threads", type=int, default=1, help="of a CPU (default 1); part of the numerics class")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of a CPU (default 1); part of the numerics class"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep blocks here")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on from the blocks of --out DIR")
@@ -61,9 +65,13 @@ def _train(options: argparse.Namespace) -> int:
         for seed in config.parse_seeds(options.seeds)
     ]
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine has no CUDA device that torch can use.\nUse --device cpu.")
+        raise InputError(
+            "--device cuda: this machine has no CUDA device that torch can use.\nUse --device cpu."
+        )
     engine.set_arithmetic(options.precision, options.threads)
-    start = find_start(options.resume, [run.key for run in runs], options.steps) if options.resume else Start()
+    start = (
+        find_start(options.resume, [run.key for run in runs], options.steps) if options.resume else Start()
+    )
     images = plugins.load("trainables.data", options.data, "data set").load(torch.device(options.device))
     storage = options.out or options.resume
     attempt = Attempt(_next_attempt(storage), runs, schedule, images, start)
@@ -122,12 +130,17 @@ def _print_runs(attempt: Attempt, steps_per_s: float) -> int:
     for run, state, bad_step, scores in zip(
         pack.runs, states, bad_steps, scores_of(pack, attempt.schedule.metrics), strict=True
     ):
-        print(json.dumps(_summary(run, bad_step, pack.step) | {
-            "params_sha256": _params_sha256(state),
-            "num_params": pack.num_parameters,
-            "metrics": scores,
-            "run_steps_per_s": round(steps_per_s * len(pack.runs), 2),
-        }))
+        print(
+            json.dumps(
+                _summary(run, bad_step, pack.step)
+                | {
+                    "params_sha256": _params_sha256(state),
+                    "num_params": pack.num_parameters,
+                    "metrics": scores,
+                    "run_steps_per_s": round(steps_per_s * len(pack.runs), 2),
+                }
+            )
+        )
     return int(any(bad is not None for bad in bad_steps))
 
 

@@ -122,6 +122,11 @@ class RunSpec:
     precision: Precision = "fp32"
 
 
+def spec_of(stored: Mapping[str, Any]) -> RunSpec:
+    """The run whose specification a ledger or a block keeps."""
+    return RunSpec(**{field.name: stored[field.name] for field in dataclasses.fields(RunSpec)})
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -204,7 +209,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise InputError(f"Seeds '{text}': '{part}' is no seed and no range.\nFor example 0-9 or 0,3,7.")
         ends = int(first), int(last or first)
         if ends[0] > ends[1] or ends[1] >= 2**32:
-            raise InputError(f"Seeds '{text}': '{part}' is no range of seeds in 0 .. {2**32 - 1}, for example 0-9.")
+            raise InputError(
+                f"Seeds '{text}': '{part}' is no range of seeds in 0 .. {2**32 - 1}, for example 0-9."
+            )
         seeds.update(range(ends[0], ends[1] + 1))
     return tuple(sorted(seeds))
 

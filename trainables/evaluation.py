@@ -33,7 +33,9 @@ def evaluation_rows(num_images: int) -> np.ndarray:
 def encodings(pack: Pack) -> list[Encoding]:
     """Encode and rebuild the evaluation images, one `Encoding` a run."""
     rows_N = evaluation_rows(len(pack.images))
-    parts = [_encode_batch(pack, rows_N[start : start + BATCH], start) for start in range(0, len(rows_N), BATCH)]
+    parts = [
+        _encode_batch(pack, rows_N[start : start + BATCH], start) for start in range(0, len(rows_N), BATCH)
+    ]
     joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
     images = pack.images
     return [
@@ -110,5 +112,3 @@ def pictures(pack: Pack) -> list[dict[str, np.ndarray]]:
 
 def _levels(x: torch.Tensor) -> np.ndarray:
     return (x * 255).round().to(torch.uint8).cpu().numpy()
-
-

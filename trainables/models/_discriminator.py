@@ -58,7 +58,10 @@ class Chain:
             weight_RIO, _ = _weight_and_bias(tensors, layer)
             slope = stacked.matmul(slope, weight_RIO.transpose(1, 2))
             if layer > 1:
-                slope = torch.where(self.inputs_RBI[layer - 1] > 0, slope, slope * LEAKY_SLOPE)
+                is_result = True  # the layer's output has the sign of its input
+                slope = torch.ops.aten.leaky_relu_backward(
+                    slope, self.inputs_RBI[layer - 1], LEAKY_SLOPE, is_result
+                )
                 self.slopes_RBO.insert(0, slope)
         self.input_slope_RBD = slope
 

@@ -83,7 +83,9 @@ def vae_shapes(config: Vae, image: tuple[int, int, int]) -> Shapes:
         return _mlp_shapes(config, math.prod(image))
     channels, height, width = image
     if (height, width) != (64, 64):
-        raise InputError(f"vae.network=conv needs 64 x 64 images, these are {height} x {width}: set vae.network=mlp.")
+        raise InputError(
+            f"vae.network=conv needs 64 x 64 images, these are {height} x {width}: set vae.network=mlp."
+        )
     ladder = (channels, *CONV_CHANNELS)
     flat = CONV_CHANNELS[-1] * KERNEL * KERNEL
     shapes: Shapes = {}
@@ -147,9 +149,7 @@ def encode(config: Vae, tensors: Tensors, x_RBCHW: torch.Tensor) -> tuple[torch.
     return mu, logvar
 
 
-def decode(
-    config: Vae, tensors: Tensors, z_RBD: torch.Tensor, image: tuple[int, int, int]
-) -> torch.Tensor:
+def decode(config: Vae, tensors: Tensors, z_RBD: torch.Tensor, image: tuple[int, int, int]) -> torch.Tensor:
     """Log odds of the pixels given codes, (R, B, C, H, W)."""
     h = F.relu(_linear(tensors, "decoder.hidden1", z_RBD))
     h = F.relu(_linear(tensors, "decoder.hidden2", h))

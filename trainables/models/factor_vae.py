@@ -144,9 +144,7 @@ class Model:
         half = 0.5 / self.config.batch_size
         real_scale_RB = -half * stacked.elementwise(torch.sigmoid, -real.log_ratio_RB)
         permuted_scale_RB = half * stacked.elementwise(torch.sigmoid, permuted.log_ratio_RB)
-        write_gradients(
-            self.discriminator.gradients, (real, permuted), (real_scale_RB, permuted_scale_RB)
-        )
+        write_gradients(self.discriminator.gradients, (real, permuted), (real_scale_RB, permuted_scale_RB))
         alive_R = self.optimizers["discriminator"].step(alive_R)
         return {
             "alive": alive_R,

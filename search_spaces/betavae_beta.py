@@ -1,0 +1,25 @@
+"""What does beta-VAE pay in reconstruction for disentangling as beta grows? (Kim & Mnih 2018, Figures 4, 5)
+
+Command: python -m sweeper run betavae_beta --scale paper
+Cost: paper, 60 runs of 300,000 steps on dSprites, about half of factorvae_gamma; laptop, 25 runs of 15,000 steps in
+    about one minute on 2 CPU cores; smoke, seconds.
+Expected: at paper scale the best score, about .73, at beta = 4, at a reconstruction error of about 45 nats that climbs
+    steeply with beta. The paper's exact grid is not known: the values here hold all that it names (1, 4) and its
+    followers' range.
+"""
+
+from search_spaces import _vae
+from search_spaces._sweep import Sweep
+
+SWEEP = Sweep(
+    question="What does beta-VAE pay in reconstruction for disentangling as beta grows?",
+    model="beta_vae",
+    objectives=_vae.OBJECTIVES,
+    metrics=_vae.METRICS,
+    scales=_vae.scales(
+        "beta",
+        paper=(1.0, 2.0, 4.0, 6.0, 8.0, 16.0),
+        laptop=(1.0, 1.5, 2.0, 3.0, 4.0),
+        discriminator={},
+    ),
+)

@@ -1,0 +1,169 @@
+"""The one Ray Tune searcher: hands out packs, takes back those that failed, ends when none is left.
+
+Tune calls it from its own loop, where an exception would abort the sweep: whatever goes wrong is kept in `error`,
+and nothing more is handed out.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback, Stopper
+from ray.tune.search import Searcher
+
+from sweeper.packing import PackPlan
+
+MAX_FAILURES = 3
+"""Tries without a new block after which the runs of a pack are given up."""
+
+Begin = Callable[[PackPlan], tuple[int, PackPlan, dict[str, Any]] | None]
+"""Begins an attempt at what is left of a pack: its number, what is left, the trainable's configuration."""
+
+
+class PackQueue(Searcher):
+    """Packs in order, each as one trial.
+
+    Args:
+        packs: What to train.
+        begin: See `Begin`.
+        give_up: Told the pack, attempt and error of runs that are not tried again.
+        end: Told the attempt, an outcome and an error text whenever an attempt is over.
+    """
+
+    def __init__(
+        self,
+        packs: Iterable[PackPlan],
+        begin: Begin,
+        give_up: Callable[[PackPlan, int, str, str], None],
+        end: Callable[[int, str, str], None],
+    ) -> None:
+        super().__init__(metric=None, mode=None)
+        self._waiting = deque(packs)
+        self._live: dict[str, tuple[int, PackPlan]] = {}
+        self._moved: set[str] = set()
+        self._begin, self._give_up, self._end = begin, give_up, end
+        self.error: Exception | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next pack, None while one that runs may come back, `FINISHED` at the end."""
+        while self._waiting and not self.error:
+            try:
+                begun = self._begin(self._waiting.popleft())
+            except Exception as error:
+                self.error = error
+                break
+            if begun:
+                number, pack, config = begun
+                self._live[trial_id] = number, pack
+                return config
+        return None if self._live and not self.error else Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Wait for `ended`, which knows the error too."""
+
+    def moved(self, trial_id: str) -> None:
+        """A block of this trial became true, so its failures so far are forgiven."""
+        self._moved.add(trial_id)
+
+    def ended(self, trial_id: str, error: str) -> None:
+        """A trial is over; an empty error says that its pack has reached the end."""
+        if trial_id not in self._live:
+            return
+        number, pack = self._live.pop(trial_id)
+        try:
+            if not error:
+                self._end(number, "done", "")
+            elif _is_out_of_memory(error) and len(pack.runs) > 1:
+                self._end(number, "out of memory", error)
+                self._waiting.extendleft(pack.halves())
+            else:
+                self._retry(number, PackPlan(pack.runs) if trial_id in self._moved else pack, error)
+        except Exception as problem:
+            self.error = problem
+
+    def _retry(self, number: int, pack: PackPlan, error: str) -> None:
+        pack = pack.failed_again()
+        self._end(number, "failed", error)
+        if pack.num_failures < MAX_FAILURES:
+            self._waiting.append(pack)
+        else:
+            self._give_up(pack, number, "out of memory" if _is_out_of_memory(error) else "error", error)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles what it is given into its own folder, and a new launch never reads that."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a new launch plans anew from the ledger."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see `save`."""
+
+
+class BlockListener(Callback):
+    """Tells the ledger which block became true; never raises, never touches the network.
+
+    Args:
+        queue: Told how trials end.
+        take: Takes the block of a result into the ledger.
+    """
+
+    def __init__(self, queue: PackQueue, take: Callable[[dict[str, Any]], None]) -> None:
+        self._queue, self._take = queue, take
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, see `PackQueue.__getstate__`."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Tune's word that a training iteration is over."""
+        try:
+            self._take(result)
+            self._queue.moved(trial.trial_id)
+        except Exception as error:
+            self._queue.error = self._queue.error or error
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Tune's word that a trial is done."""
+        self._queue.ended(trial.trial_id, "")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Tune's word that a trial failed."""
+        self._queue.ended(trial.trial_id, _error_text(trial))
+
+
+class StopEarly(Stopper):
+    """Ends the experiment once the ledger cannot be written, or the user asks for it.
+
+    Attributes:
+        is_asked: Set by the user's signal.
+    """
+
+    def __init__(self, queue: PackQueue) -> None:
+        self._queue = queue
+        self.is_asked = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to stop all trials."""
+        return self.is_asked or self._queue.error is not None
+
+
+def _error_text(trial: Any) -> str:
+    # The text file, since the pickled error beside it may hold classes that only the worker can import.
+    try:
+        return Path(trial.error_file).read_text()
+    except (OSError, TypeError):
+        return "unknown error"
+
+
+def _is_out_of_memory(error: str) -> bool:
+    return "OutOfMemory" in error or "out of memory" in error

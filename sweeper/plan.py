@@ -1,0 +1,184 @@
+"""From names typed on a command line to runs: draws times seeds, each with its identity.
+
+A question is one sweep at one scale with the user's changes; planning it twice gives the same runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+
+from search_spaces._sweep import Scale, Sweep
+from sweeper.ledger import Draw, Ledger, Member
+from sweeper.packing import Waiting
+from sweeper.probing import Probe, Resolved
+from sweeper.records import SweepId
+from trainables import plugins
+from trainables.config import RunSpec, Schedule
+from trainables.errors import InputError, UnknownNameError
+
+SCALES = ("paper", "laptop", "smoke")
+PROTOCOL = ("steps", "report_every", "evaluate_every")
+"""Settings of a scale that `--set` may change beside the fields of the model."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sweep at a scale, as the user asked for it.
+
+    Attributes:
+        id: What it is called in a home.
+        sweep: The sweep.
+        scale: Its protocol, with the user's changes.
+        seeds: Seeds of every draw.
+    """
+
+    id: SweepId
+    sweep: Sweep
+    scale: Scale
+    seeds: tuple[int, ...]
+
+    @property
+    def schedule(self) -> Schedule:
+        """When its runs report, are evaluated and end."""
+        scale = self.scale
+        return Schedule(scale.steps, scale.report_every, scale.evaluate_every, self.sweep.metrics)
+
+    def specs(self) -> list[tuple[dict[str, Any], list[RunSpec]]]:
+        """Every draw with its runs, one a seed."""
+        return [
+            (
+                draw,
+                [
+                    RunSpec(self.sweep.model, self.scale.data, {**self.scale.fields, **draw}, seed)
+                    for seed in self.seeds
+                ],
+            )
+            for draw in self.scale.draws()
+        ]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A question whose runs have their identity.
+
+    Attributes:
+        question: The question.
+        draws: As the ledger registers them.
+        runs: Run key -> identity.
+    """
+
+    question: Question
+    draws: tuple[Draw, ...]
+    runs: Mapping[str, Resolved]
+
+    def register(self, ledger: Ledger) -> None:
+        """Add to the ledger what is new of this question."""
+        sweep, scale = self.question.sweep, self.question.scale
+        spec = {
+            "question": sweep.question,
+            "model": sweep.model,
+            "objectives": sweep.objectives,
+            "metrics": sweep.metrics,
+            "data": scale.data,
+            "fields": dict(scale.fields),
+            "steps": scale.steps,
+            "note": scale.note,
+        }
+        ledger.register_sweep(self.question.id, spec, self.draws)
+
+    def waiting(self, ledger: Ledger) -> list[Waiting]:
+        """Its runs that are neither at their horizon nor diverged; those that failed are tried again."""
+        return [
+            Waiting(
+                row.key,
+                self.runs[row.key].static_key,
+                self.runs[row.key].spec,
+                row.step,
+                self.question.schedule,
+                self.question.scale.block_s,
+            )
+            for row in ledger.records.members(self.question.id)
+            if row.status not in ("done", "diverged") and row.key in self.runs
+        ]
+
+
+def find_question(
+    name: str,
+    scale: str,
+    seeds: tuple[int, ...] | None = None,
+    fields: Mapping[str, str] | None = None,
+    label: str = "",
+) -> Question:
+    """The question of a sweep's name, with the user's changes.
+
+    Args:
+        name: Entry of `search_spaces`.
+        scale: One of the sweep's scales.
+        seeds: Instead of those of the scale.
+        fields: Dotted fields of the model, hyperparameters or settings of the protocol, as typed.
+        label: What the changed question is called.
+
+    Raises:
+        InputError: An unknown name or scale, or a change without a label.
+    """
+    sweep: Sweep = plugins.load("search_spaces", name, "sweep").SWEEP
+    if scale not in sweep.scales:
+        raise UnknownNameError("scale", scale, sweep.scales)
+    if fields and not label:
+        raise InputError(
+            f"--set {next(iter(fields))}=... makes another question of {name}.\nGive it a name with --as LABEL."
+        )
+    protocol = _changed(sweep.scales[scale], fields or {})
+    return Question(SweepId(name, scale, label), sweep, protocol, seeds or tuple(range(protocol.num_seeds)))
+
+
+def _changed(scale: Scale, fields: Mapping[str, str]) -> Scale:
+    for name, value in fields.items():
+        if name in PROTOCOL:
+            if not value.isdecimal() or int(value) < 1:
+                raise InputError(
+                    f"{name}={value}: expected a whole number of at least 1, for example {name}=1000."
+                )
+            scale = replace(scale, **{name: int(value)})
+        elif name in scale.space:
+            choices = [_number(name, item) for item in value.split(",")]
+            scale = replace(scale, space={**scale.space, name: CategoricalDistribution(choices)})
+        else:
+            scale = replace(scale, fields={**scale.fields, name: value})
+    return scale
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{name}={text}: expected a number or several, for example {name}=1,10.") from None
+
+
+def plan(questions: Sequence[Question], probe: Probe) -> list[Planned]:
+    """Give the runs of questions their identity.
+
+    Raises:
+        InputError: A field that the model does not have, or a value that it does not take.
+    """
+    specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
+    found = dict(zip(map(_token, specs), probe.resolve(specs), strict=True))
+    return [_planned(question, found) for question in questions]
+
+
+def _planned(question: Question, found: Mapping[str, Resolved]) -> Planned:
+    draws, runs = [], {}
+    for number, (params, specs) in enumerate(question.specs()):
+        members = []
+        for spec in specs:
+            run = found[_token(spec)]
+            runs[run.key] = run
+            members.append(Member(run.key, spec.seed, question.scale.steps, run.spec))
+        draws.append(Draw(number, params, tuple(members)))
+    return Planned(question, tuple(draws), runs)
+
+
+def _token(spec: RunSpec) -> str:
+    return repr(asdict(spec))

@@ -1,0 +1,76 @@
+"""Ask a process that has torch about runs, so that the driver needs none; see `trainables.probe`."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+from trainables.config import RunSpec
+from trainables.errors import InputError
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Identity of a run, and its specification with every field filled in."""
+
+    key: str
+    static_key: str
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a pack costs: seconds of one step of all its runs, and memory."""
+
+    step_time_s: float
+    memory_gib: float
+
+
+class Probe:
+    """A child process that answers until it is left; it starts at once and imports while the driver goes on."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "trainables.probe"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Probe":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def resolve(self, runs: Sequence[RunSpec]) -> list[Resolved]:
+        """Check runs and learn their keys.
+
+        Raises:
+            InputError: Something in a specification is wrong.
+        """
+        answer = self._ask({"resolve": [asdict(run) for run in runs]})
+        return [Resolved(**run) for run in answer["runs"]]
+
+    def measure(self, run: RunSpec, num_runs: int, device: str, threads: int) -> Measured:
+        """Time and memory of a pack of such runs, from about a second of training."""
+        question = {"measure": asdict(run), "num_runs": num_runs, "device": device, "threads": threads}
+        return Measured(**self._ask(question))
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the probe ended; its error is above")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise InputError(answer["error"])
+        return answer

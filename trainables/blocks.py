@@ -1,0 +1,303 @@
+"""What is written of a pack's work, how it becomes true, and how it is read back and verified.
+
+A pack commits block after block into the folder of its attempt, and writes in no other:
+
+    attempts/<attempt>/block-<index>.slices   states to resume from; deleted when newer blocks hold newer ones
+    attempts/<attempt>/block-<index>.kept     what is kept of runs that ended in this block; never deleted
+    attempts/<attempt>/block-<index>.json     the manifest: the block is true once it is renamed into place
+
+Nothing is pickled.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from trainables import durable
+from trainables.durable import DamagedBlockError
+from trainables.errors import InputError
+
+FORMAT = 1
+"""Version of the manifests written; newer ones are not read."""
+
+STATE = "state"
+"""The slice a run resumes from."""
+
+KEPT = ("encoding", "pictures", "weights")
+"""Slices that outlive pruning once their run is done or diverged."""
+
+Status = Literal["running", "done", "diverged"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Bytes of one run in a file beside the manifest."""
+
+    file: str
+    offset: int
+    length: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One run of the pack at the end of a block.
+
+    A run that is done or diverged has no entry in later blocks of its attempt.
+
+    Attributes:
+        key: Content key, see `trainables.config.run_key`.
+        status: `done` at the horizon, `diverged` when frozen, else `running`.
+        step: Updates done since the run's first.
+        horizon: Step at which the run is done.
+        spec: What a ledger needs to know of the run, opaque here.
+        first_bad_step: First step with a non-finite value; given exactly when diverged.
+        slices: Filled in by `write_block`.
+    """
+
+    key: str
+    seed: int
+    status: Status
+    step: int
+    horizon: int
+    spec: Mapping[str, Any]
+    first_bad_step: int | None = None
+    slices: Mapping[str, Slice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.status == "diverged") != (self.first_bad_step is not None):
+            raise ValueError(f"Run {self.key} is {self.status}, first_bad_step is {self.first_bad_step}.")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one run; any float, NaN and infinities included."""
+
+    key: str
+    step: int
+    time_s: float
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that becomes true with one block.
+
+    Attributes:
+        attempt: Number of the attempt, from 1.
+        index: Number of the block in its attempt, from 0, without gaps.
+        start_step: Committed step of all runs of the block when it began.
+        end_step: Largest step of a run at its end.
+        numerics: Class of machines that give the same bits.
+        code_version: Version of the code that trained.
+        written_at_s: Unix time.
+        train_s: Seconds spent on the block.
+        runs: Runs that were still running when the block began.
+        points: All points since the previous block of the attempt.
+        metric_identities: What a point's name stands for, settings included; a name may be left out.
+        provenance: Where and by what: `host`, `pid`, `git_commit` and the like.
+        sha256: Of the manifest's file; filled in by `read_manifest`.
+    """
+
+    attempt: int
+    index: int
+    start_step: int
+    end_step: int
+    numerics: str
+    code_version: str
+    written_at_s: float
+    train_s: float
+    runs: tuple[RunEntry, ...]
+    points: tuple[Point, ...]
+    metric_identities: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
+
+
+def manifest_path(storage: Path, attempt: int, index: int) -> Path:
+    """Where the manifest of a block is or will be."""
+    return storage / "attempts" / f"{attempt:08d}" / f"block-{index:06d}.json"
+
+
+def place(path: Path) -> tuple[int, int]:
+    """Attempt and index of a block, from the path of any of its files."""
+    return int(path.parent.name), int(path.stem.removeprefix("block-"))
+
+
+def committed(storage: Path, attempt: int | None = None) -> list[Path]:
+    """Manifests of all blocks that are true, or of one attempt's, by attempt and index."""
+    folder = "*" if attempt is None else f"{attempt:08d}"
+    return sorted((storage / "attempts").glob(f"{folder}/block-*.json"), key=place)
+
+
+def write_block(storage: Path, manifest: Manifest, blobs: Mapping[str, Mapping[str, bytes]]) -> Path:
+    """Make a block true, or leave nothing of it; it is on the disk when this returns.
+
+    Args:
+        storage: Folder that holds `attempts/`.
+        manifest: The block, its runs without slices.
+        blobs: Run key -> slice name -> bytes.
+
+    Returns:
+        Path of the manifest.
+
+    Raises:
+        OSError: The disk is full or failing.
+        ValueError: The block exists, or names a run or a point twice, or one that is not its own.
+    """
+    path = manifest_path(storage, manifest.attempt, manifest.index)
+    _check_whole(path, manifest, blobs)
+    durable.make_folder(path.parent)
+    try:
+        runs = _write_slices(path, manifest.runs, blobs)
+        durable.sync_folder(path.parent)
+        durable.write_record(path, _to_body(replace(manifest, runs=runs)))
+    except BaseException:
+        if not path.exists():
+            for suffix in (".slices", ".kept"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and verify a manifest.
+
+    Raises:
+        DamagedBlockError: It is missing, changed, or in another block's place.
+        InputError: A newer version of this program wrote it.
+    """
+    body, sha256 = durable.read_record(path)
+    version = body.pop("format")
+    if version > FORMAT:
+        raise InputError(f"{path} has format {version}; this program reads up to {FORMAT}.\nUpdate it.")
+    if place(path) != (body["attempt"], body["index"]):
+        raise DamagedBlockError(f"{path} belongs to attempt {body['attempt']}, block {body['index']}.")
+    for run in body["runs"]:
+        run["slices"] = {name: Slice(**values) for name, values in run["slices"].items()}
+    runs = tuple(RunEntry(**run) for run in body["runs"])
+    points = tuple(
+        Point(runs[r].key, step, time_s, name, float(value))
+        for r, step, time_s, name, value in body["points"]
+    )
+    return Manifest(**(body | {"runs": runs, "points": points, "sha256": sha256}))
+
+
+def read_slice(folder: Path, part: Slice) -> bytes:
+    """Read and verify one slice of a block in an attempt's folder.
+
+    Raises:
+        DamagedBlockError: The file is missing or changed.
+    """
+    path = folder / part.file
+    try:
+        with path.open("rb") as file:
+            file.seek(part.offset)
+            blob = file.read(part.length)
+    except FileNotFoundError:
+        raise DamagedBlockError(f"{path} is missing.") from None
+    if hashlib.sha256(blob).hexdigest() != part.sha256:
+        raise DamagedBlockError(
+            f"{path} is damaged between bytes {part.offset} and {part.offset + part.length}."
+        )
+    return blob
+
+
+def is_fenced(folder: Path) -> bool:
+    """Whether a newer attempt at a run of an attempt's folder has begun: its blocks are refused, it may stop."""
+    record = folder.with_suffix(".json")
+    return record.exists() and durable.read_record(record)[0]["fence"] is not None
+
+
+def prune(folder: Path, keep: int = 2) -> None:
+    """Delete states that newer blocks of an attempt have made useless; its writer calls this between blocks.
+
+    A state is needed while it is among the newest `keep` of its run, so a run that was done long before its
+    neighbours can still be continued. Diverged runs need none. Manifests and `.kept` files stay. A fenced
+    attempt deletes nothing: a newer one resumes from its older blocks.
+    """
+    if is_fenced(folder):
+        return
+    num_newer: Counter[str] = Counter()
+    for slices in sorted(folder.glob("block-*.slices"), key=place, reverse=True):
+        path = slices.with_suffix(".json")
+        if not path.exists():
+            continue
+        runs = read_manifest(path).runs
+        num_newer.update({run.key: keep for run in runs if run.status == "diverged"})
+        with_state = [run.key for run in runs if STATE in run.slices]
+        if all(num_newer[key] >= keep for key in with_state):
+            slices.unlink()
+        num_newer.update(with_state)
+
+
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Serialise arrays as an uncompressed npz; equal arrays give equal bytes.
+
+    Raises:
+        ValueError: An array of Python objects.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            # A ZipInfo made of a bare name is dated 1980, so no clock enters the bytes.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(arrays[name], order="C"), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpack_arrays(blob: bytes) -> dict[str, np.ndarray]:
+    """Read what `pack_arrays` wrote."""
+    with np.load(io.BytesIO(blob), allow_pickle=False) as members:
+        return dict(members)
+
+
+def _check_whole(path: Path, manifest: Manifest, blobs: Mapping[str, Any]) -> None:
+    keys = [run.key for run in manifest.runs]
+    names = [(point.key, point.name, point.step) for point in manifest.points]
+    if path.exists():
+        raise ValueError(f"{path} exists; a block is written once.")
+    if len(set(keys)) < len(keys) or len(set(names)) < len(names):
+        raise ValueError(f"{path}: a run or a point is there twice.")
+    if not {key for key, _, _ in names} | set(blobs) <= set(keys):
+        raise ValueError(f"{path}: a point or a blob belongs to no run of the block.")
+
+
+def _write_slices(
+    path: Path, runs: tuple[RunEntry, ...], blobs: Mapping[str, Mapping[str, bytes]]
+) -> tuple[RunEntry, ...]:
+    contents: dict[Path, list[bytes]] = {}
+    written = []
+    for run in runs:
+        slices = {}
+        for name, blob in blobs.get(run.key, {}).items():
+            is_kept = run.status != "running" and name in KEPT
+            file = path.with_suffix(".kept" if is_kept else ".slices")
+            parts = contents.setdefault(file, [])
+            offset = sum(map(len, parts))
+            slices[name] = Slice(file.name, offset, len(blob), hashlib.sha256(blob).hexdigest())
+            parts.append(blob)
+        written.append(replace(run, slices=slices))
+    for file, parts in contents.items():
+        durable.write_file(file, parts)
+    return tuple(written)
+
+
+def _to_body(manifest: Manifest) -> dict[str, Any]:
+    body = {f.name: getattr(manifest, f.name) for f in fields(manifest) if f.name != "sha256"}
+    position = {run.key: r for r, run in enumerate(manifest.runs)}
+    # Strict JSON has no NaN: a value that is not finite is written as the text that float() reads.
+    body["points"] = [
+        [position[p.key], p.step, p.time_s, p.name, float(p.value) if isfinite(p.value) else f"{p.value}"]
+        for p in manifest.points
+    ]
+    return body | {"format": FORMAT, "runs": [asdict(run) for run in manifest.runs]}

@@ -1,0 +1,93 @@
+"""Files that are whole and on the disk, or not there at all.
+
+A record is a JSON object that ends with the sha256 of its own bytes, so that any flipped bit is noticed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables.config import canonical_json
+
+
+class DamagedBlockError(Exception):
+    """A file of the storage is missing or is not what was written; the text names it."""
+
+
+def write_record(path: Path, body: Mapping[str, Any]) -> None:
+    """Write a record and rename it into place; it is on the disk when this returns.
+
+    Raises:
+        OSError: The disk is full or failing; whatever was at the path before is still there.
+    """
+    text = canonical_json(body).encode()
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        write_file(partial, [text[:-1], _seal(text)])
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def read_record(path: Path) -> tuple[dict[str, Any], str]:
+    """Read and verify a record.
+
+    Returns:
+        What was written, and its sha256.
+
+    Raises:
+        DamagedBlockError: It is missing or changed.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedBlockError(f"{path} is missing.") from None
+    text, seal = data[:-_SEAL_LENGTH] + b"}", data[-_SEAL_LENGTH:]
+    if seal != _seal(text):
+        raise DamagedBlockError(f"{path} is damaged: its sha256 is not that of its content.")
+    return json.loads(text), hashlib.sha256(text).hexdigest()
+
+
+def write_file(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file that is whole and on the disk when this returns; its name may not be, see `sync_folder`.
+
+    Raises:
+        OSError: The disk is full or failing.
+    """
+    length = 0
+    with path.open("wb") as file:
+        for part in parts:
+            length += file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+        found = os.fstat(file.fileno()).st_size
+    if found != length:
+        raise OSError(f"{path}: wrote {length} bytes, found {found} on the disk.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents, all on the disk when this returns."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names of a folder's files on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _seal(text: bytes) -> bytes:
+    return b',"sha256":"' + hashlib.sha256(text).hexdigest().encode() + b'"}\n'
+
+
+_SEAL_LENGTH = len(_seal(b""))

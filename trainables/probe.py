@@ -1,0 +1,99 @@
+"""Answer a driver's questions in a process of its own, so that the driver never imports torch.
+
+Reads one JSON object a line from standard input and answers each with one:
+
+    {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec"}, ...]}
+    {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib"}
+    anything that the user got wrong          -> {"error": text}
+"""
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+
+from trainables import attempt, engine, plugins
+from trainables.config import RunSpec
+from trainables.data._images import Images
+from trainables.engine import Pack
+from trainables.errors import InputError
+
+NUM_IMAGES = 256
+MEASURE_S = 0.7
+GIB = 2**30
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    for line in sys.stdin:
+        question = json.loads(line)
+        try:
+            answer = _answer(question)
+        except InputError as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    if "resolve" in question:
+        return {"runs": [resolved(RunSpec(**run)) for run in question["resolve"]]}
+    run = RunSpec(**question.pop("measure"))
+    return measure(run, **question)
+
+
+def resolved(spec: RunSpec) -> dict[str, Any]:
+    """What a driver needs to know of a run: its keys, and its specification with every field filled in.
+
+    Raises:
+        InputError: Something in the specification is wrong.
+    """
+    run = engine.resolve(spec)
+    return {"key": run.key, "static_key": run.static_key, "spec": attempt.spec_of(run)}
+
+
+def measure(spec: RunSpec, num_runs: int, device: str, threads: int) -> dict[str, float]:
+    """Time and memory of a pack of this many such runs, from about a second of training on random images.
+
+    Returns:
+        `step_time_s` of the whole pack, and `memory_gib`: on a GPU what training needed at its peak, on a CPU by how
+        much the process grew.
+    """
+    engine.set_arithmetic(spec.precision, threads)
+    runs = [engine.resolve(RunSpec(**(vars(spec) | {"seed": seed}))) for seed in range(num_runs)]
+    shape = plugins.load("trainables.data", spec.data, "data set").SHAPE
+    images = _random_images(shape, torch.device(device))
+    before = _memory_gib(images.stored)
+    pack = Pack(runs, images)
+    pack.advance(1)
+    num_steps, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < MEASURE_S:
+        pack.advance(1)
+        _synchronize(images.stored)
+        num_steps += 1
+    step_time_s = (time.perf_counter() - begun) / num_steps
+    return {"step_time_s": step_time_s, "memory_gib": max(0.0, _memory_gib(images.stored) - before)}
+
+
+def _random_images(shape: tuple[int, int, int], device: torch.device) -> Images:
+    generator = torch.Generator().manual_seed(0)
+    size = (NUM_IMAGES, shape[0] * shape[1] * shape[2])
+    levels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    return Images("random", shape, levels.to(device), 255)
+
+
+def _synchronize(tensor: torch.Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+def _memory_gib(tensor: torch.Tensor) -> float:
+    if tensor.is_cuda:
+        return torch.cuda.max_memory_allocated(tensor.device) / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+if __name__ == "__main__":
+    main()

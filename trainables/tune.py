@@ -1,0 +1,83 @@
+"""The Ray Tune adapter: one trial is one attempt at a pack, one training iteration is one committed block.
+
+A result carries the path of a manifest and how far it goes; what is true is in the storage.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Trainable
+
+from trainables import blocks
+from trainables.config import Schedule, spec_of
+from trainables.durable import DamagedBlockError
+
+
+class PackTrainable(Trainable):
+    """Works on a pack until every run has ended.
+
+    The configuration is a dictionary with
+        attempt: Number of the attempt.
+        storage: Folder of the blocks, absolute.
+        specs: Specification of each run, as the ledger keeps it.
+        schedule: Fields of `trainables.config.Schedule`.
+        starts: For each run the blocks that hold its newest states, newest first, as (step, manifest path, slice).
+        block_s: Seconds of work to commit at once.
+        threads: CPU threads.
+        gpus: Share of a GPU, 0 for none.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Import torch, load the images, restore the runs."""
+        import torch
+
+        from trainables import engine, plugins
+        from trainables.attempt import Attempt
+
+        self._blocks_folder, self._block_s = Path(config["storage"]), config["block_s"]
+        device = torch.device("cuda" if config["gpus"] and torch.cuda.is_available() else "cpu")
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(min(1.0, config["gpus"]))
+        specs = [spec_of(stored) for stored in config["specs"]]
+        engine.set_arithmetic(specs[0].precision, config["threads"])
+        runs = [engine.resolve(spec) for spec in specs]
+        images = plugins.load("trainables.data", specs[0].data, "data set").load(device)
+        schedule = Schedule(**config["schedule"])
+        self._attempt = Attempt(config["attempt"], runs, schedule, images, _start(config["starts"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take on another pack in the same process, which has imported torch already."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Work one block and commit it."""
+        block = self._attempt.work(self._block_s)
+        path = blocks.write_block(self._blocks_folder, block.manifest, block.blobs)
+        blocks.prune(path.parent)
+        steps = block.manifest.end_step - block.manifest.start_step
+        return {
+            "manifest": str(path),
+            "run_steps": steps * len(block.manifest.runs),
+            "done": self._attempt.is_done,
+        }
+
+
+def _start(candidates: list[list[tuple[int, str, dict[str, Any]]]]) -> Any:
+    """The newest step at which every run's state is intact."""
+    from trainables.attempt import Start
+
+    by_step = [{step: (path, part) for step, path, part in run} for run in candidates]
+    shared = set.intersection(*(set(run) for run in by_step)) if by_step else set()
+    for step in sorted(shared, reverse=True):
+        try:
+            blobs = [
+                blocks.read_slice(Path(path).parent, blocks.Slice(**part))
+                for path, part in (run[step] for run in by_step)
+            ]
+        except DamagedBlockError as error:
+            print(f"{error} Going back to an older block.", file=sys.stderr)
+            continue
+        return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
+    return Start()
