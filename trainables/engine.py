@@ -128,12 +128,12 @@ class Pack:
         return {name: adam.parameters.num_parameters for name, adam in self.model.optimizers.items()}
 
     def advance(self, num_steps: int) -> None:
-        """Train every run that is alive for this many more steps."""
+        """Train every run that is alive for this many more steps; the last one reports its statistics."""
         end = self.step + num_steps
         while self.step < end:
             steps_T = torch.arange(self.step, min(self.step + self._chunk, end), device=self.device)
             for draw in self._draw(steps_T):
-                self._last = self.model.update(draw, self.alive_R)
+                self._last = self.model.update(draw, self.alive_R, is_reported=self.step == end - 1)
                 died_R = self.alive_R & ~self._last["alive"]
                 self._died_at_R = torch.where(died_R, self.step, self._died_at_R)
                 self.alive_R = self._last.pop("alive")

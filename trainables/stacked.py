@@ -10,6 +10,7 @@ Shape suffixes: R runs, B batch, C H W image, I inputs, O outputs, D latent dime
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -156,25 +157,29 @@ class _BernoulliNats(torch.autograd.Function):
     """Sum of softplus(l) - x l, with the gradient sigmoid(l) - x kept from the forward pass."""
 
     @staticmethod
-    def forward(context, logits, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        context.save_for_backward(elementwise(torch.sigmoid, logits).sub_(x))
-        nats = elementwise(F.softplus, logits).sub_(logits * x)
-        return nats.flatten(2).sum(2)
+    def forward(context: Any, logits: torch.Tensor, x: torch.Tensor, is_valued: bool) -> torch.Tensor:
+        context.slope = elementwise(torch.sigmoid, logits).sub_(x)
+        if not is_valued:
+            return logits.new_zeros(logits.shape[:2])
+        return elementwise(F.softplus, logits).sub_(logits * x).flatten(2).sum(2)
 
     @staticmethod
-    def backward(context, gradient_RB):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        (slope,) = context.saved_tensors
-        return slope * gradient_RB.reshape(*gradient_RB.shape, *[1] * (slope.dim() - 2)), None
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient_RB,) = gradients
+        slope: torch.Tensor = context.slope
+        del context.slope  # scaled in place, so there is no second backward
+        return slope.mul_(gradient_RB.reshape(*gradient_RB.shape, *[1] * (slope.dim() - 2))), None, None
 
 
-def bernoulli_nats(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def bernoulli_nats(logits: torch.Tensor, x: torch.Tensor, *, is_valued: bool = True) -> torch.Tensor:
     """Negative log likelihood of each image under Bernoulli pixels, nats summed over pixels, (R, B).
 
     Args:
         logits: Log odds, (R, B, C, H, W).
         x: Targets in [0, 1], not necessarily binary, same shape.
+        is_valued: Whether the value is wanted; without it this is zero with the right gradient, and much cheaper.
     """
-    nats: torch.Tensor = _BernoulliNats.apply(logits, x)  # type: ignore[no-untyped-call]
+    nats: torch.Tensor = _BernoulliNats.apply(logits, x, is_valued)  # type: ignore[no-untyped-call]
     return nats
 
 

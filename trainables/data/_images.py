@@ -19,8 +19,9 @@ class Images:
     Attributes:
         recipe: What these images are, for the record and the run key, for example `dsprites (rendered v1)`.
         shape: One image, (C, H, W).
-        stored: uint8. Bit-packed binary images (N, ceil(P / 8)), first pixel in the highest bit as `numpy.packbits`
-            does it, where `num_levels` is 1; else levels (N, P).
+        stored: Values in [0, 1], float32 (N, P), for a set so small that it need not be compact; else uint8:
+            bit-packed binary images (N, ceil(P / 8)), first pixel in the highest bit as `numpy.packbits` does it,
+            where `num_levels` is 1, or levels (N, P).
         num_levels: A stored level stands for the value level / num_levels in [0, 1].
         factor_names: Ground-truth factors in index order; empty without ground truth.
         factor_sizes: Number of values of each factor; their product is N.
@@ -44,7 +45,9 @@ class Images:
     def at(self, rows: torch.Tensor) -> torch.Tensor:
         """Images at int64 rows of any shape (...), as float32 (..., C, H, W) in [0, 1]."""
         stored = self.stored.index_select(0, rows.reshape(-1))
-        if self.num_levels == 1:
+        if stored.is_floating_point():
+            levels = stored
+        elif self.num_levels == 1:
             shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=stored.device)
             levels = ((stored[..., None] >> shifts) & 1).flatten(1)[:, : self.num_pixels].float()
         else:

@@ -33,14 +33,14 @@ _SAMPLES = 8  # along each side of a pixel
 
 
 def load(device: torch.device) -> Images:
-    """The whole set, 0.4 MB.
+    """The whole set, 1.6 MB.
 
     Raises:
         InputError: This machine renders other bits than the pinned ones.
     """
     levels_NP = _levels()
     check_bits(RECIPE, hashlib.sha256(levels_NP.data).hexdigest(), SHA256)
-    stored = torch.from_numpy(levels_NP).to(device)
+    stored = torch.from_numpy(levels_NP).to(device).float() / _SAMPLES**2  # exact
     return Images(RECIPE, SHAPE, stored, _SAMPLES**2, FACTOR_NAMES, FACTOR_SIZES)
 
 

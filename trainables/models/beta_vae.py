@@ -74,17 +74,21 @@ class Model:
         size, latent = self.config.batch_size, self.config.vae.latent_dim
         return {"batch a": ImageBatch(size), "noise a": Normal((size, latent))}
 
-    def update(self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One step of Adam on the objective; the values are those before the step, (R,), nats per image."""
+    def update(
+        self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
+    ) -> dict[str, torch.Tensor]:
+        """One step of Adam on the objective; values, where reported, are those before it: (R,), nats per image."""
         x_RBCHW = draw["batch a"]
         mu_RBD, logvar_RBD = self.encode(x_RBCHW)
         z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise a"])
-        recon_R = stacked.bernoulli_nats(self.logits(z_RBD), x_RBCHW).mean(1)
+        recon_R = stacked.bernoulli_nats(
+            self.logits(z_RBD), x_RBCHW, is_valued=is_reported
+        ).mean(1)
         kl_R = stacked.gaussian_kl(mu_RBD, logvar_RBD).sum(2).mean(1)
         loss_R = recon_R + self.beta_R * kl_R
 
         self.vae.backward(loss_R.sum())
-        alive_R = self.optimizers["vae"].step(alive_R & torch.isfinite(loss_R))
+        alive_R = self.optimizers["vae"].step(alive_R)
         return {"alive": alive_R, "loss": loss_R.detach(), "recon": recon_R.detach(), "kl": kl_R.detach()}
 
     def encode(self, x_RBCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -115,13 +115,17 @@ class Model:
             "permutation": Permutations(latent, size),
         }
 
-    def update(self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One iteration of Algorithm 2; the values are those before the step, (R,), nats per image."""
+    def update(
+        self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
+    ) -> dict[str, torch.Tensor]:
+        """One iteration of Algorithm 2; values, where reported, are those before it: (R,), nats per image."""
         # Batch A: the VAE's step, D frozen.
         x_RBCHW = draw["batch a"]
         mu_RBD, logvar_RBD = self.encode(x_RBCHW)
         z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise a"])
-        recon_R = stacked.bernoulli_nats(self.logits(z_RBD), x_RBCHW).mean(1)
+        recon_R = stacked.bernoulli_nats(
+            self.logits(z_RBD), x_RBCHW, is_valued=is_reported
+        ).mean(1)
         kl_R = stacked.gaussian_kl(mu_RBD, logvar_RBD).sum(2).mean(1)
         real = Chain(self.discriminator.tensors, z_RBD.detach())
         tc_R = real.log_ratio_RB.mean(1)
@@ -131,7 +135,7 @@ class Model:
 
         self.vae.backward((recon_R + kl_R).sum() + tc_pull)
         loss_R = recon_R.detach() + kl_R.detach() + self.gamma_R * tc_R
-        alive_R = self.optimizers["vae"].step(alive_R & torch.isfinite(loss_R))
+        alive_R = self.optimizers["vae"].step(alive_R)
 
         # Batch B, independent: samples of prod_j q(z_j) by Algorithm 1; codes are constants for D.
         with torch.no_grad():
