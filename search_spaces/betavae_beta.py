@@ -1,4 +1,4 @@
-"""What does beta-VAE pay in reconstruction for disentangling as beta grows? (Kim & Mnih 2018, Figures 4, 5)
+"""What does beta-VAE pay in reconstruction for disentangling as beta grows? See Figures 4 and 5 of Kim & Mnih (2018).
 
 Command: python -m sweeper run betavae_beta --scale paper
 Cost: paper, 60 runs of 300,000 steps on dSprites, about half of factorvae_gamma; laptop, 25 runs of 15,000 steps in

@@ -1,4 +1,4 @@
-"""Does FactorVAE disentangle better at no cost in reconstruction as gamma grows? (Kim & Mnih 2018, Figures 4, 5)
+"""Does FactorVAE disentangle better at no cost in reconstruction as gamma grows? See Figures 4 and 5 of Kim & Mnih (2018).
 
 Command: python -m sweeper run factorvae_gamma --scale paper
 Cost: paper, 60 runs of 300,000 steps on dSprites; days on a GPU one run after the other, hours packed; laptop, 25

@@ -7,12 +7,12 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sweeper.ledger import Ledger
@@ -100,6 +100,23 @@ def cluster(machine: Machine) -> Iterator[int]:
         yield _num_slots(ray.cluster_resources(), machine)
     finally:
         ray.shutdown()
+
+
+def local_slots(machine: Machine) -> int:
+    """How many packs this machine holds at once, without starting Ray.
+
+    Raises:
+        InputError: A GPU is asked for and there is none.
+    """
+    return _num_slots({"CPU": os.cpu_count() or 1, "GPU": _num_local_gpus()}, machine)
+
+
+def _num_local_gpus() -> int:
+    """GPUs that the driver of this machine lists; torch would say, but takes seconds to import."""
+    if not shutil.which("nvidia-smi"):
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
 def _num_slots(resources: dict[str, float], machine: Machine) -> int:
@@ -204,7 +221,7 @@ class _Dispatch:
         left = [
             replace(run, step=standing[run.key].step)
             for run in pack.runs
-            if standing[run.key].first_bad_step is None and standing[run.key].done_step < run.schedule.steps
+            if standing[run.key].is_open(run.schedule.steps)
         ]
         return replace(pack, runs=tuple(left))
 
@@ -238,7 +255,7 @@ def _stop_on_signals(stop: "StopEarly") -> Iterator[None]:
     """The first SIGINT or SIGTERM ends the experiment after the blocks in work; a second one acts at once."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(*_: object) -> None:
         stop.is_asked = True
         for each in before:
             signal.signal(each, signal.default_int_handler)

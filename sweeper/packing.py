@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from trainables.config import Schedule
@@ -82,4 +83,4 @@ def _split(group: Sequence[Waiting], num_slots: int, max_runs: int) -> list[Pack
     num_packs = -(-len(group) // max_runs)
     num_packs = min(len(group), -(-num_packs // num_slots) * num_slots)
     ends = [len(group) * i // num_packs for i in range(num_packs + 1)]
-    return [PackPlan(tuple(group[a:b])) for a, b in zip(ends, ends[1:], strict=False)]
+    return [PackPlan(tuple(group[a:b])) for a, b in pairwise(ends)]

@@ -13,7 +13,7 @@ from search_spaces._sweep import Scale, Sweep
 from sweeper.ledger import Draw, Ledger, Member
 from sweeper.packing import Waiting
 from sweeper.probing import Probe, Resolved
-from sweeper.records import SweepId
+from sweeper.records import Records, SweepId
 from trainables import plugins
 from trainables.config import RunSpec, Schedule
 from trainables.errors import InputError, UnknownNameError
@@ -88,19 +88,25 @@ class Planned:
         }
         ledger.register_sweep(self.question.id, spec, self.draws)
 
-    def waiting(self, ledger: Ledger) -> list[Waiting]:
-        """Its runs that are neither at their horizon nor diverged; those that failed are tried again."""
+    def waiting(self, records: Records | None) -> list[Waiting]:
+        """Its runs that are neither at their horizon nor diverged; those that failed are tried again.
+
+        Args:
+            records: The ledger, which may not know the question yet; None if there is no ledger.
+        """
+        members = [member for draw in self.draws for member in draw.members]
+        standing = records.standing(member.key for member in members) if records else {}
         return [
             Waiting(
-                row.key,
-                self.runs[row.key].static_key,
-                self.runs[row.key].spec,
-                row.step,
+                member.key,
+                self.runs[member.key].static_key,
+                self.runs[member.key].spec,
+                standing[member.key].step if member.key in standing else 0,
                 self.question.schedule,
                 self.question.scale.block_s,
             )
-            for row in ledger.records.members(self.question.id)
-            if row.status not in ("done", "diverged") and row.key in self.runs
+            for member in members
+            if member.key not in standing or standing[member.key].is_open(member.horizon_steps)
         ]
 
 
@@ -141,7 +147,7 @@ def _changed(scale: Scale, fields: Mapping[str, str]) -> Scale:
                 raise InputError(
                     f"{name}={value}: expected a whole number of at least 1, for example {name}=1000."
                 )
-            scale = replace(scale, **{name: int(value)})
+            scale = replace(scale, **{name: int(value)})  # type: ignore[arg-type]
         elif name in scale.space:
             choices = [_number(name, item) for item in value.split(",")]
             scale = replace(scale, space={**scale.space, name: CategoricalDistribution(choices)})

@@ -9,9 +9,10 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from trainables import blocks, config, engine, plugins
@@ -154,10 +155,10 @@ def _summary(run: Resolved, bad_step: int | None, step: int) -> dict[str, object
     }
 
 
-def _params_sha256(state: dict[str, object]) -> str:
+def _params_sha256(state: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(name for name in state if name.endswith(".values")):
-        digest.update(state[name].tobytes())  # type: ignore[attr-defined]
+        digest.update(state[name].tobytes())
     return digest.hexdigest()
 
 

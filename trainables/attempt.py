@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from trainables import __version__, blocks, config, engine, evaluation, plugins
-from trainables.blocks import Manifest, Point, RunEntry
+from trainables.blocks import Manifest, Point, RunEntry, Status
 from trainables.config import Schedule
 from trainables.data._images import Images
 from trainables.engine import Pack, Resolved
@@ -114,23 +114,7 @@ class Attempt:
         ]
 
     def _close(self, start_step: int, points: list[Point], seconds: float) -> Block:
-        states = self.pack.states()
-        bad = self.pack.first_bad_steps()
-        is_end = self.pack.step >= self.schedule.steps
-        kept = _kept(self.pack) if is_end else None
-        entries: list[RunEntry] = []
-        blobs: dict[str, dict[str, bytes]] = {}
-        for r, run in enumerate(self.pack.runs):
-            if not self._is_open[r]:
-                continue
-            status = "diverged" if bad[r] is not None else "done" if is_end else "running"
-            step = self.pack.step if bad[r] is None else bad[r]
-            entries.append(
-                RunEntry(run.key, run.spec.seed, status, step, self.schedule.steps, spec_of(run), bad[r])
-            )
-            if bad[r] is None:
-                blobs[run.key] = {blocks.STATE: blocks.pack_arrays(states[r])} | (kept[r] if kept else {})
-            self._is_open[r] = status == "running"
+        entries, blobs = self._entries()
         manifest = Manifest(
             attempt=self.number,
             index=self._num_blocks,
@@ -140,13 +124,38 @@ class Attempt:
             code_version=__version__,
             written_at_s=time.time(),
             train_s=seconds,
-            runs=tuple(entries),
+            runs=entries,
             points=tuple(points),
             metric_identities=self._identities,
-            provenance={"host": socket.gethostname(), "pid": str(os.getpid())},
+            provenance={
+                "host": socket.gethostname(),
+                "pid": str(os.getpid()),
+                "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            },
         )
         self._num_blocks += 1
         return Block(manifest, blobs)
+
+    def _entries(self) -> tuple[tuple[RunEntry, ...], dict[str, dict[str, bytes]]]:
+        """How each open run stands, and its bytes; runs that end are open no more."""
+        is_end = self.pack.step >= self.schedule.steps
+        kept = _kept(self.pack) if is_end else None
+        entries: list[RunEntry] = []
+        blobs: dict[str, dict[str, bytes]] = {}
+        ends: Status = "done" if is_end else "running"
+        for r, (run, state, bad) in enumerate(
+            zip(self.pack.runs, self.pack.states(), self.pack.first_bad_steps(), strict=True)
+        ):
+            if not self._is_open[r]:
+                continue
+            status: Status = ends if bad is None else "diverged"
+            step = self.pack.step if bad is None else bad
+            horizon, spec = self.schedule.steps, spec_of(run)
+            entries.append(RunEntry(run.key, run.spec.seed, status, step, horizon, spec, bad))
+            if bad is None:
+                blobs[run.key] = {blocks.STATE: blocks.pack_arrays(state)} | (kept[r] if kept else {})
+            self._is_open[r] = status == "running"
+        return tuple(entries), blobs
 
 
 def spec_of(run: Resolved) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Pack:
         self.images = images
         self.device = images.stored.device
         self.step = 0
-        computed = [*runs, *runs[:1] * (MIN_RUNS - len(runs))]
+        computed = [*runs, *[runs[0]] * (MIN_RUNS - len(runs))]
         self.seeds = [run.spec.seed for run in computed]
         module = plugins.load("trainables.models", runs[0].spec.model, "model")
         self.model = module.Model(
@@ -173,7 +173,7 @@ class Pack:
 
     def restore(self, step: int, states: Sequence[Mapping[str, np.ndarray]]) -> None:
         """Go on from what `states` returned at this step, in this or another pack."""
-        states = [*states, *states[:1] * (len(self.seeds) - len(states))]
+        states = [*states, *[states[0]] * (len(self.seeds) - len(states))]
         tensors = {"alive": self.alive_R, "died_at": self._died_at_R} | self._optimizer_state()
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(np.stack([state[name] for state in states])))

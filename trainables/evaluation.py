@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from trainables import stacked, streams
-from trainables.data._images import Images
 from trainables.encoding import Encoding
 from trainables.engine import Pack
 

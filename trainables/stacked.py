@@ -81,7 +81,8 @@ class Adam:
         self.first_moment_RP = torch.zeros_like(values)
         self.second_moment_RP = torch.zeros_like(values)
         self.num_steps = torch.zeros((), device=values.device)
-        self._settings = {"lr": learning_rate, "beta1": beta1, "beta2": beta2, "eps": epsilon}
+        self._learning_rate, self._epsilon = learning_rate, epsilon
+        self._beta1, self._beta2 = beta1, beta2
 
     def step(self, alive_R: torch.Tensor) -> torch.Tensor:
         """Apply the gradients of the runs that are alive; returns which still are, bool (R,)."""
@@ -89,8 +90,8 @@ class Adam:
         alive_R = alive_R & torch.isfinite(gradients.sum(1))
         # Reading one flag back is free on a CPU and a stall on a GPU, where the masks are always applied.
         if gradients.is_cuda or not bool(alive_R.all()):
-            torch.where(alive_R[:, None], gradients, 0.0, out=gradients)
-            self.first_moment_RP.mul_(alive_R[:, None])
+            gradients.masked_fill_(~alive_R[:, None], 0.0)
+            self.first_moment_RP.masked_fill_(~alive_R[:, None], 0.0)
         adam(
             [self.parameters.values_RP],
             [gradients],
@@ -102,7 +103,10 @@ class Adam:
             weight_decay=0.0,
             maximize=False,
             fused=True,
-            **self._settings,
+            lr=self._learning_rate,
+            beta1=self._beta1,
+            beta2=self._beta2,
+            eps=self._epsilon,
         )
         return alive_R
 
@@ -119,7 +123,7 @@ def matmul(a_RMK: torch.Tensor, b_RKN: torch.Tensor) -> torch.Tensor:
 
 def linear(x_RBI: torch.Tensor, weight_RIO: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
     """Affine map of each run, (R, B, O)."""
-    if _is_aligned(*x_RBI.shape[1:], weight_RIO.shape[2]):
+    if _is_aligned(x_RBI.shape[1], x_RBI.shape[2], weight_RIO.shape[2]):
         return torch.baddbmm(bias_RO[:, None], x_RBI, weight_RIO)
     return matmul(x_RBI, weight_RIO) + bias_RO[:, None]
 

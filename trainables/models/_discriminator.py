@@ -8,6 +8,7 @@ Shape suffixes: R runs, B batch, D latent dimensions, I inputs and O outputs of 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ def discriminator_shapes(latent_dim: int, depth: int, width: int) -> Shapes:
     """Shapes of the parameters of one discriminator, by name."""
     widths = [latent_dim, *[width] * depth, 2]
     shapes: Shapes = {}
-    for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), 1):
+    for layer, (inputs, outputs) in enumerate(pairwise(widths), 1):
         shapes[f"discriminator.layer{layer}.weight"] = (inputs, outputs)
         shapes[f"discriminator.layer{layer}.bias"] = (outputs,)
     return shapes

@@ -10,6 +10,7 @@ Shape suffixes: R runs, B batch, C H W image, D latent dimensions.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -89,13 +90,13 @@ def vae_shapes(config: Vae, image: tuple[int, int, int]) -> Shapes:
     ladder = (channels, *CONV_CHANNELS)
     flat = CONV_CHANNELS[-1] * KERNEL * KERNEL
     shapes: Shapes = {}
-    for layer, (inputs, outputs) in enumerate(zip(ladder, ladder[1:], strict=False), 1):
+    for layer, (inputs, outputs) in enumerate(pairwise(ladder), 1):
         shapes |= _layer(f"encoder.conv{layer}", (outputs, inputs, KERNEL, KERNEL), outputs)
     shapes |= _layer("encoder.hidden", (flat, config.width), config.width)
     shapes |= _layer("encoder.out", (config.width, 2 * config.latent_dim), 2 * config.latent_dim)
     shapes |= _layer("decoder.hidden1", (config.latent_dim, config.width), config.width)
     shapes |= _layer("decoder.hidden2", (config.width, flat), flat)
-    for layer, (outputs, inputs) in reversed(list(enumerate(zip(ladder, ladder[1:], strict=False), 1))):
+    for layer, (outputs, inputs) in reversed(list(enumerate(pairwise(ladder), 1))):
         shapes |= _layer(f"decoder.conv{layer}", (inputs, outputs, KERNEL, KERNEL), outputs)
     return shapes
 

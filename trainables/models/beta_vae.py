@@ -81,9 +81,7 @@ class Model:
         x_RBCHW = draw["batch a"]
         mu_RBD, logvar_RBD = self.encode(x_RBCHW)
         z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise a"])
-        recon_R = stacked.bernoulli_nats(
-            self.logits(z_RBD), x_RBCHW, is_valued=is_reported
-        ).mean(1)
+        recon_R = stacked.bernoulli_nats(self.logits(z_RBD), x_RBCHW, is_valued=is_reported).mean(1)
         kl_R = stacked.gaussian_kl(mu_RBD, logvar_RBD).sum(2).mean(1)
         loss_R = recon_R + self.beta_R * kl_R
 

@@ -1,0 +1,401 @@
+"""The command line: what a person types, what they are told, the exit code.
+
+0 everything planned is done; 1 some runs failed or diverged; 2 something that was typed or pointed at; 3 the machine
+failed while working; 130 stopped by the user.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trainables import config, plugins
+from trainables.errors import InputError
+
+NAMES = "search_spaces"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        code = sweeper.main(args=arguments, prog_name="python -m sweeper", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except InputError as error:
+        click.echo(str(error), err=True)
+        return 2
+    except click.ClickException as error:
+        click.echo(f"{error.format_message()}\nSee {_help_command(error)} --help.", err=True)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped. What is committed stays: run the same command to go on.", err=True)
+        return 130
+    except OSError as error:
+        click.echo(f"The machine failed: {error}\nMend it and run the same command to go on.", err=True)
+        return 3
+
+
+def _help_command(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context else "python -m sweeper"
+
+
+@click.group()
+def sweeper() -> None:
+    """Sweep disentangling models; answer with a Pareto front of reconstruction against disentanglement."""
+
+
+def _options(*names: str) -> Callable[[Any], Any]:
+    """Give a command the common options, and those named."""
+    known = {
+        "scale": click.option("--scale", default="paper", show_default=True, help="paper, laptop or smoke"),
+        "label": click.option(
+            "--as", "label", default="", metavar="LABEL", help="name of a question changed by --set"
+        ),
+        "home": click.option(
+            "--home",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=lambda: os.environ.get("SWEEPER_HOME", "sweeps"),
+            help="everything a sweep keeps, on a local disk (default ./sweeps or SWEEPER_HOME)",
+        ),
+        "storage": click.option(
+            "--storage",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="blocks, shared by all machines",
+        ),
+        "as_json": click.option("--json", "as_json", is_flag=True, help="print one JSON object"),
+        "uri": click.option("--tracking-uri", "uri", help="MLflow store (default: SQLite in the home)"),
+        "seeds": click.option("--seeds", help="for example 0-9; adds to what is there, never removes"),
+        "set": click.option(
+            "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="change a field; needs --as"
+        ),
+        "address": click.option("--address", help="a running Ray cluster (default: this machine)"),
+        "gpus": click.option(
+            "--gpus-per-pack", "gpus", type=float, default=0.0, help="1/k of a GPU, for example 0.25"
+        ),
+    }
+
+    def decorate(command: Any) -> Any:
+        for name in reversed(names):
+            command = known[name](command)
+        return command
+
+    return decorate
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_NAME = click.argument("name", metavar="NAME")
+_MANY = click.argument("names", nargs=-1, required=True, metavar="NAME...")
+
+
+@sweeper.command("list")
+@_options("as_json")
+def list_sweeps(as_json: bool) -> None:
+    """Show the questions that can be asked."""
+    found = {name: plugins.load(NAMES, name, "sweep") for name in plugins.names(NAMES)}
+    if as_json:
+        click.echo(json.dumps({name: module.SWEEP.question for name, module in found.items()}))
+        return
+    from rich.console import Console
+
+    from sweeper import display
+
+    rows = [
+        (name, module.SWEEP.model, ", ".join(module.SWEEP.scales), module.SWEEP.question)
+        for name, module in found.items()
+    ]
+    Console().print(display.table("Sweeps", ("name", "model", "scales", "question"), rows))
+
+
+@sweeper.command("plan")
+@_MANY
+@_options("scale", "seeds", "set", "label", "home", "storage", "gpus", "as_json")
+@click.option("--price-per-hour", "price", type=float, help="of this machine, in your currency")
+def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **options: Any) -> None:
+    """Show runs, packs, memory, time and cost before anything starts."""
+    questions, home, machine = _questions(names, options), _home(options), _machine(options)
+    from sweeper.estimate import estimate, pack_up_missing
+    from sweeper.launch import local_slots
+    from sweeper.plan import plan
+    from sweeper.probing import Probe
+    from sweeper.records import Records
+
+    records = Records.open(home.ledger) if home.ledger.exists() else None
+    with Probe() as probe:
+        planned = plan(questions, probe)
+        packs = pack_up_missing(planned, records, machine)
+        expected = estimate(packs, machine, local_slots(machine), probe.measure)
+    cost = price * expected.duration_s / 3600 if price is not None else None
+    if as_json:
+        click.echo(json.dumps(asdict(expected) | {"cost": cost}))
+        return
+    rows = []
+    for each in planned:
+        scale, missing = each.question.scale, len(each.waiting(records))
+        num_runs = sum(len(draw.members) for draw in each.draws)
+        rows.append((str(each.question.id), scale.data, len(each.draws), num_runs, missing, scale.steps))
+    from rich.console import Console
+
+    from sweeper import display
+
+    console = Console(highlight=False)
+    columns = ("question", "data", "draws", "runs", "to train", "steps a run")
+    console.print(display.table("Plan", columns, rows))
+    console.print(expected.sentence() + (f" Cost: {cost:.2f}." if cost is not None else ""))
+
+
+@sweeper.command()
+@_MANY
+@_options("scale", "seeds", "set", "label", "home", "storage", "uri", "address", "gpus", "as_json")
+@click.option("--yes", is_flag=True, help="begin however long it takes")
+def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **options: Any) -> int:
+    """Train what is missing, write the answer, deliver it to MLflow. Running again goes on."""
+    questions, home, machine = _questions(names, options), _home(options), _machine(options)
+    from sweeper import display, projection
+    from sweeper.execution import Execution
+
+    projection.store_uri(home, uri)
+    outcome = Execution(questions, home, machine, uri, yes, display.notes()).run()
+    if as_json:
+        click.echo(json.dumps(asdict(outcome)))
+    else:
+        from sweeper.execution import closing_words
+
+        for line in closing_words(outcome, questions, home):
+            click.echo(line)
+    return outcome.exit_code
+
+
+@sweeper.command()
+@_NAME
+@_options("scale", "label", "home", "as_json")
+def status(name: str, as_json: bool, **options: Any) -> None:
+    """Show how far a sweep has come; works while a driver holds the home."""
+    home, records = _home(options), _records(options)
+    sweep = _sweep(name, options)
+    counts = records.counts(sweep)
+    statuses = ("planned", "running", "done", "failed", "diverged")
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "sweep": name,
+                    "scale": sweep.scale,
+                    "label": sweep.label,
+                    "home": str(home.path),
+                    "counts": {status: counts[status] for status in statuses},
+                }
+            )
+        )
+        return
+    from rich.console import Console
+
+    from sweeper import display
+
+    rows = [[counts[status] for status in statuses]]
+    Console().print(display.table(str(sweep), statuses, rows))
+
+
+@sweeper.command("pareto")
+@_MANY
+@_options("scale", "label", "home", "as_json")
+@click.option("--csv", type=_FILE, help="write the front's table here, and beside it what was left out")
+@click.option("--plot", type=_FILE, help="write the picture here, .png or .svg")
+@click.option("--objectives", help="metrics of the axes, comma-separated (default: the sweep's own)")
+@click.option("--allow-diverged", is_flag=True, help="keep draws that have a diverged seed on the front")
+def show_front(
+    names: tuple[str, ...], csv: Path | None, plot: Path | None, objectives: str | None, **options: Any
+) -> None:
+    """Show the Pareto front with its intervals over seeds."""
+    if plot and plot.suffix not in (".png", ".svg"):
+        raise InputError(f"--plot {plot}: '{plot.suffix}' is no picture.\nValid: .png, .svg.")
+    home, records = _home(options), _records(options)
+    sweeps = [_sweep(name, options) for name in names]
+    from sweeper import report
+
+    axes = tuple(objectives.split(",")) if objectives else ()
+    for axis in axes:
+        plugins.check("trainables.metrics", axis, "metric")
+    answer = report.answer(records, sweeps, allow_diverged=options["allow_diverged"], objectives=axes)
+    written = []
+    if csv:
+        written += [
+            (report.write_csv(answer, csv), "front"),
+            (report.write_left_out(answer, csv), "left out"),
+        ]
+    if plot:
+        written.append((report.write_plot(answer, plot), "plot"))
+    _register(home, written)
+    if options["as_json"]:
+        click.echo(
+            json.dumps({"summary": report.summary(answer), "files": [str(path) for path, _ in written]})
+        )
+        return
+    for line in (*report.summary(answer), *(f"Wrote {path}" for path, _ in written)):
+        click.echo(line)
+
+
+@sweeper.command()
+@_NAME
+@_options("scale", "label", "home")
+@click.option("--runs", type=_FILE, required=True, help="write a row per run and objective here")
+def export(name: str, runs: Path, **options: Any) -> None:
+    """Write the runs that the front is computed from."""
+    home, records = _home(options), _records(options)
+    from sweeper import report
+
+    path = report.write_runs(report.answer(records, [_sweep(name, options)]), runs)
+    _register(home, [(path, "runs")])
+    click.echo(f"Wrote {path}")
+
+
+@sweeper.command()
+@_MANY
+@_options("scale", "label", "home", "storage", "uri")
+def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:
+    """Deliver to MLflow what it lacks, from the ledger."""
+    home, sweeps = _home(options), _known(names, options)
+    from sweeper import projection
+
+    pending = projection.project_once(home, uri, sweeps)
+    if pending:
+        click.echo(
+            f"MLflow still lacks {pending} runs. Nothing is lost: sync again once it answers.", err=True
+        )
+        return 3
+    click.echo(f"{projection.store_uri(home, uri)} has everything that is committed.")
+    return 0
+
+
+@sweeper.command()
+@_NAME
+@_options("scale", "label", "home", "storage", "uri")
+def verify(name: str, uri: str | None, **options: Any) -> int:
+    """Check blocks, ledger, exports and MLflow against each other; 0 only if all agree."""
+    home, (sweep,) = _home(options), _known((name,), options)
+    from sweeper import projection
+    from sweeper import verify as checking
+
+    problems = [*checking.check(home.ledger, home.storage), *projection.verify_projection(home, uri, [sweep])]
+    for problem in problems:
+        click.echo(problem)
+    click.echo(
+        f"{len(problems)} problems found." if problems else "Blocks, ledger, exports and MLflow agree."
+    )
+    return 1 if problems else 0
+
+
+@sweeper.command()
+@_options("home", "uri")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(port: int, uri: str | None, **options: Any) -> int:
+    """Show MLflow's pages on http://127.0.0.1:5000, to this machine alone."""
+    home = _home(options)
+    from sweeper import projection
+
+    store = projection.store_uri(home, uri)
+    file = projection.sqlite_file(store)
+    if not file:
+        click.echo(f"{store} is a server: open it in a browser.")
+        return 0
+    if not file.exists():
+        raise InputError(
+            f"{file}: nothing to show yet.\nTrain first: python -m sweeper run NAME --home {home.path}"
+        )
+    click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1"]
+    return subprocess.run([*serve, "--port", str(port)], check=False).returncode
+
+
+def _questions(names: Sequence[str], options: dict[str, Any]) -> list[Any]:
+    _check_names(names)
+    from sweeper.plan import find_question
+
+    seeds = config.parse_seeds(options["seeds"]) if options["seeds"] else None
+    fields = config.parse_fields(options["assignments"])
+    return [
+        find_question(name, options["scale"], seeds, fields, options["label"])
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        plugins.check(NAMES, name, "sweep")
+
+
+def _home(options: dict[str, Any]) -> Any:
+    from sweeper.home import Home
+
+    path, storage = options["home"], options.get("storage")
+    for folder, option in ((path, "--home"), (storage, "--storage")):
+        existing = folder
+        while existing and not existing.exists():
+            existing = existing.absolute().parent
+        if existing and not (existing.is_dir() and os.access(existing, os.W_OK)):
+            raise InputError(
+                f"{option} {folder}: {existing} is no folder that you may write in.\nName another."
+            )
+    return Home.at(path, storage)
+
+
+def _machine(options: dict[str, Any]) -> Any:
+    from sweeper.launch import Machine, check_share
+
+    check_share(options["gpus"])
+    return Machine(options.get("address"), options["gpus"])
+
+
+def _records(options: dict[str, Any]) -> Any:
+    from sweeper.records import Records
+
+    home = _home(options)
+    if not home.ledger.exists():
+        raise InputError(
+            f"--home {home.path}: nothing to show yet, there is no ledger.\n"
+            "Train first: python -m sweeper run NAME, or name another home."
+        )
+    return Records.open(home.ledger)
+
+
+def _sweep(name: str, options: dict[str, Any]) -> Any:
+    """The sweep of a name that a ledger knows."""
+    from sweeper.records import SweepId
+
+    sweep = SweepId(name, options["scale"], options["label"])
+    known = _records(options).sweeps()
+    if sweep in known:
+        return sweep
+    if name not in {each.name for each in known}:
+        _check_names([name])
+    scales = sorted({each.scale for each in known if each.name == name})
+    labels = sorted({each.label for each in known if (each.name, each.scale) == (name, sweep.scale)} - {""})
+    there = [f"--scale {scale}" for scale in scales if scale != sweep.scale] + [
+        f"--as {label}" for label in labels
+    ]
+    remedy = f"This home has it with {' and '.join(there)}." if there else "Run it first."
+    raise InputError(f"Sweep {sweep}: nothing to show yet in {options['home']}.\n{remedy}")
+
+
+def _known(names: Sequence[str], options: dict[str, Any]) -> list[Any]:
+    return [_sweep(name, options) for name in dict.fromkeys(names)]
+
+
+def _register(home: Any, files: Sequence[tuple[Path, str]]) -> None:
+    """Note written files in the ledger, so that `verify` knows them; a driver that holds the home keeps us from it."""
+    from sweeper.home import lock_home
+    from sweeper.ledger import Ledger
+
+    if not files:
+        return
+    try:
+        with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+            for path, kind in files:
+                ledger.record_export(path, kind)
+    except InputError as error:
+        click.echo(f"Not registered for verify: {error}", err=True)

@@ -1,0 +1,92 @@
+"""What a person sees while they wait and when they are done: tables, progress, durations. All on stderr but results."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+LINE_EVERY_S = 10.0
+
+
+def notes() -> Console:
+    """Where progress and remarks go: standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it, for example `3 min` or `2.5 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            amount = seconds / size
+            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def memory(gib: float) -> str:
+    """An amount of memory, for example `350 MiB`."""
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table whose columns of numbers are set right."""
+    built = Table(title=title, title_justify="left", header_style="bold")
+    for number, column in enumerate(columns):
+        is_numeric = all(isinstance(row[number], int | float) for row in rows)
+        built.add_column(column, justify="right" if is_numeric else "left")
+    for row in rows:
+        built.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+    return built
+
+
+class TrainingProgress:
+    """Run-steps done: a bar on a terminal, elsewhere a line now and then.
+
+    Attributes:
+        done: Run-steps that became true.
+    """
+
+    def __init__(self, console: Console, bar: Progress | None, total: int) -> None:
+        self._console, self._bar, self._total = console, bar, total
+        self._task = bar.add_task("training", total=total) if bar else None
+        self.done, self._begun, self._said = 0, time.monotonic(), 0.0
+
+    def __call__(self, run_steps: int) -> None:
+        """Count run-steps that became true."""
+        self.done += run_steps
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=self.done)
+            return
+        elapsed = time.monotonic() - self._begun
+        if elapsed - self._said >= LINE_EVERY_S or self.done >= self._total:
+            self._said = elapsed
+            left = elapsed * (self._total / self.done - 1) if self.done else 0.0
+            share = self.done / self._total
+            self._console.print(
+                f"training: {share:4.0%} of {self._total:,} run-steps, {duration(elapsed)} gone, about {duration(left)} left"
+            )
+
+
+@contextmanager
+def training(console: Console, total: int) -> Iterator[TrainingProgress]:
+    """Show progress of training until left.
+
+    Args:
+        console: Where to show it.
+        total: Run-steps to do.
+    """
+    if not console.is_terminal:
+        yield TrainingProgress(console, None, total)
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f}% of {task.total:,.0f} run-steps"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield TrainingProgress(console, bar, total)

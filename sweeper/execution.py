@@ -1,0 +1,183 @@
+"""Run questions to their end: plan, train what is missing, write the answer, deliver it to MLflow.
+
+Running a sweep again is resuming it: only what the ledger lacks is trained.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from sweeper import display, launch, report
+from sweeper.estimate import TOO_LONG_S, Estimate, estimate, pack_up_missing
+from sweeper.home import Home, lock_home
+from sweeper.launch import Machine
+from sweeper.ledger import Ledger
+from sweeper.packing import PackPlan
+from sweeper.plan import SCALES, Question, plan
+from sweeper.probing import Probe
+from sweeper.projection import Projector
+from trainables.errors import InputError
+
+DELIVERY_S = 60.0
+"""How long a run waits at its end for MLflow to take what is left."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of questions ended, in runs over all of them.
+
+    Attributes:
+        trained: Done now and not before.
+        already_done: Done before.
+        failed: Given up.
+        diverged: Whose numbers stopped being finite, now or before.
+        steps_trained: Updates committed now, over all runs.
+        tracking_pending: Runs that MLflow does not have yet.
+    """
+
+    trained: int
+    already_done: int
+    failed: int
+    diverged: int
+    steps_trained: int
+    tracking_pending: int
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every planned run is done, else 1."""
+        return 1 if self.failed or self.diverged else 0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What to run and where.
+
+    Attributes:
+        questions: Sweeps at a scale.
+        home: Where everything is kept.
+        machine: Where packs train.
+        tracking_uri: MLflow store, None for the one in the home.
+        is_insisted: Begin however long it takes.
+        console: For progress.
+    """
+
+    questions: Sequence[Question]
+    home: Home
+    machine: Machine
+    tracking_uri: str | None
+    is_insisted: bool
+    console: Console
+
+    def run(self) -> Outcome:
+        """Train what is missing.
+
+        Raises:
+            InputError: Something that the user asked for cannot be done.
+            OSError: The machine failed while working.
+            KeyboardInterrupt: The user stopped; run again to go on.
+        """
+        with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
+            packs = self._plan(ledger)
+            before = self._statuses(ledger)
+            with Projector.start(
+                self.home, self.tracking_uri, [question.id for question in self.questions]
+            ) as projector:
+                steps = self._train(ledger, packs) if packs else 0
+                self._write_answer(ledger)
+                pending = self._deliver(projector)
+            return _outcome(before, self._statuses(ledger), steps, pending)
+
+    def _plan(self, ledger: Ledger) -> list[PackPlan]:
+        """Register the questions, form packs of what is missing, say what they take."""
+        with Probe() as probe:
+            planned = plan(self.questions, probe)
+            for problem in ledger.ingest().problems:
+                self.console.print(f"[yellow]{problem}")
+            for each in planned:
+                each.register(ledger)
+            packs = pack_up_missing(planned, ledger.records, self.machine)
+            if packs and self.machine.address is None:
+                expected = estimate(packs, self.machine, launch.local_slots(self.machine), probe.measure)
+                self.console.print(expected.sentence())
+                self._refuse_if_too_long(expected)
+        return packs
+
+    def _refuse_if_too_long(self, expected: Estimate) -> None:
+        if self.machine.gpus_per_pack or self.is_insisted or expected.duration_s < TOO_LONG_S:
+            return
+        scale = self.questions[0].id.scale
+        smaller = " or ".join(SCALES[SCALES.index(scale) + 1 :])
+        raise InputError(
+            f"Scale {scale} would take about {display.duration(expected.duration_s)} on this machine's CPU.\n"
+            f"Use --scale {smaller or scale} here, --gpus-per-pack where there are GPUs, or insist with --yes."
+        )
+
+    def _train(self, ledger: Ledger, packs: Sequence[PackPlan]) -> int:
+        total = sum(pack.num_steps * len(pack.runs) for pack in packs)
+        with launch.cluster(self.machine) as num_slots, display.training(self.console, total) as progress:
+            launch.train(ledger, packs, self.machine, num_slots, progress)
+        ledger.prune()
+        return progress.done
+
+    def _write_answer(self, ledger: Ledger) -> None:
+        """Keep the home's own copy of the answer, so that MLflow has it too."""
+        ids = [question.id for question in self.questions]
+        if not any(ledger.records.counts(each)["done"] for each in ids):
+            return
+        answer = report.answer(ledger.records, ids)
+        self.home.exports.mkdir(exist_ok=True)
+        folder, stem = self.home.exports, "+".join(map(str, ids))
+        for path, kind in (
+            (report.write_csv(answer, folder / f"{stem}.csv"), "front"),
+            (report.write_left_out(answer, folder / f"{stem}.csv"), "left out"),
+            (report.write_plot(answer, folder / f"{stem}.png"), "plot"),
+        ):
+            ledger.record_export(path, kind)
+
+    def _deliver(self, projector: Projector) -> int:
+        pending = projector.stop(DELIVERY_S)
+        if pending:
+            names = " ".join(question.id.name for question in self.questions)
+            self.console.print(
+                f"[yellow]MLflow lacks {pending} runs ({projector.complaint()}). Nothing is lost;[/] deliver them later:\n"
+                f"  python -m sweeper sync {names} --scale {self.questions[0].id.scale} --home {self.home.path}"
+            )
+        return pending
+
+    def _statuses(self, ledger: Ledger) -> dict[str, str]:
+        return {
+            row.key: row.status for question in self.questions for row in ledger.records.members(question.id)
+        }
+
+
+def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending: int) -> Outcome:
+    counts = Counter(after.values())
+    already = sum(status == "done" for status in before.values())
+    return Outcome(
+        trained=counts["done"] - already,
+        already_done=already,
+        failed=counts["failed"],
+        diverged=counts["diverged"],
+        steps_trained=steps,
+        tracking_pending=pending,
+    )
+
+
+def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -> list[str]:
+    """What a run ends with on a terminal."""
+    names = " ".join(question.id.name for question in questions)
+    where = f"--scale {questions[0].id.scale} --home {home.path}"
+    where += f" --as {questions[0].id.label}" if questions[0].id.label else ""
+    lines = [
+        f"{outcome.trained} runs trained, {outcome.already_done} were done before, "
+        f"{outcome.failed} failed, {outcome.diverged} diverged."
+    ]
+    if outcome.failed:
+        lines.append(f"Why runs failed: python -m sweeper status {questions[0].id.name} {where}")
+    lines += [
+        f"The front: python -m sweeper pareto {names} {where}",
+        f"MLflow:    python -m sweeper ui --home {home.path}",
+    ]
+    return lines
