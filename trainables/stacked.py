@@ -2,8 +2,8 @@
 
 Every parameter has a leading axis R and lies in one row per run of an [R, P] buffer; every activation is x_RB...
 What makes a run's bits independent of its neighbors: R is at least 2 (the engine adds a ghost to a lone run), rows
-and layers start on multiples of 64 values, and functions whose bits differ between a SIMD body and its tail see a
-multiple of 32 values per run.
+and layers start on multiples of 64 values, matrices on multiples of 16, and functions whose bits differ between a SIMD
+body and its tail see no tail.
 
 Shape suffixes: R runs, B batch, C H W image, I inputs, O outputs, D latent dimensions, P parameters of a run.
 """
@@ -18,6 +18,9 @@ from torch.optim.adam import adam
 
 ALIGNMENT = 64
 SIMD_BLOCK = 32
+PARALLEL_GRAIN = 32768
+"""Values below which torch does not share an elementwise operation between threads."""
+
 GEMM_BLOCK = 16
 
 
@@ -87,7 +90,8 @@ class Adam:
     def step(self, alive_R: torch.Tensor) -> torch.Tensor:
         """Apply the gradients of the runs that are alive; returns which still are, bool (R,)."""
         gradients = self.parameters.gradients_RP
-        alive_R = alive_R & torch.isfinite(gradients.sum(1))
+        # A norm overflows before the second moment would, so a run also ends whose squares are out of range.
+        alive_R = alive_R & torch.isfinite(torch.linalg.vector_norm(gradients, dim=1))
         # Reading one flag back is free on a CPU and a stall on a GPU, where the masks are always applied.
         if gradients.is_cuda or not bool(alive_R.all()):
             gradients.masked_fill_(~alive_R[:, None], 0.0)
@@ -149,12 +153,18 @@ def conv_transpose(x_RBCHW: torch.Tensor, weight_RIOHW: torch.Tensor, bias_RO: t
 
 
 def elementwise(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Apply a function of single values, (R, ...), so that no two runs share a SIMD tail."""
-    count = x[0].numel()
-    if count % SIMD_BLOCK == 0:
+    """Apply a function of single values so that none of them falls into a SIMD tail, whose bits may differ."""
+    count = x.numel()
+    missing = -count % _simd_span(count)
+    if not missing:
         return function(x)
-    flat = F.pad(x.reshape(len(x), count), (0, -count % SIMD_BLOCK))
-    return function(flat)[:, :count].reshape(x.shape)
+    return function(F.pad(x.reshape(-1), (0, missing)))[:count].view(x.shape)
+
+
+def _simd_span(count: int) -> int:
+    """A tensor of a multiple of this many values has no SIMD tail in any thread's share of it."""
+    num_shares = min(torch.get_num_threads(), -(-count // PARALLEL_GRAIN))
+    return SIMD_BLOCK * num_shares
 
 
 class _BernoulliNats(torch.autograd.Function):
@@ -183,7 +193,7 @@ def bernoulli_nats(logits: torch.Tensor, x: torch.Tensor, *, is_valued: bool = T
         x: Targets in [0, 1], not necessarily binary, same shape.
         is_valued: Whether the value is wanted; without it this is zero with the right gradient, and much cheaper.
     """
-    nats: torch.Tensor = _BernoulliNats.apply(logits, x, is_valued)  # type: ignore[no-untyped-call]
+    nats: torch.Tensor = _BernoulliNats.apply(logits, x, is_valued)
     return nats
 
 
