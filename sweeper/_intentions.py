@@ -1,0 +1,195 @@
+"""What is meant to happen, as rows of the ledger and as records in the storage that rows can be rebuilt from.
+
+sweeps/<name>-<scale>[-<label>].json   a sweep with its draws, members and runs
+attempts/<attempt>.json                an attempt: its runs, its end, its failures
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeper.records import SweepId
+from trainables.config import canonical_json
+from trainables.errors import InputError
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run wanted by a draw; `spec` is what the run's manifests carry too."""
+
+    key: str
+    seed: int
+    horizon_steps: int
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One setting of a sweep, numbered from 0 in the order in which it was drawn."""
+
+    number: int
+    params: Mapping[str, Any]
+    members: tuple[Member, ...]
+
+
+def sweep_path(storage: Path, sweep: SweepId) -> Path:
+    """Record of a sweep."""
+    return storage / "sweeps" / f"{sweep}.json"
+
+
+def attempt_path(storage: Path, number: int) -> Path:
+    """Record of an attempt, beside the folder that its worker writes in."""
+    return storage / "attempts" / f"{number:08d}.json"
+
+
+def add_run(db: sqlite3.Connection, key: str, spec: Mapping[str, Any]) -> int:
+    """Add a run if its key is new; returns its id."""
+    db.execute(
+        "INSERT INTO runs (key, spec) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, canonical_json(spec))
+    )
+    return db.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()[0]
+
+
+def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> None:
+    """Add what is new of a sweep; nothing is removed.
+
+    Raises:
+        InputError: A draw or member is there already and is another one.
+    """
+    names = (sweep.name, sweep.scale, sweep.label)
+    text = canonical_json(spec)
+    db.execute(
+        "INSERT INTO sweeps (name, scale, label, spec) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (*names, text),
+    )
+    (sweep_row,) = db.execute(
+        "SELECT id FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names
+    ).fetchone()
+    db.execute("UPDATE sweeps SET spec = ? WHERE id = ? AND spec <> ?", (text, sweep_row, text))
+    for draw in draws:
+        params = canonical_json(draw.params)
+        where = (sweep_row, draw.number)
+        db.execute(
+            "INSERT INTO draws (sweep, number, params) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (*where, params),
+        )
+        draw_row, known = db.execute(
+            "SELECT id, params FROM draws WHERE (sweep, number) = (?, ?)", where
+        ).fetchone()
+        if known != params:
+            raise _changed(sweep, f"draw {draw.number} was {known}, now it is {params}")
+        for member in draw.members:
+            change = _add_member(db, draw_row, member)
+            if change:
+                raise _changed(sweep, f"draw {draw.number}, seed {member.seed}: {change}")
+
+
+def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:
+    """Add a member or lengthen its horizon; returns what about it may not change and did."""
+    run = add_run(db, member.key, member.spec)
+    db.execute(
+        "INSERT INTO members VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (draw, member.seed, run, member.horizon_steps),
+    )
+    where = (draw, member.seed)
+    known, horizon = db.execute(
+        "SELECT run, horizon_steps FROM members WHERE (draw, seed) = (?, ?)", where
+    ).fetchone()
+    if known != run:
+        return "its model, data or precision changed"
+    if member.horizon_steps < horizon:
+        return f"its {horizon} steps became {member.horizon_steps}"
+    db.execute(
+        "UPDATE members SET horizon_steps = ? WHERE (draw, seed) = (?, ?) AND horizon_steps < ?",
+        (member.horizon_steps, *where, member.horizon_steps),
+    )
+    return ""
+
+
+def _changed(sweep: SweepId, what: str) -> InputError:
+    return InputError(
+        f"Sweep {sweep} is known in this home and changed: {what}.\nGive the new one a --label."
+    )
+
+
+def sweep_body(db: sqlite3.Connection, sweep: SweepId) -> dict[str, Any]:
+    """A sweep as its record has it."""
+    names = (sweep.name, sweep.scale, sweep.label)
+    row, spec = db.execute(
+        "SELECT id, spec FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names
+    ).fetchone()
+    draws = [
+        {"number": number, "params": json.loads(params), "members": []}
+        for number, params in db.execute(
+            "SELECT number, params FROM draws WHERE sweep = ? ORDER BY number", (row,)
+        )
+    ]
+    position = {draw["number"]: draw for draw in draws}
+    rows = db.execute(
+        "SELECT number, key, seed, horizon_steps, spec FROM draws JOIN members ON draw = draws.id"
+        " JOIN runs ON runs.id = run WHERE sweep = ? ORDER BY number, seed",
+        (row,),
+    )
+    for number, key, seed, horizon_steps, run_spec in rows:
+        member = Member(key, seed, horizon_steps, json.loads(run_spec))
+        position[number]["members"].append(asdict(member))
+    return asdict(sweep) | {"spec": json.loads(spec), "draws": draws}
+
+
+def adopt_sweep(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
+    """Add a sweep from its record."""
+    sweep = SweepId(body["name"], body["scale"], body["label"])
+    draws = [
+        Draw(draw["number"], draw["params"], tuple(Member(**member) for member in draw["members"]))
+        for draw in body["draws"]
+    ]
+    add_sweep(db, sweep, body["spec"], draws)
+
+
+def attempt_body(db: sqlite3.Connection, number: int) -> dict[str, Any]:
+    """An attempt as its record has it."""
+    row = db.execute(
+        "SELECT started_at_s, ended_at_s, outcome, error, fence FROM attempts WHERE number = ?", (number,)
+    ).fetchone()
+    runs = db.execute(
+        "SELECT key, spec FROM attempt_runs JOIN runs ON runs.id = run WHERE attempt = ?", (number,)
+    )
+    failures = db.execute(
+        "SELECT key, kind, message, time_s FROM failures JOIN runs ON runs.id = run WHERE attempt = ?"
+        " ORDER BY key",
+        (number,),
+    )
+    columns = ("started_at_s", "ended_at_s", "outcome", "error", "fence")
+    return dict(zip(columns, row, strict=True)) | {
+        "number": number,
+        "runs": {key: json.loads(spec) for key, spec in runs},
+        "failures": failures.fetchall(),
+    }
+
+
+def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
+    """Add an attempt from its record, or what the ledger does not know of it yet."""
+    number = body["number"]
+    db.execute(
+        "INSERT INTO attempts (number, started_at_s) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (number, body["started_at_s"]),
+    )
+    db.execute(
+        "UPDATE attempts SET ended_at_s = COALESCE(ended_at_s, ?), outcome = COALESCE(outcome, ?),"
+        " error = COALESCE(error, ?),"
+        " fence = COALESCE(fence, MAX(?, (SELECT COUNT(*) FROM blocks WHERE attempt = ?))) WHERE number = ?",
+        (body["ended_at_s"], body["outcome"], body["error"], body["fence"], number, number),
+    )
+    rows = {key: add_run(db, key, spec) for key, spec in body["runs"].items()}
+    db.executemany(
+        "INSERT INTO attempt_runs VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(row, number) for row in rows.values()],
+    )
+    for key, *failure in body["failures"]:
+        db.execute(
+            "INSERT INTO failures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (rows[key], number, *failure),
+        )

@@ -1,0 +1,152 @@
+"""The tables of the ledger, and how its file is opened.
+
+Tables hold facts, written once; what follows from them (a run's step, its status) is a view. Integer ids, so
+that millions of points stay small. An attempt and a block are named by their numbers.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainables.errors import InputError
+
+VERSION = 1
+"""Version of the tables below."""
+
+_BUSY_TIMEOUT_S = 30.0
+
+_TABLES = """
+BEGIN;
+CREATE TABLE identity (ledger TEXT NOT NULL);
+CREATE TABLE sweeps (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, scale TEXT NOT NULL, label TEXT NOT NULL, spec TEXT NOT NULL,
+    UNIQUE (name, scale, label));
+CREATE TABLE draws (
+    id INTEGER PRIMARY KEY, sweep INTEGER NOT NULL REFERENCES sweeps, number INTEGER NOT NULL,
+    params TEXT NOT NULL, UNIQUE (sweep, number));
+CREATE TABLE runs (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, spec TEXT NOT NULL);
+CREATE TABLE members (
+    draw INTEGER NOT NULL REFERENCES draws, seed INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES runs,
+    horizon_steps INTEGER NOT NULL, PRIMARY KEY (draw, seed)) WITHOUT ROWID;
+CREATE TABLE attempts (
+    number INTEGER PRIMARY KEY, started_at_s REAL NOT NULL, ended_at_s REAL, outcome TEXT, error TEXT,
+    fence INTEGER, -- blocks from this index on are refused
+    numerics TEXT, host TEXT, pid TEXT); -- known from the first block on
+CREATE TABLE attempt_runs (
+    run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL REFERENCES attempts,
+    PRIMARY KEY (run, attempt)) WITHOUT ROWID;
+CREATE INDEX runs_of_attempt ON attempt_runs (attempt);
+CREATE TABLE failures (
+    run INTEGER NOT NULL, attempt INTEGER NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL,
+    time_s REAL NOT NULL, PRIMARY KEY (run, attempt), FOREIGN KEY (run, attempt) REFERENCES attempt_runs);
+CREATE TABLE blocks (
+    attempt INTEGER NOT NULL REFERENCES attempts, number INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    start_step INTEGER NOT NULL, end_step INTEGER NOT NULL, train_s REAL NOT NULL,
+    written_at_s REAL NOT NULL, numerics TEXT NOT NULL, code_version TEXT NOT NULL, provenance TEXT NOT NULL,
+    PRIMARY KEY (attempt, number)) WITHOUT ROWID;
+CREATE TABLE block_runs (
+    run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL, block INTEGER NOT NULL,
+    step INTEGER NOT NULL, status TEXT NOT NULL, first_bad_step INTEGER,
+    PRIMARY KEY (run, attempt, block), FOREIGN KEY (attempt, block) REFERENCES blocks) WITHOUT ROWID;
+CREATE INDEX runs_of_block ON block_runs (attempt, block);
+CREATE TABLE slices (
+    run INTEGER NOT NULL, attempt INTEGER NOT NULL, block INTEGER NOT NULL, name TEXT NOT NULL,
+    file TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    PRIMARY KEY (run, attempt, block, name),
+    FOREIGN KEY (run, attempt, block) REFERENCES block_runs) WITHOUT ROWID;
+CREATE TABLE metrics (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, identity TEXT NOT NULL, UNIQUE (name, identity));
+CREATE TABLE points (
+    run INTEGER NOT NULL REFERENCES runs, metric INTEGER NOT NULL REFERENCES metrics, step INTEGER NOT NULL,
+    value REAL, -- NULL is NaN
+    time_s REAL NOT NULL, PRIMARY KEY (run, metric, step)) WITHOUT ROWID;
+CREATE TABLE exports (path TEXT PRIMARY KEY, sha256 TEXT NOT NULL, kind TEXT NOT NULL);
+
+CREATE VIEW run_states AS SELECT
+    runs.id, runs.key, runs.spec,
+    (SELECT MAX(attempt) FROM attempt_runs WHERE run = runs.id) AS attempt,
+    (SELECT COALESCE(MAX(step), 0) FROM block_runs WHERE run = runs.id) AS step,
+    (SELECT MAX(step) FROM block_runs WHERE run = runs.id AND status = 'done') AS done_step,
+    (SELECT MIN(first_bad_step) FROM block_runs WHERE run = runs.id) AS first_bad_step,
+    (SELECT CASE WHEN MIN(numerics) = MAX(numerics) THEN MIN(numerics) WHEN COUNT(*) > 0 THEN 'mixed' END
+        FROM block_runs JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
+        WHERE run = runs.id AND start_step < end_step) AS numerics
+FROM runs;
+PRAGMA user_version = {version};
+COMMIT;
+"""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Open a ledger, made if it is not there; every committed transaction is on the disk.
+
+    Raises:
+        InputError: The file is no ledger, or that of a newer version.
+    """
+    db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        version = _version(db, path)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        if version == 0:
+            db.executescript(_TABLES.format(version=VERSION))
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Open a ledger that another process may be writing.
+
+    Raises:
+        InputError: There is none, the file is no ledger, or that of a newer version.
+    """
+    if not path.exists():
+        raise InputError(f"No ledger at {path}.\nNothing was run in this home; name another with --home.")
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)
+    try:
+        if _version(db, path) == 0:
+            raise InputError(f"{path} is empty.\nName another home with --home.")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of the statements inside, or none."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    """Version of the tables in a file, 0 for a new one."""
+    alien = InputError(
+        f"{path} is not a ledger, or a damaged one.\n"
+        "Move it away and rebuild it from the storage (sweeper rebuild), or name another home with --home."
+    )
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (num_tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        raise alien from None
+    if version > VERSION:
+        raise InputError(
+            f"{path} is a ledger of version {version}; this program knows versions up to {VERSION}.\n"
+            "Update the program."
+        )
+    if version == 0 and num_tables > 0:
+        raise alien
+    return version

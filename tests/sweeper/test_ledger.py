@@ -1,0 +1,597 @@
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_pack import (
+    BAD_STEP,
+    HORIZON,
+    SWEEP,
+    Pack,
+    begin,
+    finish,
+    member,
+    points,
+    register,
+    state,
+    value,
+)
+
+from sweeper import _schema
+from sweeper.ledger import ConflictError, Draw, Ledger
+from sweeper.records import Records, SweepId
+from sweeper.verify import check, rebuild
+from trainables.blocks import committed, manifest_path, place
+from trainables.durable import DamagedBlockError
+from trainables.errors import InputError, UnknownNameError
+
+KEYS = ["a", "b", "bad c", "d"]
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
+        register(ledger, KEYS)
+        yield ledger
+
+
+def problems(ledger):
+    return check(ledger.path, ledger.storage)
+
+
+def tables(path):
+    """Everything but the exports, names in the place of ids."""
+    queries = {
+        "identity": "SELECT ledger FROM identity",
+        "sweeps": "SELECT name, scale, label, spec FROM sweeps",
+        "members": "SELECT name, scale, label, draws.number, params, seed, key, runs.spec, horizon_steps FROM sweeps"
+        " JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id JOIN runs ON runs.id = run",
+        "runs": "SELECT key, spec FROM runs",
+        "attempts": "SELECT * FROM attempts",
+        "attempt_runs": "SELECT key, attempt FROM attempt_runs JOIN runs ON id = run",
+        "failures": "SELECT key, attempt, kind, message, time_s FROM failures JOIN runs ON id = run",
+        "blocks": "SELECT * FROM blocks",
+        "block_runs": "SELECT key, attempt, block, step, status, first_bad_step FROM block_runs JOIN runs ON id = run",
+        "slices": "SELECT key, attempt, block, name, file, offset, length, sha256 FROM slices JOIN runs ON id = run",
+        "points": "SELECT key, name, identity, step, value, time_s FROM points"
+        " JOIN runs ON runs.id = run JOIN metrics ON metrics.id = metric",
+    }
+    with contextlib.closing(_schema.open_for_reading(path)) as db:
+        names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert names == set(queries) | {"exports", "draws", "metrics"}
+        return {name: sorted(db.execute(query), key=repr) for name, query in queries.items()}
+
+
+def rows(columns):
+    """Points as tuples that compare, NaN included."""
+    return sorted(
+        zip(columns.key, columns.name, columns.step, columns.time_s, map(repr, columns.value), strict=True)
+    )
+
+
+def expected(keys=KEYS, horizon=HORIZON):
+    """The undisturbed history in closed form."""
+    found = [
+        p
+        for key in keys
+        for p in points(key, 0, min(BAD_STEP, horizon) if key.startswith("bad") else horizon)
+    ]
+    return sorted((p.key, p.name, p.step, p.time_s, repr(p.value)) for p in found)
+
+
+def test_an_undisturbed_sweep_is_recorded_whole(ledger):
+    finish(ledger)
+    assert rows(ledger.records.points(SWEEP)) == expected()
+    assert {"nan", "inf", "-inf"} <= {row[-1] for row in expected()}
+    assert ledger.records.counts(SWEEP) == {"done": 3, "diverged": 1}
+    assert [
+        (m.key, m.draw, m.params["gamma"], m.seed, m.step, m.numerics) for m in ledger.records.members(SWEEP)
+    ] == [
+        ("a", 0, 0.0, 0, HORIZON, "toy"),
+        ("b", 0, 0.0, 1, HORIZON, "toy"),
+        ("bad c", 1, 0.25, 0, BAD_STEP, "toy"),
+        ("d", 1, 0.25, 1, HORIZON, "toy"),
+    ]
+    (cost,) = ledger.records.costs()
+    assert (cost.num_runs, cost.num_steps, cost.train_s) == (4, HORIZON, HORIZON)
+    (attempt,) = ledger.records.attempts()
+    assert (attempt.numerics, attempt.host, attempt.pid) == ("toy", "here", "1")
+    (encoding,) = ledger.records.slices("a", "encoding")
+    assert encoding.read(ledger.storage) == f"codes of a at {HORIZON}".encode()
+    assert problems(ledger) == []
+
+
+commands = st.lists(
+    st.one_of(
+        st.tuples(st.just("begin"), st.permutations(KEYS), st.integers(0, 2), st.sampled_from([5, 10, 15])),
+        st.tuples(st.just("write"), st.integers(0, 9)),
+        st.tuples(st.just("take"), st.integers(0, 99)),
+        st.tuples(st.just("crash")),
+        st.tuples(st.just("prune")),
+    ),
+    max_size=30,
+)
+
+
+@given(commands)
+@settings(max_examples=40, deadline=None)
+def test_any_history_of_crashes_replays_and_orphans_ends_as_the_undisturbed_one(history):
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        path, storage = Path(folder, "ledger.db"), Path(folder, "storage")
+        ledger = stack.enter_context(Ledger(path, storage))
+        register(ledger, KEYS)
+        packs = []
+        for command, *arguments in history:
+            if command == "begin":
+                order, choice, num_steps = arguments
+                packs.append(begin(ledger, order[:3], choice, num_steps=num_steps))
+            elif command == "write" and packs:
+                packs[arguments[0] % len(packs)].write()
+            elif command == "take" and committed(storage):
+                manifests = committed(storage)
+                ledger.take(manifests[arguments[0] % len(manifests)])
+            elif command == "crash":
+                ledger.close()
+                ledger = stack.enter_context(Ledger(path, storage))
+                assert ledger.ingest().problems == ()
+                assert problems(ledger) == []
+            elif command == "prune":
+                ledger.prune()
+        finish(ledger)
+        for pack in packs:
+            pack.write()
+        assert ledger.ingest().problems == ()
+        assert rows(ledger.records.points(SWEEP)) == expected()
+        assert ledger.records.counts(SWEEP) == {"done": 3, "diverged": 1}
+        assert problems(ledger) == []
+        rebuild(Path(folder, "again.db"), storage)
+        assert tables(Path(folder, "again.db")) == tables(path)
+
+
+def test_a_stale_attempt_is_refused_and_recorded_nowhere(ledger):
+    old = begin(ledger, ["a", "b"])
+    ledger.take(old.write())
+    new = begin(ledger, ["a"])
+    before = tables(ledger.path)
+    late = old.write()
+    assert ledger.take(late) == "stale"
+    assert ledger.ingest().num_stale == 1
+    assert tables(ledger.path) == before
+    assert ledger.take(new.write()) == "taken"
+    assert [m.step for m in ledger.records.members(SWEEP)] == [20, 10, 0, 0]
+    assert problems(ledger) == []
+
+
+def test_a_fenced_worker_leaves_the_states_that_the_next_one_needs(ledger):
+    old = begin(ledger, ["a"], num_steps=5)
+    for _ in range(3):
+        old.write()
+    new = begin(ledger, ["a"])
+    for _ in range(3):
+        old.write()
+    newest, before = ledger.records.resume_points(["a"])["a"]
+    assert (newest.step, newest.read(ledger.storage)) == (15, state("a", 15))
+    assert (before.step, before.read(ledger.storage)) == (10, state("a", 10))
+    assert new.attempt == 2
+
+
+def test_beginning_an_attempt_takes_in_what_the_last_one_did_not_report(ledger):
+    old = begin(ledger, ["a"])
+    old.write()
+    old.write()
+    ledger.begin_attempt(["a"])
+    (newest, before) = ledger.records.resume_points(["a", "b"])["a"]
+    assert (newest.step, before.step) == (20, 10)
+    assert ledger.records.resume_points(["b"]) == {"b": ()}
+
+
+def test_a_block_brings_those_before_it_and_a_gap_is_an_error(ledger):
+    pack = begin(ledger, ["a"])
+    first, second, third = pack.write(), pack.write(), pack.write()
+    assert ledger.take(second) == "taken"
+    assert ledger.take(first) == ledger.take(second) == "known"
+    third.rename(third.with_name("block-000005.json"))
+    with pytest.raises(DamagedBlockError, match=r"block-000002\.json is missing"):
+        ledger.take(third.with_name("block-000005.json"))
+
+
+def test_a_damaged_block_is_refused_and_the_rest_goes_on(ledger):
+    pack, other = begin(ledger, ["a"]), begin(ledger, ["b"])
+    ledger.take(pack.write())
+    bad = pack.write()
+    for worker in (pack, other):
+        worker.write()
+    bad.write_bytes(bad.read_bytes()[:-9])
+    with pytest.raises(DamagedBlockError, match=bad.name):
+        ledger.take(bad)
+    found = ledger.ingest()
+    assert (found.num_taken, len(found.problems)) == (1, 1)
+    assert str(bad) in found.problems[0]
+    assert [m.step for m in ledger.records.members(SWEEP)] == [10, 10, 0, 0]
+    over = begin(ledger, ["a"], choice=2)
+    while path := over.write():
+        ledger.take(path)
+    finish(ledger)
+    assert rows(ledger.records.points(SWEEP)) == expected()
+
+
+def test_a_different_result_in_one_class_of_numerics_is_a_conflict(ledger):
+    finish(ledger)
+    before = tables(ledger.path)
+    number = ledger.begin_attempt(["a"])
+    at = {"before": before["points"], "after": tables(ledger.path)["points"]}
+    path = Pack(ledger.storage, number, ["a"], 0, error=0.5).write()
+    with pytest.raises(ConflictError) as raised:
+        ledger.take(path)
+    for word in ("Run a, ", " at step ", " is committed", str(path)):
+        assert word in str(raised.value)
+    with pytest.raises(ConflictError):
+        ledger.ingest()
+    assert at["before"] == at["after"] == tables(ledger.path)["points"]
+    assert len(problems(ledger)) == 1
+
+
+def test_another_class_of_numerics_may_finish_a_run_but_changes_nothing_committed(ledger):
+    ledger.take(begin(ledger, ["a"], num_steps=20).write())
+    pack = begin(ledger, ["a"], choice=1, numerics="another", error=0.5)
+    while path := pack.write():
+        ledger.take(path)
+    found = {(row[1], row[2]): row[4] for row in rows(ledger.records.run_points("a"))}
+    for (name, step), text in found.items():
+        assert text == repr(value("a", name, step) + (0.5 if step > 20 else 0.0))
+    assert ledger.records.members(SWEEP)[0].numerics == "mixed"
+    assert problems(ledger) == []
+
+
+def test_a_block_that_goes_on_from_nowhere_is_a_conflict(ledger):
+    ledger.take(begin(ledger, ["a"]).write())
+    number = ledger.begin_attempt(["a"])
+    with pytest.raises(ConflictError, match="run a goes on from step 7"):
+        ledger.take(Pack(ledger.storage, number, ["a"], 7).write())
+    manifest_path(ledger.storage, number, 0).unlink()
+    number = ledger.begin_attempt(["a"])
+    with pytest.raises(ConflictError, match="run b is not one of attempt 3"):
+        ledger.take(Pack(ledger.storage, number, ["b"], 0).write())
+
+
+def test_a_block_written_again_is_a_conflict(ledger):
+    path = begin(ledger, ["a"]).write()
+    ledger.take(path)
+    path.unlink()
+    Pack(ledger.storage, 1, ["a"], 0, error=1.0).write()
+    with pytest.raises(ConflictError, match="written again"):
+        ledger.take(path)
+    assert any("not what the ledger took in" in line for line in problems(ledger))
+
+
+def test_a_damaged_state_falls_back_to_the_one_before_and_equal_points_are_accepted(ledger):
+    pack = begin(ledger, ["a", "b"])
+    for _ in range(2):
+        ledger.take(pack.write())
+    newest, before = ledger.records.resume_points(["a"])["a"]
+    file = manifest_path(ledger.storage, newest.attempt, newest.index).with_suffix(".slices")
+    file.write_bytes(b"?" * file.stat().st_size)
+    with pytest.raises(DamagedBlockError):
+        newest.read(ledger.storage)
+    assert before.read(ledger.storage) == state("a", 10)
+    again = begin(ledger, ["a", "b"], choice=1)
+    assert ledger.take(again.write()) == "taken"
+    assert rows(ledger.records.run_points("a")) == expected(["a"], 20)
+    assert ledger.records.resume_points(["a"])["a"][0].attempt == again.attempt
+
+
+def test_a_status_says_where_a_run_stands(ledger):
+    assert ledger.records.counts(SWEEP) == {"planned": 4}
+    pack = begin(ledger, ["a", "b"])
+    assert ledger.records.counts(SWEEP) == {"planned": 2, "running": 2}
+    ledger.take(pack.write())
+    shorter = SweepId("toy", "smoke", "shorter")
+    register(ledger, ["a"], horizon=10, sweep=shorter)
+    assert ledger.records.counts(shorter) == {"running": 1}
+    ledger.end_attempt(pack.attempt, "failed", "out of memory")
+    ledger.end_attempt(pack.attempt, "done")
+    ledger.record_failure("a", pack.attempt, "error", "CUDA error")
+    assert [m.status for m in ledger.records.members(SWEEP)] == ["failed", "planned", "planned", "planned"]
+    (failure,) = ledger.records.failures()
+    assert (failure.key, failure.attempt, failure.message) == ("a", 1, "CUDA error")
+    assert [(a.outcome, a.error) for a in ledger.records.attempts()] == [("failed", "out of memory")]
+    begin(ledger, ["a"])
+    assert ledger.records.members(SWEEP)[0].status == "running"
+    finish(ledger)
+    assert ledger.records.counts(SWEEP) == {"done": 3, "diverged": 1}
+    rebuild(ledger.path.with_name("again.db"), ledger.storage)
+    assert tables(ledger.path.with_name("again.db")) == tables(ledger.path)
+
+
+def test_a_longer_horizon_continues_what_was_done_elsewhere(ledger):
+    finish(ledger)
+    longer = SweepId("toy", "smoke", "longer")
+    register(ledger, ["a"], horizon=60, sweep=longer)
+    assert ledger.records.counts(longer) == {"planned": 1}
+    pack = begin(ledger, ["a"], horizon=60)
+    assert pack.step == HORIZON
+    ledger.take(pack.write())
+    assert ledger.records.counts(longer) == {"running": 1}
+    assert ledger.records.counts(SWEEP) == {"done": 3, "diverged": 1}
+    ledger.take(pack.write())
+    assert ledger.records.counts(longer) == {"done": 1}
+    assert rows(ledger.records.run_points("a")) == expected(["a"], 60)
+
+
+def test_registering_again_writes_nothing_and_more_seeds_only_add(ledger):
+    record = ledger.storage / "sweeps" / "toy-smoke.json"
+    before = record.stat()
+    assert not register(ledger, KEYS)
+    assert record.stat() == before
+    draw = Draw(0, {"gamma": 0.0}, (member("a", 0), member("b", 1), member("more", 2)))
+    assert ledger.register_sweep(SWEEP, {"model": "toy"}, [draw])
+    assert [m.key for m in ledger.records.members(SWEEP)] == ["a", "b", "more", "bad c", "d"]
+    assert problems(ledger) == []
+
+
+@pytest.mark.parametrize(
+    ("draw", "why"),
+    [
+        (Draw(0, {"gamma": 9.0}, (member("a", 0),)), 'draw 0 was {"gamma":0.0}, now it is {"gamma":9.0}'),
+        (Draw(0, {"gamma": 0.0}, (member("x", 0),)), "draw 0, seed 0: its model, data or precision changed"),
+        (Draw(0, {"gamma": 0.0}, (member("a", 0, 30),)), "draw 0, seed 0: its 40 steps became 30"),
+    ],
+    ids=["params", "run", "steps"],
+)
+def test_a_changed_sweep_asks_for_a_label(ledger, draw, why):
+    before = tables(ledger.path)
+    with pytest.raises(InputError) as raised:
+        ledger.register_sweep(SWEEP, {"model": "toy"}, [draw])
+    assert why in str(raised.value)
+    assert "--label" in str(raised.value)
+    assert tables(ledger.path) == before
+    with pytest.raises(InputError, match="Label"):
+        SweepId("toy", "smoke", "../x")
+    with pytest.raises(UnknownNameError, match="toy-smoke"):
+        ledger.records.members(SweepId("toy", "laptop"))
+
+
+def test_a_run_of_no_sweep_cannot_be_attempted(ledger):
+    with pytest.raises(ValueError, match="no registered sweep"):
+        ledger.begin_attempt(["nobody"])
+    assert ledger.records.attempts() == []
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "delete"])
+def test_check_names_every_file_that_is_not_as_written(ledger, how):
+    for keys in (["a", "bad c"], ["b", "d"]):
+        pack = begin(ledger, keys, num_steps=15)
+        while path := pack.write():
+            ledger.take(path)
+        ledger.end_attempt(pack.attempt, "done")
+    export = ledger.path.parent / "exports" / "front.csv"
+    export.parent.mkdir()
+    export.write_text("a,b\n1,2\n")
+    ledger.record_export(export, "csv")
+    assert problems(ledger) == []
+    files = [path for path in sorted(ledger.storage.rglob("*.*")) if path.name != "ledger.json"] + [export]
+    assert {path.suffix for path in files} == {".json", ".slices", ".kept", ".csv"}
+    rng = random.Random(0)
+    for path in files:
+        good = path.read_bytes()
+        at = rng.randrange(len(good))
+        if how == "delete":
+            path.unlink()
+        else:
+            path.write_bytes(good[:at] + (b"" if how == "cut" else bytes([good[at] ^ 4]) + good[at + 1 :]))
+        lines = problems(ledger)
+        assert lines
+        assert all(str(path) in line for line in lines), (path, lines)
+        path.write_bytes(good)
+    assert problems(ledger) == []
+
+
+@pytest.mark.parametrize(
+    ("tampering", "line"),
+    [
+        (
+            "DELETE FROM points WHERE step = 15",
+            "Run {}: 1 points missing from the ledger, the first 'loss' at step 15.",
+        ),
+        (
+            "UPDATE points SET value = 0.5 WHERE step = 5",
+            "Run {}: 1 points changed in the ledger, the first 'loss' at step 5.",
+        ),
+        (
+            "UPDATE points SET time_s = 0 WHERE step = 5",
+            "Run {}: 1 points changed in the ledger, the first 'loss' at step 5.",
+        ),
+        (
+            "UPDATE points SET step = 16 WHERE step = 15",
+            "Run {}: 1 points in no block, the first 'loss' at step 16.",
+        ),
+        (
+            "UPDATE block_runs SET step = 11 WHERE step = 10",
+            "block-000000.json is not what the ledger took in.",
+        ),
+        (
+            "UPDATE slices SET offset = 1 WHERE offset = 0",
+            "block-000001.json is not what the ledger took in.",
+        ),
+        ("UPDATE members SET seed = 7 WHERE seed = 0", "toy-smoke.json is not what the ledger says."),
+        ("UPDATE attempts SET outcome = 'done'", "00000001.json is not what the ledger says."),
+        (
+            "DELETE FROM blocks WHERE number = 1",
+            "block-000001.json is not in the ledger; the next run takes it in.",
+        ),
+    ],
+)
+def test_check_names_what_was_changed_in_the_ledger(ledger, tampering, line):
+    pack = begin(ledger, ["a", "b"])
+    for _ in range(2):
+        ledger.take(pack.write())
+    with contextlib.closing(sqlite3.connect(ledger.path)) as db, db:
+        db.execute(tampering)
+    lines = problems(ledger)
+    for key in ("a", "b"):
+        assert any(line.format(key) in found for found in lines), lines
+
+
+def test_a_lost_ledger_is_rebuilt_from_the_storage(ledger, tmp_path):
+    pack = begin(ledger, ["a", "b"])
+    ledger.take(pack.write())
+    log = tmp_path / "ledger.db-wal"
+    shutil.copy(log, tmp_path / "left behind")
+    begin(ledger, ["a"])
+    ledger.take(pack.write())
+    ledger.record_failure("b", pack.attempt, "error", "lost")
+    before = tables(ledger.path)
+    with pytest.raises(InputError, match="exists"):
+        rebuild(ledger.path, ledger.storage)
+    ledger.close()
+    ledger.path.unlink()
+    (tmp_path / "left behind").rename(log)
+    with pytest.raises(InputError, match="sweeper rebuild"):
+        Ledger(ledger.path, ledger.storage)
+    rebuild(ledger.path, ledger.storage)
+    assert tables(ledger.path) == before
+    assert check(ledger.path, ledger.storage) == []
+
+
+def test_an_old_copy_of_the_ledger_catches_up_and_never_reuses_a_number(ledger, tmp_path):
+    ledger.take(begin(ledger, ["a", "b"]).write())
+    with contextlib.closing(sqlite3.connect(tmp_path / "old.db")) as copy:
+        ledger._db.backup(copy)
+    begin(ledger, ["d"])
+    finish(ledger)
+    with Ledger(tmp_path / "old.db", ledger.storage) as old:
+        assert old.begin_attempt(["d"]) == 1 + max(a.number for a in ledger.records.attempts())
+    with contextlib.closing(sqlite3.connect(tmp_path / "older.db")) as copy:
+        ledger._db.backup(copy)
+        copy.executescript(
+            "DELETE FROM points; DELETE FROM slices; DELETE FROM block_runs; DELETE FROM blocks;"
+        )
+    with Ledger(tmp_path / "older.db", ledger.storage) as old:
+        old.ingest()
+        assert rows(old.records.points(SWEEP)) == expected()
+
+
+def test_a_storage_belongs_to_one_ledger(ledger, tmp_path):
+    with Ledger(tmp_path / "other.db", tmp_path / "elsewhere"):
+        pass
+    with pytest.raises(InputError, match="--storage"):
+        Ledger(tmp_path / "other.db", ledger.storage)
+    begin(ledger, ["a"])
+    with pytest.raises(InputError, match="--storage"):
+        Ledger(ledger.path, tmp_path / "empty")
+
+
+def test_packs_trained_without_a_driver_can_be_taken_in(tmp_path):
+    pack = Pack(tmp_path / "storage", 1, ["a", "bad"], 0)
+    while pack.write():
+        pass
+    with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
+        assert ledger.ingest().num_taken == 4
+        assert rows(ledger.records.run_points("a")) == expected(["a"])
+        assert problems(ledger) == []
+        rebuild(tmp_path / "again.db", ledger.storage)
+        assert tables(tmp_path / "again.db") == tables(ledger.path)
+
+
+def test_superseded_states_go_and_needed_ones_stay(ledger):
+    for _ in range(3):
+        pack = begin(ledger, KEYS, num_steps=5)
+        for _ in range(2):
+            ledger.take(pack.write())
+        assert len(list(ledger.storage.rglob("*.slices"))) > 0
+    finish(ledger)
+    ledger.prune()
+    left = {place(path) for path in ledger.storage.rglob("*.slices")}
+    assert left == ledger.records.needed_states()
+    assert len(left) == 2
+    assert problems(ledger) == []
+
+
+def test_a_newer_schema_is_refused_with_both_versions(ledger):
+    with contextlib.closing(sqlite3.connect(ledger.path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    for opening in (lambda: Ledger(ledger.path, ledger.storage), lambda: Records.open(ledger.path)):
+        with pytest.raises(
+            InputError, match=f"version 99; this program knows versions up to {_schema.VERSION}"
+        ):
+            opening()
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path):
+    (tmp_path / "text").write_text("no database at all " * 100)
+    with contextlib.closing(sqlite3.connect(tmp_path / "other")) as db:
+        db.execute("CREATE TABLE t (x)")
+    for name in ("text", "other"):
+        with pytest.raises(InputError, match="not a ledger"):
+            Records.open(tmp_path / name)
+        with pytest.raises(InputError, match="not a ledger"):
+            Ledger(tmp_path / name, tmp_path / "storage")
+    with pytest.raises(InputError, match="No ledger"):
+        Records.open(tmp_path / "missing")
+
+
+def test_readers_work_while_the_driver_writes(ledger):
+    pack = begin(ledger, ["a"])
+    path = pack.write()
+    with contextlib.closing(Records.open(ledger.path)) as reader, _schema.transaction(ledger._db):
+        ledger._db.execute("DELETE FROM members")
+        assert reader.counts(SWEEP) == {"planned": 3, "running": 1}
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.db.execute("DELETE FROM members")
+        ledger._db.execute("INSERT INTO runs (key, spec) VALUES ('temporary', '{}')")
+    ledger.take(path)
+
+
+def test_a_failed_write_leaves_the_ledger_as_it_was(ledger):
+    path = begin(ledger, ["a"]).write()
+    before = tables(ledger.path)
+    (num_pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count = {num_pages}")
+    big = {"text": "x" * 100_000}
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        ledger.register_sweep(SweepId("big", "smoke"), big, [])
+    assert tables(ledger.path) == before
+    ledger._db.execute("PRAGMA max_page_count = 1000000")
+    ledger.take(path)
+    assert problems(ledger) == []
+
+
+def test_a_driver_killed_at_any_moment_loses_nothing_that_it_said(tmp_path):
+    root = Path(__file__).parents[2]
+    rng = random.Random(0)
+    said = set()
+    for _ in range(8):
+        process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("toy_pack.py"), tmp_path],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stdout.readline() == "ready\n"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0.02, 0.4))
+            process.send_signal(signal.SIGKILL)
+            said |= {tuple(line.split()) for line in process.stdout if line.endswith("json\n")}
+        with contextlib.closing(Records.open(tmp_path / "ledger.db")) as records:
+            records.sweeps()
+        with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
+            assert ledger.ingest().problems == ()
+            assert problems(ledger) == []
+            known = set(ledger._db.execute("SELECT attempt, number FROM blocks"))
+            assert {place(Path(*line)) for line in said} <= known
+            for sweep in ledger.records.sweeps():
+                for m in ledger.records.members(sweep):
+                    assert rows(ledger.records.run_points(m.key)) == expected([m.key], m.step)
+    assert len(said) > 8
+    rebuild(tmp_path / "again.db", tmp_path / "storage")
+    assert tables(tmp_path / "again.db") == tables(tmp_path / "ledger.db")
