@@ -1,0 +1,315 @@
+"""The answer to a question, or to several side by side: fronts as CSV files, a plot, and plain sentences.
+
+Files hold no time, path, id of a machine or host, and floats in the shortest form that reads back exactly: equal
+results give equal bytes.
+
+Shape suffixes: N draws, M objectives, S finished seeds of a draw.
+"""
+
+import csv
+import io
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sweeper import pareto, plots, results
+from sweeper.records import Records, SweepId
+from trainables import durable, plugins
+from trainables.config import canonical_json
+from trainables.errors import InputError, UnknownNameError
+
+SEED = 0
+"""Of every bootstrap, so that a report made again says the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the committed runs of one or several sweeps say.
+
+    Attributes:
+        sweeps: Sorted; all of one scale, horizon and data set.
+        objectives: Names of metrics.
+        runs: Their rows of `results.run_table`.
+        draws: The first of `results.draw_table`, with front_probability: the share of bootstrap resamples (the seeds
+            of each draw drawn again) in which a draw is on the front of all draws; NaN if it may be on none.
+        left_out: The second of `results.draw_table`.
+        reference_M: Reference point of the hypervolumes, in the objectives' units: `pareto.reference_point` of the
+            means of all draws that may be on a front.
+        volumes: Model -> hypervolume of the front of its means, and the ends of its 95 % bootstrap interval.
+        question: What was asked.
+        note: Sentences that go with every picture of these sweeps.
+    """
+
+    sweeps: tuple[SweepId, ...]
+    objectives: tuple[str, ...]
+    runs: pd.DataFrame
+    draws: pd.DataFrame
+    left_out: pd.DataFrame
+    reference_M: np.ndarray
+    volumes: Mapping[str, tuple[float, float, float]]
+    question: str
+    note: str
+
+
+def answer(
+    records: Records,
+    sweeps: Sequence[SweepId],
+    *,
+    allow_diverged: bool = False,
+    objectives: Sequence[str] = (),
+) -> Answer:
+    """Answer sweeps from what is committed.
+
+    Args:
+        records: The ledger.
+        sweeps: At least one.
+        allow_diverged: Judge draws with diverged seeds by their finished ones, instead of keeping them off the fronts.
+        objectives: Metrics, instead of those that the sweeps name.
+
+    Raises:
+        UnknownNameError: No such sweep or metric, or a sweep has not computed the metric.
+        InputError: The sweeps do not compare, or none has a finished run.
+    """
+    sweeps = sorted(set(sweeps), key=str)
+    runs = results.stack([results.run_table(records, sweep) for sweep in sweeps])
+    if "done" not in set(runs["status"]):
+        raise _nothing_yet(records, sweeps)
+    asked = {sweep: _words(records, sweep) for sweep in sweeps}
+    chosen = tuple(objectives) or _agreed({sweep: words["objectives"] for sweep, words in asked.items()})
+    draws, left_out = results.draw_table(runs, chosen, allow_diverged)
+    reference_M, probability_N, volumes = _bootstrap(runs, draws, chosen)
+    return Answer(
+        sweeps=tuple(sweeps),
+        objectives=chosen,
+        runs=runs[runs["metric"].isin(chosen)],
+        draws=draws.assign(front_probability=probability_N),
+        left_out=left_out,
+        reference_M=reference_M,
+        volumes=volumes,
+        question=" ".join(dict.fromkeys(words["question"] for words in asked.values())),
+        note=" ".join(dict.fromkeys(words["note"] for words in asked.values() if words["note"])),
+    )
+
+
+def _nothing_yet(records: Records, sweeps: Sequence[SweepId]) -> InputError:
+    lines = []
+    for sweep in sweeps:
+        found = ", ".join(f"{count} {status}" for status, count in sorted(records.counts(sweep).items()))
+        lines.append(f"Sweep {sweep} has no finished run yet ({found or 'no runs'}).")
+    label = f" --as {sweeps[0].label}" if sweeps[0].label else ""
+    command = f"python -m sweeper run {sweeps[0].name} --scale {sweeps[0].scale}{label}"
+    return InputError(f"{' '.join(lines)}\nTrain first: {command}")
+
+
+def _words(records: Records, sweep: SweepId) -> dict[str, Any]:
+    """Objectives, question and note as the sweep's module has them now; as registered if it is gone."""
+    spec = results.sweep_spec(records, sweep)
+    try:
+        module = plugins.load("search_spaces", sweep.name, "sweep")
+    except UnknownNameError:
+        return spec
+    scale = module.SWEEP.scales.get(sweep.scale)
+    words = {"objectives": module.SWEEP.objectives, "question": module.SWEEP.question}
+    return spec | words | ({"note": scale.note} if scale else {})
+
+
+def _agreed(objectives: Mapping[SweepId, Sequence[str]]) -> tuple[str, ...]:
+    (first, chosen), *others = objectives.items()
+    for sweep, other in others:
+        if tuple(other) != tuple(chosen):
+            raise InputError(
+                f"Sweep {first} asks for {', '.join(chosen)}, sweep {sweep} for {', '.join(other)}.\n"
+                "Name the objectives to compare them by, for example recon_mse and factor_vae_score."
+            )
+    return tuple(chosen)
+
+
+def _bootstrap(
+    runs: pd.DataFrame, draws: pd.DataFrame, objectives: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[float, float, float]]]:
+    """Reference point in the objectives' units, probabilities to be on the front, hypervolumes by model."""
+    sense, values = results.directions(objectives), results.seed_values(runs, objectives)
+    eligible_N = draws["is_eligible"].to_numpy(dtype=bool)
+    shown, probability_N = draws[eligible_N], np.full(len(draws), np.nan)
+    losses = [pareto.to_losses(values[place], sense) for place in _places(shown)]
+    means_NM = pareto.to_losses(shown[list(objectives)].to_numpy(dtype=np.float64), sense)
+    reference_M = pareto.reference_point(means_NM)
+    if losses:
+        probability_N[eligible_N] = pareto.bootstrap_front(losses, reference_M, _generator()).membership_N
+    volumes = {}
+    for model in sorted(set(shown["model"])):
+        own = np.flatnonzero(shown["model"] == model)
+        resampled = pareto.bootstrap_front([losses[n] for n in own], reference_M, _generator())
+        interval = resampled.hypervolume_interval()
+        volumes[model] = (pareto.hypervolume(means_NM[own], reference_M), *interval)
+    return pareto.to_losses(reference_M, sense), probability_N, volumes
+
+
+def _generator() -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(SEED))
+
+
+def _places(draws: pd.DataFrame) -> list[tuple[str, str, int]]:
+    return list(draws[["sweep", "label", "draw"]].itertuples(index=False, name=None))
+
+
+def write_csv(answer: Answer, path: Path) -> Path:
+    """Write the draws with a finished seed, one a row, by sweep and hyperparameters.
+
+    Columns: sweep, scale, label (if a sweep has one), model, the hyperparameters of all sweeps (empty where not the
+    sweep's own), num_seeds, num_diverged, each objective with its 95 % limits, on_front (of all sweeps here),
+    on_model_front, data, metric_settings, numerics, code_version.
+    """
+    return _write_table(answer, answer.draws.drop(columns=["draw", "is_eligible", "front_probability"]), path)
+
+
+def write_left_out(answer: Answer, path: Path) -> Path:
+    """Write what `write_csv(answer, path)` lacks to `<stem>_left_out.csv` beside it, a header alone if nothing."""
+    beside = path.with_name(f"{path.stem}_left_out.csv")
+    return _write_table(answer, answer.left_out.drop(columns="draw"), beside)
+
+
+def write_runs(answer: Answer, path: Path) -> Path:
+    """Write one row per run and objective, from which all that `write_csv` says can be computed again."""
+    rows = results.in_order(_rows(answer.runs), results.hyperparameters(answer.runs))
+    return _write_table(answer, pd.DataFrame(rows, columns=answer.runs.columns, dtype=object), path)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
+
+
+def _write_table(answer: Answer, table: pd.DataFrame, path: Path) -> Path:
+    if not any(sweep.label for sweep in answer.sweeps):
+        table = table.drop(columns="label")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(map(_cell, row) for row in table.itertuples(index=False, name=None))
+    return _write(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))
+    return canonical_json(value) if isinstance(value, list | dict) else str(value)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """A file that is whole, or what it was before."""
+    durable.make_folder(path.parent)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        durable.write_file(partial, [content])
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    durable.sync_folder(path.parent)
+    return path
+
+
+def write_plot(answer: Answer, path: Path) -> Path:
+    """Draw the front of each model and that of all, as PNG or SVG by the suffix.
+
+    Raises:
+        InputError: Another suffix; objectives that are not one to minimize, then one to maximize; more than six
+            models; or no draw that may be on a front.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise InputError(f"Plot {path.name}: the suffix is .png or .svg.")
+    if results.directions(answer.objectives) != ("minimize", "maximize"):
+        raise InputError(
+            f"No plot of {', '.join(answer.objectives)}: it shows one objective to minimize, then one to maximize.\n"
+            "Name two such, for example recon_error and factor_vae_score; a CSV takes any."
+        )
+    recon, score = map(_axis, answer.objectives)
+    models = sorted(set(answer.draws["model"]))
+    versus = f"{score.partition(' (')[0]} at equal reconstruction: {', '.join(models)}"
+    figure = plots.FrontFigure(
+        title=answer.question if len(answer.sweeps) == 1 else versus,
+        recon=recon,
+        score=score,
+        families=tuple(_family(answer, model) for model in models),
+        num_steps=int(answer.runs["step"].iloc[0]),
+        data=answer.runs["data"].iloc[0],
+        scale=answer.sweeps[0].scale,
+        caveat=answer.note,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = plots.draw_front(figure, Path(folder, "front"))
+        return _write(path, next(file for file in drawn if file.suffix == path.suffix).read_bytes())
+
+
+def _axis(objective: str) -> str:
+    """Name and unit of an objective; the name is what its metric's docstring begins with."""
+    metric = plugins.load("trainables.metrics", objective, "metric")
+    name = (metric.__doc__ or objective).partition(":")[0]
+    return f"{name} ({metric.UNIT})" if metric.UNIT else name
+
+
+def _family(answer: Answer, model: str) -> plots.FamilyFront:
+    """The runs of a model; those of a draw that may be on no front are passed as NaN, so that it is not shown."""
+    draws = answer.draws[answer.draws["model"] == model]
+    values = results.seed_values(answer.runs, answer.objectives)
+    runs = {
+        _label(answer, row): values[place] if row["is_eligible"] else values[place] * np.nan
+        for row, place in zip(_rows(draws), _places(draws), strict=True)
+    }
+    return plots.FamilyFront.from_runs(model, runs, _generator())
+
+
+def _label(answer: Answer, row: Mapping[str, Any]) -> str:
+    """A draw's hyperparameters, and its sweep where several have the model."""
+    values = {name: row[name] for name in results.hyperparameters(answer.runs)}
+    texts = {
+        name: f"{v:.12g}" if isinstance(v, float) else _cell(v) for name, v in values.items() if _cell(v)
+    }
+    given = ", ".join(f"{name}={text}" for name, text in texts.items())
+    of_model = answer.runs[answer.runs["model"] == row["model"]]
+    is_shared = len(of_model[["sweep", "label"]].drop_duplicates()) > 1
+    return f"{given} ({row['label'] or row['sweep']})" if is_shared else given
+
+
+def summary(answer: Answer) -> list[str]:
+    """The answer in plain sentences, for a terminal."""
+    run, draws = answer.runs.iloc[0], answer.draws
+    front = draws[draws["on_front"]].sort_values(answer.objectives[0], kind="stable")
+    scope = f"{run['scale']} scale, {run['step']:,} steps on {run['data']}"
+    none = "none; every draw has a diverged seed or an objective that is not finite"
+    shown = "; ".join(_on_front(answer, row) for row in _rows(front)) or none
+    sentences = [f"Front of {len(draws)} draws ({scope}): {shown}."]
+    if answer.volumes:
+        point = ", ".join(map(_quantity, answer.objectives, answer.reference_M))
+        volumes = [f"{model} {_number(v[0])} {_limits(*v[1:])}" for model, v in answer.volumes.items()]
+        sentences.append(f"Hypervolume against reference ({point}): {', '.join(volumes)}.")
+    sentences += [f"{row['model']} {_label(answer, row)}: {row['reason']}." for row in _rows(answer.left_out)]
+    return [*sentences, answer.note] if answer.note else sentences
+
+
+def _on_front(answer: Answer, row: Mapping[str, Any]) -> str:
+    limits = {name: _limits(row[f"{name}_lower"], row[f"{name}_upper"]) for name in answer.objectives}
+    said = [_quantity(name, row[name], text) for name, text in limits.items()]
+    said += [
+        f"P(front) {row['front_probability']:.2f}",
+        f"{row['num_seeds']} seed{'s' * (row['num_seeds'] != 1)}",
+    ]
+    return f"{row['model']} {_label(answer, row)} ({', '.join(said)})"
+
+
+def _quantity(objective: str, value: float, limits: str = "") -> str:
+    unit = plugins.load("trainables.metrics", objective, "metric").UNIT
+    return " ".join(filter(None, (objective, _number(value), limits, unit)))
+
+
+def _limits(lower: float, upper: float) -> str:
+    return "" if math.isnan(lower) else f"[{_number(lower)}, {_number(upper)}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,0 +1,302 @@
+"""What is committed, as tidy tables: runs at their horizon, runs over time, draws over their seeds.
+
+Hyperparameters are columns under their dotted names that hold the values as they were drawn (dtype object). Others
+that need a word: `data` is the recipe of the images; `metric_settings` the metric's full name, values are comparable
+where it is equal; `numerics` and `code_version` are those of the blocks that trained a run up to its horizon,
+`mixed` if several.
+
+Shape suffixes: N draws, M objectives, S finished seeds of a draw.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sweeper import pareto
+from sweeper.records import Records, SweepId
+from trainables import plugins
+from trainables.errors import InputError, UnknownNameError
+
+_SWEEP = ("sweep", "scale", "label", "model")
+_RUN = ("draw", "seed", "status")
+_VALUE = ("metric", "value", "unit", "metric_settings")
+_ORIGIN = ("data", "numerics", "code_version", "step", "run_key")
+_COLUMNS = {*_SWEEP, *_RUN, *_VALUE, *_ORIGIN}
+_STATISTICS = "train/"
+
+_BLOCKS = """
+    SELECT key, CASE WHEN MIN(numerics) = MAX(numerics) THEN MIN(numerics) ELSE 'mixed' END,
+        CASE WHEN MIN(code_version) = MAX(code_version) THEN MIN(code_version) ELSE 'mixed' END
+    FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id JOIN runs ON runs.id = members.run
+    JOIN block_runs ON block_runs.run = runs.id
+    JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
+    WHERE (name, scale, label) = (?, ?, ?) AND start_step < MIN(end_step, horizon_steps) GROUP BY key"""
+
+
+def sweep_spec(records: Records, sweep: SweepId) -> dict[str, Any]:
+    """What a known sweep was registered with: question, model, objectives, metrics, data, fields, steps, note."""
+    query = "SELECT spec FROM sweeps WHERE (name, scale, label) = (?, ?, ?)"
+    return json.loads(records.db.execute(query, (sweep.name, sweep.scale, sweep.label)).fetchone()[0])
+
+
+def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
+    """One row per run and metric, at the sweep's horizon.
+
+    Every run of the sweep is there with every metric of the sweep, whatever its status; the value is NaN where
+    none is committed at the horizon. Training statistics are not metrics and are left out.
+
+    Returns:
+        Columns sweep, scale, label, model, the hyperparameters, draw, seed, status, metric, value, unit,
+        metric_settings, data, numerics, code_version, step (the horizon), run_key; by draw, seed and metric.
+
+    Raises:
+        UnknownNameError: No such sweep.
+        InputError: A hyperparameter is called like a column.
+    """
+    # Members before points: what is done by then has its points, even while a driver writes.
+    runs, points = _runs(records, sweep), _points(records, sweep)
+    last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
+    metrics = dict.fromkeys([*sweep_spec(records, sweep)["metrics"], *sorted(last["metric"])])
+    rows = runs.merge(pd.Series(list(metrics), dtype="str", name="metric"), how="cross")
+    return _with_units(rows.merge(last, how="left", on=["run_key", "step", "metric"]))
+
+
+def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
+    """One row per run, metric and evaluation up to the sweep's horizon; columns and errors as of `run_table`."""
+    runs = _runs(records, sweep).rename(columns={"step": "horizon"})
+    rows = runs.merge(_points(records, sweep), on="run_key")
+    rows = rows[rows["step"] <= rows["horizon"]].drop(columns="horizon")
+    return _with_units(rows.sort_values(["draw", "seed", "metric", "step"], ignore_index=True))
+
+
+def hyperparameters(runs: pd.DataFrame) -> list[str]:
+    """The hyperparameter columns of a table of runs, sorted."""
+    return sorted(set(runs.columns) - _COLUMNS)
+
+
+def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of runs of several sweeps under one another; what is no hyperparameter of a sweep is NaN there."""
+    return _tidy(pd.concat(tables, ignore_index=True))
+
+
+def directions(objectives: Sequence[str]) -> tuple[pareto.Direction, ...]:
+    """Whether each objective is minimized or maximized, as its metric says.
+
+    Raises:
+        UnknownNameError: No such metric.
+    """
+    return tuple(plugins.load("trainables.metrics", name, "metric").DIRECTION for name in objectives)
+
+
+def seed_values(runs: pd.DataFrame, objectives: Sequence[str]) -> dict[tuple[str, str, int], np.ndarray]:
+    """Objectives of the finished runs of each draw, by seed.
+
+    Returns:
+        (sweep, label, draw) -> (S, M); draws without a finished run are not there.
+    """
+    found: dict[tuple[str, str, int], dict[int, dict[str, float]]] = {}
+    columns = ["sweep", "label", "draw", "seed", "metric", "value"]
+    for *place, seed, metric, value in runs.loc[runs["status"] == "done", columns].itertuples(index=False):
+        sweep, label, draw = place
+        found.setdefault((sweep, label, draw), {}).setdefault(seed, {})[metric] = value
+    return {
+        place: np.array([[seeds[seed][name] for name in objectives] for seed in sorted(seeds)])
+        for place, seeds in found.items()
+    }
+
+
+def draw_table(
+    runs: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Draws summarized over their finished seeds, and what is missing of them.
+
+    A draw with a finished seed is in the first table, judged by the seeds that are done. It is off the fronts if one
+    of its seeds diverged, since the mean of the others flatters it, or if a mean is not finite. The second table
+    lists, with the reason, the draws none of whose seeds is done, whose seeds are not all done, or off the fronts.
+
+    Args:
+        runs: A `run_table`, or a `stack` of several.
+        objectives: Metrics, of which `trainables.metrics` says the direction.
+        allow_diverged: Judge draws with diverged seeds by their finished ones.
+
+    Returns:
+        First, columns sweep, scale, label, model, the hyperparameters, draw, num_seeds (finished), num_diverged; of
+        each objective the mean under its name, its 95 % t interval under `_lower` and `_upper`, NaN for one seed;
+        is_eligible, on_front, on_model_front; data, metric_settings, numerics, code_version. Second, the same up to
+        num_diverged, num_planned, and the reason. Both by sweep, then hyperparameters as numbers.
+
+    Raises:
+        UnknownNameError: No such metric, or a sweep has not computed it.
+        InputError: The runs are of several scales, horizons, data or metric settings: they do not compare.
+    """
+    sense, names = directions(objectives), hyperparameters(runs)
+    _check_computed(runs, objectives)
+    runs = runs[runs["metric"].isin(objectives)]
+    _refuse_mixed(runs)
+    groups = [group for _, group in runs.groupby(["sweep", "label", "draw"])]
+    rows = in_order([_draw(group, objectives, allow_diverged) for group in groups], names)
+    shown = _with_fronts([row for row in rows if row["num_seeds"]], objectives, sense)
+    common = [*_SWEEP, *names, "draw", "num_seeds", "num_diverged"]
+    estimates = [f"{name}{limit}" for name in objectives for limit in ("", "_lower", "_upper")]
+    fronts = ["is_eligible", "on_front", "on_model_front"]
+    origin = ["data", "metric_settings", "numerics", "code_version"]
+    left_out = [row for row in rows if row["reason"]]
+    return (
+        _frame(shown, [*common, *estimates, *fronts, *origin], names),
+        _frame(left_out, [*common, "num_planned", "reason"], names),
+    )
+
+
+def in_order(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows by sweep, then hyperparameters, numbers as numbers, then in the order that they had."""
+    return sorted(rows, key=lambda row: (row["sweep"], row["label"], *(_rank(row[name]) for name in names)))
+
+
+def _rank(value: Any) -> tuple[int, Any]:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return 0, 0
+    return (1, value) if isinstance(value, int | float) else (2, str(value))
+
+
+def _runs(records: Records, sweep: SweepId) -> pd.DataFrame:
+    """One row per run of a sweep, its horizon as step."""
+    members = records.members(sweep)
+    names = sorted({name for member in members for name in member.params})
+    if clashes := _COLUMNS.union(sweep_spec(records, sweep)["metrics"]).intersection(names):
+        raise InputError(
+            f"Hyperparameter '{min(clashes)}' of sweep {sweep} has the name of a column or metric.\n"
+            "Rename the field of the model."
+        )
+    # Blocks up to the horizon: that another sweep goes on with a run must not change what this one says.
+    found = records.db.execute(_BLOCKS, (sweep.name, sweep.scale, sweep.label))
+    origin = {key: (numerics, code_version) for key, numerics, code_version in found}
+    columns = [*_SWEEP, *names, *_RUN, *_ORIGIN]
+    rows = []
+    for member in members:
+        place = (sweep.name, sweep.scale, sweep.label, member.spec["model"])
+        params = [member.params.get(name, math.nan) for name in names]
+        run = (member.draw, member.seed, member.status, member.spec["recipe"])
+        by = origin.get(member.key, ("", ""))
+        values = (*place, *params, *run, *by, member.horizon_steps, member.key)
+        rows.append(dict(zip(columns, values, strict=True)))
+    kinds = {"draw": "int64", "seed": "int64", "step": "int64", "run_key": "str"}
+    return _frame(rows, columns, names).astype(kinds)
+
+
+def _points(records: Records, sweep: SweepId) -> pd.DataFrame:
+    points = records.points(sweep)
+    columns = {
+        "run_key": pd.Series(points.key, dtype="str"),
+        "metric": pd.Series(points.name, dtype="str"),
+        "metric_settings": pd.Series(points.identity, dtype="str"),
+        "step": pd.Series(points.step, dtype="int64"),
+        "value": pd.Series(points.value, dtype="float64"),
+    }
+    return pd.DataFrame(columns).loc[lambda table: ~table["metric"].str.startswith(_STATISTICS)]
+
+
+def _with_units(rows: pd.DataFrame) -> pd.DataFrame:
+    units = rows["metric"].map({name: _unit(name) for name in rows["metric"].unique()})
+    return _tidy(rows.assign(unit=units, metric_settings=rows["metric_settings"].fillna("")))
+
+
+def _unit(metric: str) -> str:
+    """Unit of a metric, or of the one that it is a part of; none of a metric that is no longer there."""
+    name = metric.partition("/")[0]
+    is_known = name in plugins.names("trainables.metrics")
+    return plugins.load("trainables.metrics", name, "metric").UNIT if is_known else ""
+
+
+def _tidy(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[[*_SWEEP, *hyperparameters(rows), *_RUN, *_VALUE, *_ORIGIN]]
+
+
+def _frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """A table whose hyperparameters stay what they are: a whole number beside a missing one is no float."""
+    table = pd.DataFrame(list(rows), columns=list(columns), dtype=object)
+    return table.astype(table.drop(columns=list(names)).infer_objects().dtypes.to_dict())
+
+
+def _one(words: Iterable[str]) -> str:
+    """The word that all are, empty ones aside; `mixed` if they differ, empty if there is none."""
+    distinct = set(words) - {""}
+    return "mixed" if len(distinct) > 1 else "".join(distinct)
+
+
+def _check_computed(runs: pd.DataFrame, objectives: Sequence[str]) -> None:
+    """Every sweep has every objective; without this, a sweep that has not would vanish."""
+    computed = set.intersection(*(set(group["metric"]) for _, group in runs.groupby(["sweep", "label"])))
+    for name in objectives:
+        if name not in computed:
+            raise UnknownNameError("objective", name, computed, "Valid is what all of these sweeps computed.")
+
+
+def _refuse_mixed(runs: pd.DataFrame) -> None:
+    """Refuse what does not compare, before a mean or a front hides that it was mixed."""
+    _refuse(runs, "scale", "scale", "Compare sweeps of one scale.")
+    _refuse(runs, "data", "data", "Compare sweeps on one data set.")
+    _refuse(runs, "step", "horizon", "Train both to the same step.")
+    for name, scored in runs[runs["value"].notna()].groupby("metric"):
+        remedy = "Train the older ones again under a label, so that all are scored alike."
+        _refuse(scored, "metric_settings", f"settings of {name}", remedy)
+
+
+def _refuse(runs: pd.DataFrame, column: str, what: str, remedy: str) -> None:
+    different = runs.drop_duplicates(column).sort_values(column)[[column, "sweep", "label"]]
+    if len(different) > 1:
+        sides = [
+            f"{value} (sweep {f'{sweep} {label}'.strip()})" for value, sweep, label in different.to_numpy()
+        ]
+        raise InputError(f"Not comparable, {what}: {sides[0]} and {sides[1]}.\n{remedy}")
+
+
+def _draw(group: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool) -> dict[str, Any]:
+    """One draw: everything that either table says of it but the fronts."""
+    runs, done = group.drop_duplicates("seed"), group[group["status"] == "done"]
+    statuses = Counter(runs["status"])
+    settings = [_one(done.loc[done["metric"] == name, "metric_settings"]) for name in objectives]
+    row: dict[str, Any] = {str(name): value for name, value in runs.iloc[0].items()}
+    row |= {
+        "num_seeds": statuses["done"],
+        "num_planned": len(runs),
+        "num_diverged": statuses["diverged"],
+        "metric_settings": "; ".join(settings),
+        "numerics": _one(done["numerics"]),
+        "code_version": _one(done["code_version"]),
+    }
+    is_finite = True
+    for values_SM in seed_values(group, objectives).values():
+        is_finite = bool(np.isfinite(values_SM).all())
+        for name, *interval in zip(objectives, *pareto.mean_interval(values_SM), strict=True):
+            row |= dict(zip((name, f"{name}_lower", f"{name}_upper"), interval, strict=True))
+    is_eligible = is_finite and (allow_diverged or not statuses["diverged"])
+    return row | {"is_eligible": is_eligible, "reason": _reason(statuses, is_finite, is_eligible)}
+
+
+def _reason(statuses: Counter[str], is_finite: bool, is_eligible: bool) -> str:
+    """Why a draw is not there, not there whole, or off the fronts; nothing otherwise."""
+    others = ", ".join(f"{statuses[status]} {status}" for status in sorted(statuses) if status != "done")
+    seeds = f"{statuses['done']} of {statuses.total()} seeds done ({others})" if others else ""
+    not_finite = "" if is_finite else "an objective is not finite or not committed"
+    off = "off the front" if statuses["done"] and not is_eligible else ""
+    return "; ".join(filter(None, (seeds, not_finite, off)))
+
+
+def _with_fronts(
+    rows: list[dict[str, Any]], objectives: Sequence[str], sense: Sequence[pareto.Direction]
+) -> list[dict[str, Any]]:
+    """Draws with whether each is on the front of all of them, and on that of its model."""
+    means_NM = np.array([[row[name] for name in objectives] for row in rows]).reshape(-1, len(objectives))
+    losses_NM = pareto.to_losses(means_NM, sense)
+    losses_NM[[not row["is_eligible"] for row in rows]] = np.nan
+    models = np.array([row["model"] for row in rows])
+    own_front_N = np.zeros(len(rows), dtype=bool)
+    for model in set(models):
+        own_front_N[models == model] = pareto.is_non_dominated(losses_NM[models == model])
+    marks = zip(rows, pareto.is_non_dominated(losses_NM).tolist(), own_front_N.tolist(), strict=True)
+    return [row | {"on_front": on_front, "on_model_front": on_own} for row, on_front, on_own in marks]

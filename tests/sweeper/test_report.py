@@ -1,0 +1,342 @@
+import csv
+import math
+import re
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+from test_results import BETA, GAMMA, OBJECTIVES, SPRITES, beta, gamma, settings, train
+
+from search_spaces._vae import LAPTOP_NOTE
+from sweeper import pareto
+from sweeper.ledger import Ledger
+from sweeper.records import SweepId
+from sweeper.report import answer, summary, write_csv, write_left_out, write_plot, write_runs
+from trainables.errors import InputError, UnknownNameError
+
+OUTCOMES = {
+    gamma(1.0): {0: (8.5, 0.7), 1: (8.25, 0.75), 2: (8.4, 0.8)},
+    gamma(10.0): {0: (8.1, 0.7), 1: (8.2, 0.8), 2: (8.3, 0.85)},
+    gamma(40.0): {0: (8.8, 0.9), 1: (9.1, 0.95), 2: (8.9, 0.99)},
+}
+OTHERS = {beta(1.5): {0: (8.3, 0.7), 1: (8.35, 0.72)}, beta(4.0): {0: (15.0, 0.65), 1: (16.0, 0.7)}}
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def both(ledger):
+    train(ledger, GAMMA, OUTCOMES)
+    train(ledger, BETA, OTHERS, model="beta_vae")
+    return answer(ledger.records, [GAMMA, BETA])
+
+
+def lines(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def csv_of(home, *trainings, sweeps=(GAMMA,)):
+    """The CSV of a home of its own in which these trainings were committed."""
+    with Ledger(home / "ledger.db", home / "storage") as ledger:
+        for sweep, outcomes, how in trainings:
+            train(ledger, sweep, outcomes, **how)
+        return write_csv(answer(ledger.records, sweeps), home / "front.csv")
+
+
+def test_the_csv_of_one_sweep_is_this(ledger, tmp_path):
+    train(ledger, GAMMA, {gamma(10.0): {0: (8.0, 0.75)}, gamma(2.0): {0: (0.1 + 0.2, 0.5), 1: (0.3, 0.5)}})
+    path = write_csv(answer(ledger.records, [GAMMA]), tmp_path / "front.csv")
+    low, mean, high = (
+        float(value) for value in (lines(path)[0][f"recon_error{x}"] for x in ("_lower", "", "_upper"))
+    )
+    known = f'sprites (rendered v1),"{settings("recon_error")}; {settings("factor_vae_score")}",cpu,1'
+    assert path.read_bytes().decode() == (
+        "sweep,scale,model,gamma,num_seeds,num_diverged,recon_error,recon_error_lower,recon_error_upper,"
+        "factor_vae_score,factor_vae_score_lower,factor_vae_score_upper,on_front,on_model_front,data,"
+        "metric_settings,numerics,code_version\n"
+        f"factorvae_gamma,laptop,factor_vae,2.0,2,0,{mean!r},{low!r},{high!r},0.5,0.5,0.5,True,True,{known}\n"
+        f"factorvae_gamma,laptop,factor_vae,10.0,1,0,8.0,,,0.75,,,True,True,{known}\n"
+    )
+    assert mean == (0.1 + 0.2 + 0.3) / 2
+    half_width = stats.t.ppf(0.975, 1) * abs(0.1 + 0.2 - 0.3) / 2
+    assert high - low == pytest.approx(2 * half_width, rel=0.1)  # of the last bits of numbers of size 0.3
+
+
+def test_several_sweeps_share_a_file_and_hyperparameters_are_empty_where_not_theirs(both, tmp_path):
+    found = lines(write_csv(both, tmp_path / "front.csv"))
+    assert list(found[0])[:6] == ["sweep", "scale", "model", "beta", "gamma", "num_seeds"]
+    assert [(row["sweep"], row["beta"], row["gamma"]) for row in found] == [
+        ("betavae_beta", "1.5", ""),
+        ("betavae_beta", "4.0", ""),
+        ("factorvae_gamma", "", "1.0"),
+        ("factorvae_gamma", "", "10.0"),
+        ("factorvae_gamma", "", "40.0"),
+    ]
+    assert [row["on_model_front"] for row in found] == ["True", "False", "False", "True", "True"]
+    assert [row["on_front"] for row in found] == ["False", "False", "False", "True", "True"]
+
+
+def test_the_csv_can_be_computed_again_from_the_export_of_runs(ledger, tmp_path):
+    train(
+        ledger, GAMMA, OUTCOMES | {gamma(90.0): {0: (8.0, 0.99), 1: "diverged"}, gamma(95.0): {0: "planned"}}
+    )
+    train(ledger, BETA, OTHERS, model="beta_vae")
+    found = answer(ledger.records, [GAMMA, BETA])
+    runs = lines(write_runs(found, tmp_path / "runs.csv"))
+    assert len(runs) == 2 * (12 + 4)
+    values, first, diverged = defaultdict(dict), {}, set()
+    for run in runs:
+        draw = run["sweep"], run["beta"], run["gamma"]
+        first.setdefault(draw, run)
+        if run["status"] == "done":
+            values[draw].setdefault(run["metric"], []).append(float(run["value"]))
+        if run["status"] == "diverged":
+            diverged.add(draw)
+    points = {
+        draw: [np.mean(of[name]) for name in OBJECTIVES]
+        for draw, of in values.items()
+        if draw not in diverged
+    }
+
+    def is_on_front(draw, others):
+        recon, score = points[draw]
+        return not any(r <= recon and s >= score and (r, s) != (recon, score) for r, s in others)
+
+    rows = lines(write_csv(found, tmp_path / "front.csv"))
+    assert len(rows) == len(values) == 6
+    for row in rows:
+        draw = row["sweep"], row["beta"], row["gamma"]
+        for name in OBJECTIVES:
+            of_seeds = values[draw][name]
+            assert float(row[name]) == pytest.approx(np.mean(of_seeds), rel=1e-15)
+            if len(of_seeds) > 1:
+                low, high = stats.t.interval(0.95, len(of_seeds) - 1, np.mean(of_seeds), stats.sem(of_seeds))
+                assert float(row[f"{name}_lower"]) == pytest.approx(low, rel=1e-9)
+                assert float(row[f"{name}_upper"]) == pytest.approx(high, rel=1e-9)
+        own = [point for other, point in points.items() if other[0] == draw[0]]
+        assert row["on_front"] == str(draw in points and is_on_front(draw, points.values()))
+        assert row["on_model_front"] == str(draw in points and is_on_front(draw, own))
+        assert int(row["num_seeds"]) == len(of_seeds)
+        assert int(row["num_diverged"]) == (draw in diverged)
+        for name in ("scale", "model", "data", "numerics", "code_version"):
+            assert row[name] == first[draw][name]
+
+
+def test_a_file_made_again_has_the_same_bytes(both, ledger, tmp_path):
+    again = answer(ledger.records, [BETA, GAMMA, BETA])
+    writers = (write_csv, write_left_out, write_runs, write_plot)
+    for write, name in zip(writers, ("front.csv", "front.csv", "runs.csv", "front.png"), strict=True):
+        one, two = write(both, tmp_path / "one" / name), write(again, tmp_path / "two" / name)
+        assert one.name == two.name
+        assert one.read_bytes() == two.read_bytes()
+    assert not list(tmp_path.rglob("*.partial"))
+    assert summary(both) == summary(again)
+
+
+def test_the_csv_does_not_depend_on_the_order_in_which_runs_were_committed(tmp_path):
+    backwards = dict(reversed(OUTCOMES.items()))
+    one = csv_of(tmp_path / "one", (GAMMA, OUTCOMES, {}))
+    two = csv_of(tmp_path / "two", (GAMMA, backwards, {"order": lambda keys: sorted(keys, reverse=True)}))
+    by_seed = [
+        (GAMMA, {params: {seed: of[seed]} for params, of in OUTCOMES.items()}, {}) for seed in (2, 0, 1)
+    ]
+    three = csv_of(tmp_path / "three", *by_seed)
+    assert one.read_bytes() == two.read_bytes() == three.read_bytes()
+
+
+def test_another_sweep_in_the_home_changes_nothing(tmp_path):
+    one = csv_of(tmp_path / "one", (GAMMA, OUTCOMES, {}))
+    two = csv_of(tmp_path / "two", (BETA, OTHERS, {"model": "beta_vae"}), (GAMMA, OUTCOMES, {}))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_seed_more_changes_the_row_of_its_draw_and_no_other(tmp_path):
+    more = {gamma(1.0): {}, gamma(10.0): {3: (8.2, 0.79)}}
+    one = csv_of(tmp_path / "one", (GAMMA, OUTCOMES, {})).read_text().splitlines()
+    two = csv_of(tmp_path / "two", (GAMMA, OUTCOMES, {}), (GAMMA, more, {})).read_text().splitlines()
+    assert [before == after for before, after in zip(one, two, strict=True)] == [True, True, False, True]
+    assert ",10.0,4,0," in two[2]
+
+
+def test_what_is_missing_is_in_a_second_file_beside_the_first(ledger, tmp_path):
+    train(
+        ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9), 1: "running"}, gamma(2.0): {0: "diverged", 1: "failed"}}
+    )
+    path = write_left_out(answer(ledger.records, [GAMMA]), tmp_path / "front.csv")
+    assert path.name == "front_left_out.csv"
+    assert path.read_text() == (
+        "sweep,scale,model,gamma,num_seeds,num_diverged,num_planned,reason\n"
+        "factorvae_gamma,laptop,factor_vae,1.0,1,0,2,1 of 2 seeds done (1 running)\n"
+        'factorvae_gamma,laptop,factor_vae,2.0,0,1,2,"0 of 2 seeds done (1 diverged, 1 failed)"\n'
+    )
+
+
+def test_mixed_numerics_are_in_the_csv(tmp_path):
+    more = {gamma(1.0): {3: (8.4, 0.75)}}
+    path = csv_of(tmp_path, (GAMMA, OUTCOMES, {}), (GAMMA, more, {"numerics": "gpu", "code_version": "2"}))
+    origin = [(row["numerics"], row["code_version"]) for row in lines(path)]
+    assert origin == [("mixed", "mixed"), ("cpu", "1"), ("cpu", "1")]
+
+
+def test_labelled_sweeps_have_a_column_for_the_label(ledger, tmp_path):
+    other = SweepId("factorvae_gamma", "laptop", "again")
+    train(ledger, GAMMA, OUTCOMES)
+    train(ledger, other, {gamma(1.0): OUTCOMES[gamma(1.0)]})
+    found = answer(ledger.records, [GAMMA, other])
+    rows = lines(write_csv(found, tmp_path / "front.csv"))
+    assert list(rows[0])[:4] == ["sweep", "scale", "label", "model"]
+    assert [(row["label"], row["gamma"]) for row in rows] == [
+        ("", "1.0"),
+        ("", "10.0"),
+        ("", "40.0"),
+        ("again", "1.0"),
+    ]
+    assert "label" in (tmp_path / "front.csv").read_text()
+    assert "label" in write_left_out(found, tmp_path / "front.csv").read_text()
+    assert write_plot(found, tmp_path / "front.png").exists()
+
+
+def test_nothing_finished_says_what_to_run(ledger):
+    train(ledger, GAMMA, {gamma(1.0): {0: "planned", 1: "running", 2: "diverged"}})
+    with pytest.raises(InputError) as error:
+        answer(ledger.records, [GAMMA])
+    assert str(error.value) == (
+        "Sweep factorvae_gamma-laptop has no finished run yet (1 diverged, 1 planned, 1 running).\n"
+        "Train first: python -m sweeper run factorvae_gamma --scale laptop"
+    )
+
+
+def test_a_sweep_that_has_not_begun_is_left_out_beside_one_that_has(ledger, tmp_path):
+    train(ledger, GAMMA, OUTCOMES)
+    train(ledger, BETA, {beta(1.5): {0: "planned", 1: "planned"}}, model="beta_vae")
+    found = answer(ledger.records, [GAMMA, BETA])
+    assert {row["sweep"] for row in lines(write_csv(found, tmp_path / "front.csv"))} == {"factorvae_gamma"}
+    (row,) = lines(write_left_out(found, tmp_path / "front.csv"))
+    assert (row["sweep"], row["reason"]) == ("betavae_beta", "0 of 2 seeds done (2 planned)")
+    assert write_plot(found, tmp_path / "front.svg").exists()
+
+
+def test_a_sweep_whose_module_is_gone_is_answered_from_the_ledger(ledger):
+    gone = SweepId("gone", "laptop")
+    train(ledger, gone, OUTCOMES, objectives=("recon_mse", "factor_vae_score"))
+    found = answer(ledger.records, [gone])
+    assert (found.objectives, found.question, found.note) == (
+        ("recon_mse", "factor_vae_score"),
+        "Does it?",
+        "A note.",
+    )
+    train(ledger, GAMMA, OUTCOMES)
+    with pytest.raises(InputError, match="recon_error, factor_vae_score, sweep gone-laptop for recon_mse"):
+        answer(ledger.records, [gone, GAMMA])
+
+
+def test_the_words_of_a_sweep_are_those_of_its_module(both):
+    assert both.objectives == OBJECTIVES
+    assert both.note == LAPTOP_NOTE
+    assert "beta grows? Does FactorVAE" in both.question
+
+
+def test_objectives_may_be_named_and_an_unknown_one_is_refused(both, ledger, tmp_path):
+    found = answer(ledger.records, [GAMMA], objectives=["recon_error", "kl"])
+    assert lines(write_csv(found, tmp_path / "kl.csv"))[0]["kl"] == "3.0"
+    with pytest.raises(InputError, match="one objective to minimize, then one to maximize"):
+        write_plot(found, tmp_path / "kl.png")
+    with pytest.raises(UnknownNameError, match="Unknown metric 'mug'"):
+        answer(ledger.records, [GAMMA], objectives=["recon_error", "mug"])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_plot_is_drawn_in_the_format_of_its_suffix(both, tmp_path, suffix):
+    path = write_plot(both, tmp_path / f"a.front{suffix}")
+    assert sorted(file.name for file in tmp_path.glob("*front*")) == [path.name]
+    if suffix == ".png":
+        with Image.open(path) as image:
+            image.load()
+            assert image.width == 1800
+            assert 1100 < image.height < 1600
+    else:
+        assert path.read_text().startswith("<?xml")
+    with pytest.raises(InputError, match=r"\.png or \.svg"):
+        write_plot(both, tmp_path / "front.pdf")
+
+
+def test_the_caption_says_seeds_steps_data_scale_and_the_note(both, tmp_path):
+    text = write_plot(both, tmp_path / "front.svg").read_text()
+    comments = " ".join(re.findall(r"<!-- (.*?) -->", text, re.DOTALL)).replace("\n", " ")
+    for said in ("2 to 3 seeds after 20 steps", SPRITES, "laptop scale", LAPTOP_NOTE):
+        assert said in comments
+    assert "Reconstruction error (nats per image)" in comments
+    assert "FactorVAE score" in comments
+
+
+def test_a_draw_off_the_fronts_is_not_shown(ledger, tmp_path):
+    train(ledger, GAMMA, OUTCOMES | {gamma(90.0): {0: (8.0, 0.99), 1: "diverged"}})
+    shown = [
+        "gamma=90" in summary(answer(ledger.records, [GAMMA], allow_diverged=allowed))[0]
+        for allowed in (False, True)
+    ]
+    assert shown == [False, True]
+    text = write_plot(answer(ledger.records, [GAMMA]), tmp_path / "front.svg").read_text()
+    assert "Not shown: 1 of 4 settings" in re.sub(r"\s+", " ", text)
+
+
+def test_a_sweep_whose_draws_are_all_off_the_front_has_no_front(ledger, tmp_path):
+    train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9), 1: "diverged"}})
+    found = answer(ledger.records, [GAMMA])
+    assert "Front of 1 draws" in summary(found)[0]
+    assert "none; every draw has a diverged seed" in summary(found)[0]
+    assert [row["on_front"] for row in lines(write_csv(found, tmp_path / "front.csv"))] == ["False"]
+    with pytest.raises(InputError, match="0 finished draws"):
+        write_plot(found, tmp_path / "front.png")
+
+
+def test_hypervolume_is_that_of_the_means_against_the_stated_reference(ledger):
+    train(
+        ledger,
+        GAMMA,
+        {gamma(1.0): {0: (1.0, 0.5), 1: (1.0, 0.5)}, gamma(2.0): {0: (2.0, 1.0), 1: (2.0, 1.0)}},
+    )
+    train(ledger, BETA, {beta(1.0): {0: (2.0, 0.5)}}, model="beta_vae")
+    found = answer(ledger.records, [GAMMA, BETA])
+    assert found.reference_M == pytest.approx([2.1, 0.45])  # a tenth of the range behind the worst
+    expected = 1.1 * 0.05 + 0.1 * 0.5
+    assert found.volumes["factor_vae"] == pytest.approx((expected, expected, expected))
+    assert found.volumes["beta_vae"][0] == pytest.approx(0.1 * 0.05)
+    assert found.draws["front_probability"].tolist() == [0.0, 1.0, 1.0]
+
+
+def test_the_summary_says_the_front_with_its_uncertainty(ledger):
+    train(ledger, GAMMA, {gamma(60.0): {0: (8.0, 0.9), 1: (9.0, 0.9)}, gamma(1.0): {0: (9.5, 0.5)}})
+    said = summary(answer(ledger.records, [GAMMA]))
+    half_width = pareto.student_t_bound(0.95, 1) / 2
+    assert said[0] == (
+        "Front of 2 draws (laptop scale, 20 steps on sprites (rendered v1)): factor_vae gamma=60 (recon_error 8.5"
+        f" [{8.5 - half_width:.3g}, {8.5 + half_width:.3g}] nats per image, factor_vae_score 0.9 [0.9, 0.9],"
+        " P(front) 1.00, 2 seeds)."
+    )
+    assert said[1].startswith(
+        "Hypervolume against reference (recon_error 9.6 nats per image, factor_vae_score 0.46): "
+    )
+    assert re.search(r"factor_vae 0\.484 \[0\.\d+, 0\.\d+\]\.$", said[1])
+    assert math.isclose(0.484, (9.6 - 8.5) * (0.9 - 0.46))
+    assert said[-1] == LAPTOP_NOTE
+
+
+def test_the_export_of_runs_is_in_the_order_of_hyperparameters_and_seeds(ledger, tmp_path):
+    train(ledger, GAMMA, {gamma(10.0): {1: "planned", 0: (8.0, 0.7)}, gamma(2.0): {0: (9.0, 0.7)}})
+    rows = lines(write_runs(answer(ledger.records, [GAMMA]), tmp_path / "runs.csv"))
+    assert [(row["gamma"], row["seed"], row["metric"], row["value"]) for row in rows] == [
+        ("2.0", "0", "recon_error", "9.0"),
+        ("2.0", "0", "factor_vae_score", "0.7"),
+        ("10.0", "0", "recon_error", "8.0"),
+        ("10.0", "0", "factor_vae_score", "0.7"),
+        ("10.0", "1", "recon_error", ""),
+        ("10.0", "1", "factor_vae_score", ""),
+    ]
