@@ -26,7 +26,7 @@ BLOCK_S = 10.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 a run diverged, 2 wrong input."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         return _train(options)
     except InputError as error:
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's words."""
     parser = argparse.ArgumentParser(prog="python -m trainables", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help=", ".join(plugins.names("trainables.models")))
     parser.add_argument("--data", required=True, help=", ".join(plugins.names("trainables.data")))

@@ -1,0 +1,68 @@
+"""Every command that the documentation shows is one that the program takes; what it links to is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from sweeper import cli
+from trainables import __main__ as training
+from trainables import plugins
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = [*PAGES, ROOT / "Makefile", *sorted((ROOT / "search_spaces").glob("[a-z]*.py"))]
+
+
+def commands(module):
+    """Command lines of a module in the documentation, without comments and pipes."""
+    found = []
+    for source in SOURCES:
+        text = source.read_text().replace("\\\n", " ")
+        for match in re.finditer(rf"python -m {module} ([^`'\n#|]+)", text):
+            line = match[1].replace("$(SWEEPS)", "factorvae_gamma").replace("$(QUICKSTART)", "sweeps")
+            found.append(pytest.param(shlex.split(line), id=f"{source.name}: {line.strip()}"))
+    return found
+
+
+@pytest.mark.parametrize("arguments", commands("sweeper"))
+def test_a_documented_command_of_the_sweeper_parses(arguments):
+    name, *rest = arguments
+    command = cli.sweeper.commands[name]
+    with click.Context(cli.sweeper, info_name="sweeper") as parent:
+        context = command.make_context(name, rest, parent=parent)
+    for sweep in context.params.get("names") or [context.params.get("name", "factorvae_gamma")]:
+        plugins.check("search_spaces", sweep, "sweep")
+
+
+@pytest.mark.parametrize("arguments", commands("trainables"))
+def test_a_documented_command_of_the_core_parses(arguments):
+    options = training.build_parser().parse_args(arguments)
+    plugins.check("trainables.models", options.model, "model")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_are_there(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in link:
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_tour_names_every_module():
+    tour = (ROOT / "README.md").read_text()
+    for package in ("trainables", "sweeper"):
+        for path in sorted((ROOT / package).glob("[a-z]*.py")):
+            assert path.name in tour, f"the README's tree lacks {package}/{path.name}"
+    for package in ("models", "data", "metrics"):
+        for name in plugins.names(f"trainables.{package}"):
+            assert name in tour
+    for name in plugins.names("search_spaces"):
+        assert name in tour
+
+
+def test_make_targets_of_the_documentation_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"`?make ([a-z]+)", page.read_text())) <= targets
