@@ -50,7 +50,7 @@ def scales(
             report_every=500,
             evaluate_every=1_500,
             block_s=5.0,
-            fields=small | discriminator,
+            fields={**small, **discriminator},
             note=LAPTOP_NOTE,
         ),
         "smoke": Scale(
@@ -61,7 +61,7 @@ def scales(
             report_every=50,
             evaluate_every=100,
             block_s=1.0,
-            fields=small | discriminator,
+            fields={**small, **discriminator},
             note="Smoke scale tests the plumbing: its numbers mean nothing.",
         ),
     }

@@ -119,34 +119,26 @@ def list_sweeps(as_json: bool) -> None:
 def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **options: Any) -> None:
     """Show runs, packs, memory, time and cost before anything starts."""
     questions, home, machine = _questions(names, options), _home(options), _machine(options)
-    from sweeper.estimate import estimate, pack_up_missing
+    from sweeper.estimate import estimate, pack_up_missing, plan_table
     from sweeper.launch import local_slots
-    from sweeper.plan import plan
+    from sweeper.plan import plan, with_known_seeds
     from sweeper.probing import Probe
     from sweeper.records import Records
 
     records = Records.open(home.ledger) if home.ledger.exists() else None
     with Probe() as probe:
-        planned = plan(questions, probe)
+        planned = plan([with_known_seeds(each, records) for each in questions], probe)
         packs = pack_up_missing(planned, records, machine)
         expected = estimate(packs, machine, local_slots(machine), probe.measure)
     cost = price * expected.duration_s / 3600 if price is not None else None
     if as_json:
         click.echo(json.dumps(asdict(expected) | {"cost": cost}))
         return
-    rows = []
-    for each in planned:
-        scale, missing = each.question.scale, len(each.waiting(records))
-        num_runs = sum(len(draw.members) for draw in each.draws)
-        rows.append((str(each.question.id), scale.data, len(each.draws), num_runs, missing, scale.steps))
     from rich.console import Console
 
-    from sweeper import display
-
     console = Console(highlight=False)
-    columns = ("question", "data", "draws", "runs", "to train", "steps a run")
-    console.print(display.table("Plan", columns, rows))
-    console.print(expected.sentence() + (f" Cost: {cost:.2f}." if cost is not None else ""))
+    console.print(plan_table(planned, records))
+    console.print(expected.sentence() + (f" Cost: {cost:.2f}." if cost is not None else ""), soft_wrap=True)
 
 
 @sweeper.command()
@@ -196,9 +188,13 @@ def status(name: str, as_json: bool, **options: Any) -> None:
     from rich.console import Console
 
     from sweeper import display
+    from sweeper.execution import troubles
 
     rows = [[counts[status] for status in statuses]]
-    Console().print(display.table(str(sweep), statuses, rows))
+    console = Console(highlight=False)
+    console.print(display.table(str(sweep), statuses, rows))
+    for line in troubles(records, sweep):
+        console.print(line, soft_wrap=True)
 
 
 @sweeper.command("pareto")

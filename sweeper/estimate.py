@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.table import Table
+
 from sweeper import display
 from sweeper.launch import Machine, local_slots
 from sweeper.packing import MAX_RUNS_CPU, MAX_RUNS_GPU, PackPlan, pack_up
@@ -51,6 +53,17 @@ def pack_up_missing(planned: Sequence[Planned], records: Records | None, machine
     missing = {run.key: run for each in planned for run in each.waiting(records)}
     max_runs = MAX_RUNS_GPU if machine.gpus_per_pack else MAX_RUNS_CPU
     return pack_up(missing.values(), local_slots(machine), max_runs)
+
+
+def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
+    """What each question asks for, for a person."""
+    rows = []
+    for each in planned:
+        scale, missing = each.question.scale, len(each.waiting(records))
+        num_runs = sum(len(draw.members) for draw in each.draws)
+        rows.append((str(each.question.id), scale.data, len(each.draws), num_runs, missing, scale.steps))
+    columns = ("question", "data", "draws", "runs", "to train", "steps a run")
+    return display.table("Plan", columns, rows)
 
 
 def estimate(packs: Sequence[PackPlan], machine: Machine, num_slots: int, measure: Measure) -> Estimate:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from sweeper import display, launch, report
-from sweeper.estimate import TOO_LONG_S, Estimate, estimate, pack_up_missing
+from sweeper.estimate import TOO_LONG_S, Estimate, estimate, pack_up_missing, plan_table
 from sweeper.home import Home, lock_home
 from sweeper.launch import Machine
 from sweeper.ledger import Ledger
 from sweeper.packing import PackPlan
-from sweeper.plan import SCALES, Question, plan
+from sweeper.plan import SCALES, Question, plan, with_known_seeds
 from sweeper.probing import Probe
 from sweeper.projection import Projector
+from sweeper.records import Records, SweepId
 from trainables.errors import InputError
 
 DELIVERY_S = 60.0
@@ -87,21 +88,26 @@ class Execution:
                 steps = self._train(ledger, packs) if packs else 0
                 self._write_answer(ledger)
                 pending = self._deliver(projector)
+            for each in self.questions:
+                for line in troubles(ledger.records, each.id):
+                    self.console.print(f"[red]{line}", soft_wrap=True)
             return _outcome(before, self._statuses(ledger), steps, pending)
 
     def _plan(self, ledger: Ledger) -> list[PackPlan]:
         """Register the questions, form packs of what is missing, say what they take."""
         with Probe() as probe:
-            planned = plan(self.questions, probe)
             for problem in ledger.ingest().problems:
                 self.console.print(f"[yellow]{problem}")
-            for each in planned:
-                each.register(ledger)
+            planned = plan([with_known_seeds(each, ledger.records) for each in self.questions], probe)
             packs = pack_up_missing(planned, ledger.records, self.machine)
+            if packs:
+                self.console.print(plan_table(planned, ledger.records))
             if packs and self.machine.address is None:
                 expected = estimate(packs, self.machine, launch.local_slots(self.machine), probe.measure)
-                self.console.print(expected.sentence())
+                self.console.print(expected.sentence(), soft_wrap=True)
                 self._refuse_if_too_long(expected)
+        for each in planned:
+            each.register(ledger)
         return packs
 
     def _refuse_if_too_long(self, expected: Estimate) -> None:
@@ -142,14 +148,16 @@ class Execution:
             names = " ".join(question.id.name for question in self.questions)
             self.console.print(
                 f"[yellow]MLflow lacks {pending} runs ({projector.complaint()}). Nothing is lost;[/] deliver them later:\n"
-                f"  python -m sweeper sync {names} --scale {self.questions[0].id.scale} --home {self.home.path}"
+                f"  python -m sweeper sync {names} --scale {self.questions[0].id.scale} --home {self.home.path}",
+                soft_wrap=True,
             )
         return pending
 
     def _statuses(self, ledger: Ledger) -> dict[str, str]:
-        return {
-            row.key: row.status for question in self.questions for row in ledger.records.members(question.id)
-        }
+        """Status of each run of the questions that the ledger knows; a run of two counts once."""
+        known = set(ledger.records.sweeps())
+        asked = [question.id for question in self.questions if question.id in known]
+        return {row.key: row.status for each in asked for row in ledger.records.members(each)}
 
 
 def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending: int) -> Outcome:
@@ -165,6 +173,21 @@ def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending:
     )
 
 
+def troubles(records: Records, sweep: SweepId) -> list[str]:
+    """One line for each run of a sweep that failed or diverged."""
+    errors = {(failure.key, failure.attempt): failure.message for failure in records.failures()}
+    lines = []
+    for row in records.members(sweep):
+        params = ", ".join(f"{name}={value:g}" for name, value in row.params.items())
+        what = f"{sweep} {params} seed {row.seed}"
+        if row.status == "diverged":
+            lines.append(f"diverged: {what}, not finite from step {row.first_bad_step} on")
+        elif row.status == "failed":
+            message = errors.get((row.key, row.attempt or 0), "unknown error").strip().splitlines() or [""]
+            lines.append(f"failed: {what}: {message[-1]}")
+    return lines
+
+
 def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -> list[str]:
     """What a run ends with on a terminal."""
     names = " ".join(question.id.name for question in questions)
@@ -174,8 +197,6 @@ def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -
         f"{outcome.trained} runs trained, {outcome.already_done} were done before, "
         f"{outcome.failed} failed, {outcome.diverged} diverged."
     ]
-    if outcome.failed:
-        lines.append(f"Why runs failed: python -m sweeper status {questions[0].id.name} {where}")
     lines += [
         f"The front: python -m sweeper pareto {names} {where}",
         f"MLflow:    python -m sweeper ui --home {home.path}",

@@ -163,6 +163,14 @@ def _number(name: str, text: str) -> float:
         raise InputError(f"{name}={text}: expected a number or several, for example {name}=1,10.") from None
 
 
+def with_known_seeds(question: Question, records: Records | None) -> Question:
+    """The question with the seeds that a ledger already has for it, since seeds are added and never removed."""
+    if records is None or question.id not in records.sweeps():
+        return question
+    known = {row.seed for row in records.members(question.id)}
+    return replace(question, seeds=tuple(sorted(known | set(question.seeds))))
+
+
 def plan(questions: Sequence[Question], probe: Probe) -> list[Planned]:
     """Give the runs of questions their identity.
 
