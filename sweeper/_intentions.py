@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeper._schema import transaction
 from sweeper.records import SweepId
+from trainables import durable
 from trainables.config import canonical_json
+from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 
 
@@ -111,7 +114,7 @@ def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:
 
 def _changed(sweep: SweepId, what: str) -> InputError:
     return InputError(
-        f"Sweep {sweep} is known in this home and changed: {what}.\nGive the new one a --label."
+        f"Sweep {sweep} is known in this home and changed: {what}.\nGive the new one a --as."
     )
 
 
@@ -193,3 +196,24 @@ def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
             "INSERT INTO failures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (rows[key], number, *failure),
         )
+
+
+def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
+    """Learn what the records of a storage say and the ledger does not; returns a line for each unusable one."""
+    problems = []
+    for path in sorted((storage / "sweeps").glob("*.json")):
+        try:
+            body, _ = durable.read_record(path)
+            with transaction(db):
+                adopt_sweep(db, body)
+        except DamagedBlockError as error:
+            problems.append(str(error))
+        except InputError as error:
+            problems.append(f"{path}: {error}")
+    with transaction(db):
+        for path in sorted((storage / "attempts").glob("[0-9]*.json")):
+            try:
+                adopt_attempt(db, durable.read_record(path)[0])
+            except DamagedBlockError as error:
+                problems.append(str(error))
+    return problems

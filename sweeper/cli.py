@@ -287,6 +287,19 @@ def verify(name: str, uri: str | None, **options: Any) -> int:
 
 
 @sweeper.command()
+@_options("home", "storage")
+def rebuild(**options: Any) -> None:
+    """Make a lost ledger again from the storage."""
+    home = _home(options)
+    from sweeper import verify as checking
+
+    found = checking.rebuild(home.ledger, home.storage)
+    for problem in found.problems:
+        click.echo(problem)
+    click.echo(f"{home.ledger} holds {found.num_taken} blocks again.")
+
+
+@sweeper.command()
 @_options("home", "uri")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 def ui(port: int, uri: str | None, **options: Any) -> int:

@@ -98,6 +98,7 @@ class Execution:
         with Probe() as probe:
             for problem in ledger.ingest().problems:
                 self.console.print(f"[yellow]{problem}")
+            _end_lost_attempts(ledger)
             planned = plan([with_known_seeds(each, ledger.records) for each in self.questions], probe)
             packs = pack_up_missing(planned, ledger.records, self.machine)
             if packs:
@@ -158,6 +159,13 @@ class Execution:
         known = set(ledger.records.sweeps())
         asked = [question.id for question in self.questions if question.id in known]
         return {row.key: row.status for each in asked for row in ledger.records.members(each)}
+
+
+def _end_lost_attempts(ledger: Ledger) -> None:
+    """Whoever began an attempt that is still open is gone, since we hold the home."""
+    for attempt in ledger.records.attempts():
+        if attempt.ended_at_s is None:
+            ledger.end_attempt(attempt.number, "lost")
 
 
 def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending: int) -> Outcome:

@@ -182,10 +182,12 @@ class Ledger:
     def ingest(self) -> Ingested:
         """Take in whatever became true while no driver listened; a driver does this before it begins attempts.
 
+        Sweeps and attempts whose record was written by a driver that then died are taken in, too.
+
         Raises:
             ConflictError: A block contradicts what is committed.
         """
-        problems = self._adopt_attempts()
+        problems = _intentions.adopt_all(self._db, self.storage)
         found = self._take_all(blocks.committed(self.storage))
         return Ingested(found.num_taken, found.num_stale, (*problems, *found.problems))
 
@@ -245,17 +247,6 @@ class Ledger:
     def _record_attempt(self, number: int) -> None:
         body = _intentions.attempt_body(self._db, number)
         durable.write_record(_intentions.attempt_path(self.storage, number), body)
-
-    def _adopt_attempts(self) -> list[str]:
-        """Learn what the records of attempts say and the ledger does not; returns lines on damaged ones."""
-        problems = []
-        with _schema.transaction(self._db):
-            for path in sorted((self.storage / "attempts").glob("[0-9]*.json")):
-                try:
-                    _intentions.adopt_attempt(self._db, durable.read_record(path)[0])
-                except DamagedBlockError as error:
-                    problems.append(str(error))
-        return problems
 
     def _progress(self, attempt: int) -> tuple[int | None, int]:
         """First refused block of an attempt, if any, and the number of blocks taken in."""

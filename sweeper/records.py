@@ -142,7 +142,7 @@ class StoredSlice:
 _MEMBERS = """
     SELECT key, draws.number, params, seed,
         CASE WHEN done_step >= horizon_steps THEN 'done'
-            WHEN first_bad_step IS NOT NULL THEN 'diverged'
+            WHEN first_bad_step < horizon_steps THEN 'diverged'
             WHEN EXISTS (SELECT 1 FROM failures WHERE failures.run = run_states.id
                 AND failures.attempt = run_states.attempt) THEN 'failed'
             WHEN EXISTS (SELECT 1 FROM attempts WHERE attempts.number = run_states.attempt

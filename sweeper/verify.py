@@ -1,5 +1,6 @@
 """Whether the ledger and the storage agree, and a ledger made again from the storage alone."""
 
+import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Iterator
@@ -43,22 +44,15 @@ def rebuild(path: Path, storage: Path) -> Ingested:
     for name in (partial.name, *(f"{p.name}-{part}" for p in (path, partial) for part in ("wal", "shm"))):
         path.with_name(name).unlink(missing_ok=True)
     db = _schema.open_for_writing(partial)
-    problems = []
-    with _schema.transaction(db):
-        marker = storage / "ledger.json"
+    marker = storage / "ledger.json"
+    with contextlib.closing(db), _schema.transaction(db):
         if marker.exists():
             db.execute("INSERT INTO identity VALUES (?)", (durable.read_record(marker)[0]["ledger"],))
-        for record in sorted((storage / "sweeps").glob("*.json")):
-            try:
-                _intentions.adopt_sweep(db, durable.read_record(record)[0])
-            except DamagedBlockError as error:
-                problems.append(str(error))
-    db.close()
     with Ledger(partial, storage) as ledger:
         ingested = ledger.ingest()
     partial.replace(path)
     durable.sync_folder(path.parent)
-    return Ingested(ingested.num_taken, ingested.num_stale, (*problems, *ingested.problems))
+    return ingested
 
 
 def check(path: Path, storage: Path) -> list[str]:

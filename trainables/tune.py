@@ -56,11 +56,13 @@ class PackTrainable(Trainable):
         block = self._attempt.work(self._block_s)
         path = blocks.write_block(self._blocks_folder, block.manifest, block.blobs)
         blocks.prune(path.parent)
+        # A fenced attempt's blocks are refused: its driver is gone, or has given the runs to a newer attempt.
+        is_over = self._attempt.is_done or blocks.is_fenced(path.parent)
         steps = block.manifest.end_step - block.manifest.start_step
         return {
             "manifest": str(path),
             "run_steps": steps * len(block.manifest.runs),
-            "done": self._attempt.is_done,
+            "done": is_over,
         }
 
 

@@ -1,7 +1,7 @@
 import contextlib
+import math
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,26 +15,28 @@ from hypothesis import strategies as st
 from toy_pack import (
     BAD_STEP,
     HORIZON,
+    KEYS,
     SWEEP,
     Pack,
     begin,
+    expected,
     finish,
     member,
-    points,
+    problems,
     register,
+    rows,
     state,
+    tables,
     value,
 )
 
 from sweeper import _schema
 from sweeper.ledger import ConflictError, Draw, Ledger
 from sweeper.records import Records, SweepId
-from sweeper.verify import check, rebuild
+from sweeper.verify import rebuild
 from trainables.blocks import committed, manifest_path, place
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError, UnknownNameError
-
-KEYS = ["a", "b", "bad c", "d"]
 
 
 @pytest.fixture
@@ -42,50 +44,6 @@ def ledger(tmp_path):
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         register(ledger, KEYS)
         yield ledger
-
-
-def problems(ledger):
-    return check(ledger.path, ledger.storage)
-
-
-def tables(path):
-    """Everything but the exports, names in the place of ids."""
-    queries = {
-        "identity": "SELECT ledger FROM identity",
-        "sweeps": "SELECT name, scale, label, spec FROM sweeps",
-        "members": "SELECT name, scale, label, draws.number, params, seed, key, runs.spec, horizon_steps FROM sweeps"
-        " JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id JOIN runs ON runs.id = run",
-        "runs": "SELECT key, spec FROM runs",
-        "attempts": "SELECT * FROM attempts",
-        "attempt_runs": "SELECT key, attempt FROM attempt_runs JOIN runs ON id = run",
-        "failures": "SELECT key, attempt, kind, message, time_s FROM failures JOIN runs ON id = run",
-        "blocks": "SELECT * FROM blocks",
-        "block_runs": "SELECT key, attempt, block, step, status, first_bad_step FROM block_runs JOIN runs ON id = run",
-        "slices": "SELECT key, attempt, block, name, file, offset, length, sha256 FROM slices JOIN runs ON id = run",
-        "points": "SELECT key, name, identity, step, value, time_s FROM points"
-        " JOIN runs ON runs.id = run JOIN metrics ON metrics.id = metric",
-    }
-    with contextlib.closing(_schema.open_for_reading(path)) as db:
-        names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert names == set(queries) | {"exports", "draws", "metrics"}
-        return {name: sorted(db.execute(query), key=repr) for name, query in queries.items()}
-
-
-def rows(columns):
-    """Points as tuples that compare, NaN included."""
-    return sorted(
-        zip(columns.key, columns.name, columns.step, columns.time_s, map(repr, columns.value), strict=True)
-    )
-
-
-def expected(keys=KEYS, horizon=HORIZON):
-    """The undisturbed history in closed form."""
-    found = [
-        p
-        for key in keys
-        for p in points(key, 0, min(BAD_STEP, horizon) if key.startswith("bad") else horizon)
-    ]
-    return sorted((p.key, p.name, p.step, p.time_s, repr(p.value)) for p in found)
 
 
 def test_an_undisturbed_sweep_is_recorded_whole(ledger):
@@ -123,7 +81,7 @@ commands = st.lists(
 
 
 @given(commands)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_history_of_crashes_replays_and_orphans_ends_as_the_undisturbed_one(history):
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path, storage = Path(folder, "ledger.db"), Path(folder, "storage")
@@ -224,12 +182,13 @@ def test_a_damaged_block_is_refused_and_the_rest_goes_on(ledger):
     assert rows(ledger.records.points(SWEEP)) == expected()
 
 
-def test_a_different_result_in_one_class_of_numerics_is_a_conflict(ledger):
+@pytest.mark.parametrize("error", [0.5, math.nan, math.inf])
+def test_a_different_result_in_one_class_of_numerics_is_a_conflict(ledger, error):
     finish(ledger)
     before = tables(ledger.path)
     number = ledger.begin_attempt(["a"])
     at = {"before": before["points"], "after": tables(ledger.path)["points"]}
-    path = Pack(ledger.storage, number, ["a"], 0, error=0.5).write()
+    path = Pack(ledger.storage, number, ["a"], 0, error=error).write()
     with pytest.raises(ConflictError) as raised:
         ledger.take(path)
     for word in ("Run a, ", " at step ", " is committed", str(path)):
@@ -360,106 +319,23 @@ def test_a_changed_sweep_asks_for_a_label(ledger, draw, why):
         ledger.records.members(SweepId("toy", "laptop"))
 
 
+def test_intentions_recorded_by_a_driver_that_then_died_are_learnt(ledger, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "before.db")) as copy:
+        ledger._db.backup(copy)
+    register(ledger, ["x", "y"], sweep=SweepId("toy", "smoke", "new"))
+    begin(ledger, ["a"])
+    ledger.end_attempt(begin(ledger, ["a", "x"]).attempt, "failed", "killed")
+    ledger.record_failure("x", 2, "error", "killed")
+    with Ledger(tmp_path / "before.db", ledger.storage) as copy:
+        assert copy.ingest().problems == ()
+        assert tables(copy.path) == tables(ledger.path)
+        assert problems(copy) == []
+
+
 def test_a_run_of_no_sweep_cannot_be_attempted(ledger):
     with pytest.raises(ValueError, match="no registered sweep"):
         ledger.begin_attempt(["nobody"])
     assert ledger.records.attempts() == []
-
-
-@pytest.mark.parametrize("how", ["flip", "cut", "delete"])
-def test_check_names_every_file_that_is_not_as_written(ledger, how):
-    for keys in (["a", "bad c"], ["b", "d"]):
-        pack = begin(ledger, keys, num_steps=15)
-        while path := pack.write():
-            ledger.take(path)
-        ledger.end_attempt(pack.attempt, "done")
-    export = ledger.path.parent / "exports" / "front.csv"
-    export.parent.mkdir()
-    export.write_text("a,b\n1,2\n")
-    ledger.record_export(export, "csv")
-    assert problems(ledger) == []
-    files = [path for path in sorted(ledger.storage.rglob("*.*")) if path.name != "ledger.json"] + [export]
-    assert {path.suffix for path in files} == {".json", ".slices", ".kept", ".csv"}
-    rng = random.Random(0)
-    for path in files:
-        good = path.read_bytes()
-        at = rng.randrange(len(good))
-        if how == "delete":
-            path.unlink()
-        else:
-            path.write_bytes(good[:at] + (b"" if how == "cut" else bytes([good[at] ^ 4]) + good[at + 1 :]))
-        lines = problems(ledger)
-        assert lines
-        assert all(str(path) in line for line in lines), (path, lines)
-        path.write_bytes(good)
-    assert problems(ledger) == []
-
-
-@pytest.mark.parametrize(
-    ("tampering", "line"),
-    [
-        (
-            "DELETE FROM points WHERE step = 15",
-            "Run {}: 1 points missing from the ledger, the first 'loss' at step 15.",
-        ),
-        (
-            "UPDATE points SET value = 0.5 WHERE step = 5",
-            "Run {}: 1 points changed in the ledger, the first 'loss' at step 5.",
-        ),
-        (
-            "UPDATE points SET time_s = 0 WHERE step = 5",
-            "Run {}: 1 points changed in the ledger, the first 'loss' at step 5.",
-        ),
-        (
-            "UPDATE points SET step = 16 WHERE step = 15",
-            "Run {}: 1 points in no block, the first 'loss' at step 16.",
-        ),
-        (
-            "UPDATE block_runs SET step = 11 WHERE step = 10",
-            "block-000000.json is not what the ledger took in.",
-        ),
-        (
-            "UPDATE slices SET offset = 1 WHERE offset = 0",
-            "block-000001.json is not what the ledger took in.",
-        ),
-        ("UPDATE members SET seed = 7 WHERE seed = 0", "toy-smoke.json is not what the ledger says."),
-        ("UPDATE attempts SET outcome = 'done'", "00000001.json is not what the ledger says."),
-        (
-            "DELETE FROM blocks WHERE number = 1",
-            "block-000001.json is not in the ledger; the next run takes it in.",
-        ),
-    ],
-)
-def test_check_names_what_was_changed_in_the_ledger(ledger, tampering, line):
-    pack = begin(ledger, ["a", "b"])
-    for _ in range(2):
-        ledger.take(pack.write())
-    with contextlib.closing(sqlite3.connect(ledger.path)) as db, db:
-        db.execute(tampering)
-    lines = problems(ledger)
-    for key in ("a", "b"):
-        assert any(line.format(key) in found for found in lines), lines
-
-
-def test_a_lost_ledger_is_rebuilt_from_the_storage(ledger, tmp_path):
-    pack = begin(ledger, ["a", "b"])
-    ledger.take(pack.write())
-    log = tmp_path / "ledger.db-wal"
-    shutil.copy(log, tmp_path / "left behind")
-    begin(ledger, ["a"])
-    ledger.take(pack.write())
-    ledger.record_failure("b", pack.attempt, "error", "lost")
-    before = tables(ledger.path)
-    with pytest.raises(InputError, match="exists"):
-        rebuild(ledger.path, ledger.storage)
-    ledger.close()
-    ledger.path.unlink()
-    (tmp_path / "left behind").rename(log)
-    with pytest.raises(InputError, match="sweeper rebuild"):
-        Ledger(ledger.path, ledger.storage)
-    rebuild(ledger.path, ledger.storage)
-    assert tables(ledger.path) == before
-    assert check(ledger.path, ledger.storage) == []
 
 
 def test_an_old_copy_of_the_ledger_catches_up_and_never_reuses_a_number(ledger, tmp_path):

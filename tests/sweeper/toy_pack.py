@@ -3,18 +3,21 @@
 Run as a script it drives a home until it is killed: `python toy_pack.py <home>`.
 """
 
+import contextlib
 import hashlib
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper import _schema
 from sweeper.ledger import Draw, Ledger, Member
 from sweeper.records import SweepId
+from sweeper.verify import check
 from trainables.blocks import Manifest, Point, RunEntry, prune, write_block
 
 SWEEP = SweepId("toy", "smoke")
+KEYS = ["a", "b", "bad c", "d"]
 HORIZON = 40
 BAD_STEP = 23
 """Step at which runs whose key begins with `bad` diverge."""
@@ -144,6 +147,50 @@ def finish(ledger, num_steps=10):
         ledger.end_attempt(pack.attempt, "done")
 
 
+def tables(path):
+    """Everything but the exports, names in the place of ids."""
+    queries = {
+        "identity": "SELECT ledger FROM identity",
+        "sweeps": "SELECT name, scale, label, spec FROM sweeps",
+        "members": "SELECT name, scale, label, draws.number, params, seed, key, runs.spec, horizon_steps FROM sweeps"
+        " JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id JOIN runs ON runs.id = run",
+        "runs": "SELECT key, spec FROM runs",
+        "attempts": "SELECT * FROM attempts",
+        "attempt_runs": "SELECT key, attempt FROM attempt_runs JOIN runs ON id = run",
+        "failures": "SELECT key, attempt, kind, message, time_s FROM failures JOIN runs ON id = run",
+        "blocks": "SELECT * FROM blocks",
+        "block_runs": "SELECT key, attempt, block, step, status, first_bad_step FROM block_runs JOIN runs ON id = run",
+        "slices": "SELECT key, attempt, block, name, file, offset, length, sha256 FROM slices JOIN runs ON id = run",
+        "points": "SELECT key, name, identity, step, value, time_s FROM points"
+        " JOIN runs ON runs.id = run JOIN metrics ON metrics.id = metric",
+    }
+    with contextlib.closing(_schema.open_for_reading(path)) as db:
+        names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert names == set(queries) | {"exports", "draws", "metrics"}
+        return {name: sorted(db.execute(query), key=repr) for name, query in queries.items()}
+
+
+def rows(columns):
+    """Points as tuples that compare, NaN included."""
+    return sorted(
+        zip(columns.key, columns.name, columns.step, columns.time_s, map(repr, columns.value), strict=True)
+    )
+
+
+def expected(keys=KEYS, horizon=HORIZON):
+    """The undisturbed history in closed form."""
+    found = [
+        p
+        for key in keys
+        for p in points(key, 0, min(BAD_STEP, horizon) if key.startswith("bad") else horizon)
+    ]
+    return sorted((p.key, p.name, p.step, p.time_s, repr(p.value)) for p in found)
+
+
+def problems(ledger):
+    return check(ledger.path, ledger.storage)
+
+
 def drive(home):
     """Train ever new sweeps, saying each block that was taken in."""
     with Ledger(home / "ledger.db", home / "storage") as ledger:
@@ -163,5 +210,4 @@ def drive(home):
 
 
 if __name__ == "__main__":
-    assert os.environ["PYTHONPATH"]
     drive(Path(sys.argv[1]))
