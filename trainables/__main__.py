@@ -61,11 +61,14 @@ def _train(options: argparse.Namespace) -> int:
     plugins.check("trainables.data", options.data, "data set")
     fields = config.parse_fields(options.set)
     metrics = tuple(plugins.names("trainables.metrics"))
-    schedule = Schedule(options.steps, options.report_every, options.evaluate_every or options.steps, metrics)
+    evaluate_every = options.steps if options.evaluate_every is None else options.evaluate_every
+    schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
     runs = [
         engine.resolve(RunSpec(options.model, options.data, fields, seed, options.precision))
         for seed in config.parse_seeds(options.seeds)
     ]
+    if options.threads < 1:
+        raise InputError(f"--threads {options.threads}: at least 1.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError(
             "--device cuda: this machine has no CUDA device that torch can use.\nUse --device cpu."
@@ -74,6 +77,8 @@ def _train(options: argparse.Namespace) -> int:
     start = (
         find_start(options.resume, [run.key for run in runs], options.steps) if options.resume else Start()
     )
+    if options.out and options.out.exists() and not options.out.is_dir():
+        raise InputError(f"--out {options.out} is a file.\nName a folder.")
     images = plugins.load("trainables.data", options.data, "data set").load(torch.device(options.device))
     storage = options.out or options.resume
     attempt = Attempt(_next_attempt(storage), runs, schedule, images, start)
@@ -95,7 +100,12 @@ def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:
     """
     steps: dict[int, dict[str, tuple[Path, blocks.Slice]]] = {}
     for path in blocks.committed(storage):
-        for entry in blocks.read_manifest(path).runs:
+        try:
+            entries = blocks.read_manifest(path).runs
+        except blocks.DamagedBlockError as error:
+            print(f"{error} Going back to an older block.", file=sys.stderr)
+            continue
+        for entry in entries:
             if blocks.STATE in entry.slices and entry.step <= horizon:
                 steps.setdefault(entry.step, {})[entry.key] = path.parent, entry.slices[blocks.STATE]
     for step in sorted(steps, reverse=True):
@@ -108,12 +118,13 @@ def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:
             return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
     raise InputError(
         f"--resume {storage}: no block there holds all of these runs at one step.\n"
-        "Use the same model, data, --set and --seeds, or start anew with --out."
+        "Use the same model, data, --set and --seeds without those that diverged, or start anew with --out."
     )
 
 
 def _next_attempt(storage: Path | None) -> int:
-    taken = [int(folder.name) for folder in storage.glob("attempts/*")] if storage else []
+    folders = storage.glob("attempts/*") if storage else ()
+    taken = [int(folder.name) for folder in folders if folder.is_dir()]
     return max(taken, default=0) + 1
 
 

@@ -7,6 +7,7 @@ A field made by `per_run` may differ between the runs of a pack; all others are 
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -93,7 +94,10 @@ def _read(kind: Any, value: Any, name: str) -> Any:
             return {"true": True, "false": False}[str(value).lower()]
         if kind is int and float(value) != int(float(value)):
             raise ValueError
-        return int(float(value)) if kind is int else kind(value)
+        read = int(float(value)) if kind is int else kind(value)
+        if kind is float and not math.isfinite(read):
+            raise ValueError
+        return read
     except (ValueError, TypeError, KeyError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind.__name__)
         raise InputError(f"{name}={value}: expected {wanted}, for example {name}={_example(kind)}.") from None
@@ -196,6 +200,10 @@ class Schedule:
         return min(*following, self.steps)
 
 
+MAX_SEEDS = 100_000
+"""Of one range; more is a slip of the fingers."""
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Read a seed list such as `0-3,7`; sorted, each once.
 
@@ -212,6 +220,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise InputError(
                 f"Seeds '{text}': '{part}' is no range of seeds in 0 .. {2**32 - 1}, for example 0-9."
             )
+        if ends[1] - ends[0] >= MAX_SEEDS:
+            raise InputError(f"Seeds '{text}': '{part}' is more than {MAX_SEEDS:,} seeds.\nFor example 0-9.")
         seeds.update(range(ends[0], ends[1] + 1))
     return tuple(sorted(seeds))
 

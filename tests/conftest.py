@@ -1,0 +1,67 @@
+"""What the tests of training share: fixed arithmetic, the small data set, and a run that is trained in seconds."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+SMALL = {
+    "vae.network": "mlp",
+    "vae.latent_dim": 6,
+    "vae.width": 64,
+    "adam.learning_rate": 1e-3,
+}
+SMALL_DISCRIMINATOR = {
+    "discriminator.width": 64,
+    "discriminator.depth": 3,
+    "discriminator.adam.learning_rate": 1e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def arithmetic() -> Iterator[None]:
+    """One thread and flushed denormals, as the engine trains."""
+    # Imported here so that tests of the driver start without torch.
+    import torch
+
+    from trainables import engine
+
+    before = torch.get_num_threads()
+    engine.set_arithmetic("fp32", 1)
+    yield
+    torch.set_num_threads(before)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def set_threads(arithmetic: None) -> Iterator[Callable[[int], None]]:
+    """A function that sets the number of threads until the test ends."""
+    from trainables import engine
+
+    yield lambda num_threads: engine.set_arithmetic("fp32", num_threads)
+    engine.set_arithmetic("fp32", 1)
+
+
+@pytest.fixture(scope="session")
+def sprites() -> Any:
+    """The images of `sprites` on the CPU."""
+    import torch
+
+    from trainables.data import sprites
+
+    return sprites.load(torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def small_run() -> Callable[..., Any]:
+    """A function that resolves a small run: model, seed, then fields other than the small ones."""
+    from trainables import engine
+    from trainables.config import RunSpec
+
+    def resolve(
+        model: str, seed: int = 0, fields: Mapping[str, Any] | None = None, data: str = "sprites"
+    ) -> Any:
+        small = SMALL | (SMALL_DISCRIMINATOR if model == "factor_vae" else {})
+        return engine.resolve(RunSpec(model, data, small | dict(fields or {}), seed))
+
+    return resolve

@@ -1,0 +1,166 @@
+"""Imports flow one way. Read from the sources; what a module drags in with it is asked of a fresh process."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("search_spaces", "sweeper", "trainables")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+PLUGINS = ("models", "data", "metrics")
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
+
+BELOW_PLUGINS = {
+    f"trainables.{name}" for name in ("config", "encoding", "errors", "plugins", "stacked", "streams")
+}
+"""Modules that models, data sets and metrics may build on; the others build on them."""
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def statements(tree: ast.AST, at_import: bool) -> Iterator[ast.AST]:
+    """All nodes, or those that run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        yield node
+        yield from statements(node, at_import)
+
+
+def imports(path: Path, at_import: bool = False) -> set[str]:
+    """Modules that a file imports; of `from a import b` both `a` and, if it is one of ours, `a.b`."""
+    found = set()
+    for node in statements(ast.parse(path.read_text()), at_import):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(MODULES)
+            # A package whose modules are imported is not itself what is used.
+            found |= inner if len(inner) == len(node.names) else inner | {str(node.module)}
+    return found
+
+
+def roots(path: Path, at_import: bool = False) -> set[str]:
+    """First parts of the imported names."""
+    return {name.partition(".")[0] for name in imports(path, at_import)}
+
+
+def inside(package: str) -> list[str]:
+    return [name for name in MODULES if name == package or name.startswith(f"{package}.")]
+
+
+def loaded_after(code: str) -> set[str]:
+    """First parts of the modules that a fresh process holds after running a line."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return {name.partition(".")[0] for name in ran.stdout.splitlines()[-1].split()}
+
+
+def test_the_reader_of_imports_sees_what_a_file_imports(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(
+        "import numpy as np\nfrom trainables import config, durable\nfrom trainables.errors import InputError\n"
+        "class A:\n    import h5py\n    def f(self):\n        import torch.nn\n        from ray import tune\n"
+    )
+    ours = {"trainables.config", "trainables.durable", "trainables.errors"}
+    assert imports(path, at_import=True) == {"numpy", "h5py"} | ours
+    assert imports(path) == {"numpy", "h5py", "torch.nn", "ray"} | ours
+    assert len(FILES) > 20
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_file_says_what_it_is_and_is_named_after_it(name):
+    assert ast.get_docstring(ast.parse(MODULES[name].read_text())), f"{name} has no docstring"
+    assert not FORBIDDEN_NAMES & {part.strip("_") for part in name.split(".")}
+
+
+@pytest.mark.parametrize("name", [name for plugin in PLUGINS for name in inside(f"trainables.{plugin}")])
+def test_models_data_and_metrics_do_not_import_one_another(name):
+    own_package = ".".join(name.split(".")[:2])
+    ours = {found for found in imports(MODULES[name]) if found.partition(".")[0] in PACKAGES}
+    private = {found for found in inside(own_package) if found.rpartition(".")[2].startswith("_")}
+    assert ours <= BELOW_PLUGINS | private, ours - BELOW_PLUGINS - private
+
+
+@pytest.mark.parametrize("name", inside("trainables"))
+def test_training_needs_torch_numpy_and_h5py_alone(name):
+    allowed = {"torch", "numpy", "h5py", "trainables"} | ({"ray"} if name == "trainables.tune" else set())
+    assert roots(MODULES[name]) - set(sys.stdlib_module_names) <= allowed
+
+
+def test_the_adapter_to_ray_imports_torch_in_functions_only():
+    path = MODULES.get("trainables.tune")
+    if path is None:
+        pytest.skip("there is none yet")
+    assert "torch" not in roots(path, at_import=True)
+    assert "torch" not in loaded_after("import trainables.tune")
+
+
+@pytest.mark.parametrize("name", inside("trainables.metrics"))
+def test_metrics_import_no_torch(name):
+    assert "torch" not in roots(MODULES[name])
+
+
+def test_metrics_and_what_the_driver_reads_of_training_drag_in_no_torch():
+    driver = ["attempt", "engine", "evaluation", "__main__", "probe", "stacked", "streams", "tune"]
+    names = [
+        n
+        for n in inside("trainables")
+        if n.split(".")[1:2] not in [["models"], ["data"], *([d] for d in driver)]
+    ]
+    assert "trainables.metrics.factor_vae_score" in names
+    assert {"torch", "ray", "mlflow"} & loaded_after(f"import {', '.join(names)}") == set()
+
+
+@pytest.mark.parametrize("name", inside("search_spaces"))
+def test_search_spaces_import_neither_torch_nor_ray(name):
+    assert not {"torch", "ray", "mlflow"} & roots(MODULES[name])
+
+
+def test_search_spaces_drag_in_neither_torch_nor_ray():
+    assert not {"torch", "ray"} & loaded_after(f"import {', '.join(inside('search_spaces'))}")
+
+
+@pytest.mark.parametrize("name", inside("sweeper"))
+def test_the_driver_imports_no_torch_and_mlflow_in_tracking_only(name):
+    assert "torch" not in roots(MODULES[name])
+    assert "mlflow" not in roots(MODULES[name]) or name == "sweeper.tracking"
+
+
+def test_the_driver_drags_in_no_torch():
+    names = [name for name in inside("sweeper") if not name.endswith("__main__")]
+    assert "torch" not in loaded_after(f"import {', '.join(names)}")
+
+
+def test_the_command_line_answers_without_torch_ray_or_mlflow():
+    if "sweeper.cli" not in MODULES:
+        pytest.skip("there is none yet")
+    assert not {"torch", "ray", "mlflow"} & loaded_after("import sweeper.cli")
+
+
+def test_pareto_imports_numpy_alone():
+    if "sweeper.pareto" not in MODULES:
+        pytest.skip("there is none yet")
+    assert imports(MODULES["sweeper.pareto"]) - set(sys.stdlib_module_names) <= {"numpy", "collections.abc"}
+
+
+def test_listing_plugins_drags_in_nothing_heavy():
+    code = (
+        "from trainables import plugins\nplugins.names('trainables.models')\nplugins.names('search_spaces')"
+    )
+    assert not {"torch", "numpy", "ray", "mlflow", "optuna"} & loaded_after(code)
