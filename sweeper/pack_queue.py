@@ -166,4 +166,6 @@ def _error_text(trial: Any) -> str:
 
 
 def _is_out_of_memory(error: str) -> bool:
-    return "OutOfMemory" in error or "out of memory" in error
+    """Whether a GPU, Ray's memory monitor, or the CPU allocators of torch and NumPy said so."""
+    signs = ("OutOfMemory", "out of memory", "can't allocate memory", "Unable to allocate")
+    return any(sign in error for sign in signs)
