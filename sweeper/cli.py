@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from trainables import config, plugins
+from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 
 NAMES = "search_spaces"
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped. What is committed stays: run the same command to go on.", err=True)
         return 130
-    except OSError as error:
+    except (OSError, DamagedBlockError) as error:
         click.echo(f"The machine failed: {error}\nMend it and run the same command to go on.", err=True)
         return 3
 
@@ -194,12 +195,12 @@ def status(name: str, as_json: bool, **options: Any) -> None:
     console = Console(highlight=False)
     console.print(display.table(str(sweep), statuses, rows))
     for line in troubles(records, sweep):
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
 
 
 @sweeper.command("pareto")
 @_MANY
-@_options("scale", "label", "home", "as_json")
+@_options("scale", "label", "home", "storage", "as_json")
 @click.option("--csv", type=_FILE, help="write the front's table here, and beside it what was left out")
 @click.option("--plot", type=_FILE, help="write the picture here, .png or .svg")
 @click.option("--objectives", help="metrics of the axes, comma-separated (default: the sweep's own)")
@@ -214,7 +215,7 @@ def show_front(
     sweeps = [_sweep(name, options) for name in names]
     from sweeper import report
 
-    axes = tuple(objectives.split(",")) if objectives else ()
+    axes = tuple(objectives.split(",")) if objectives is not None else ()
     for axis in axes:
         plugins.check("trainables.metrics", axis, "metric")
     answer = report.answer(records, sweeps, allow_diverged=options["allow_diverged"], objectives=axes)
@@ -238,7 +239,7 @@ def show_front(
 
 @sweeper.command()
 @_NAME
-@_options("scale", "label", "home")
+@_options("scale", "label", "home", "storage")
 @click.option("--runs", type=_FILE, required=True, help="write a row per run and objective here")
 def export(name: str, runs: Path, **options: Any) -> None:
     """Write the runs that the front is computed from."""
@@ -325,7 +326,7 @@ def _questions(names: Sequence[str], options: dict[str, Any]) -> list[Any]:
     _check_names(names)
     from sweeper.plan import find_question
 
-    seeds = config.parse_seeds(options["seeds"]) if options["seeds"] else None
+    seeds = config.parse_seeds(options["seeds"]) if options["seeds"] is not None else None
     fields = config.parse_fields(options["assignments"])
     return [
         find_question(name, options["scale"], seeds, fields, options["label"])
@@ -344,7 +345,7 @@ def _home(options: dict[str, Any]) -> Any:
     path, storage = options["home"], options.get("storage")
     for folder, option in ((path, "--home"), (storage, "--storage")):
         existing = folder
-        while existing and not existing.exists():
+        while existing and not os.path.exists(existing):  # noqa: PTH110 (a Path raises where it may not look)
             existing = existing.absolute().parent
         if existing and not (existing.is_dir() and os.access(existing, os.W_OK)):
             raise InputError(

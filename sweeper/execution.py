@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 
 from sweeper import display, launch, report
 from sweeper.estimate import TOO_LONG_S, Estimate, estimate, pack_up_missing, plan_table
@@ -90,14 +91,14 @@ class Execution:
                 pending = self._deliver(projector)
             for each in self.questions:
                 for line in troubles(ledger.records, each.id):
-                    self.console.print(f"[red]{line}", soft_wrap=True)
+                    self.console.print(line, style="red", markup=False, soft_wrap=True)
             return _outcome(before, self._statuses(ledger), steps, pending)
 
     def _plan(self, ledger: Ledger) -> list[PackPlan]:
         """Register the questions, form packs of what is missing, say what they take."""
         with Probe() as probe:
             for problem in ledger.ingest().problems:
-                self.console.print(f"[yellow]{problem}")
+                self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
             planned = plan([with_known_seeds(each, ledger.records) for each in self.questions], probe)
             packs = pack_up_missing(planned, ledger.records, self.machine)
@@ -148,7 +149,7 @@ class Execution:
         if pending:
             names = " ".join(question.id.name for question in self.questions)
             self.console.print(
-                f"[yellow]MLflow lacks {pending} runs ({projector.complaint()}). Nothing is lost;[/] deliver them later:\n"
+                f"[yellow]MLflow lacks {pending} runs ({escape(projector.complaint())}). Nothing is lost;[/] deliver them later:\n"
                 f"  python -m sweeper sync {names} --scale {self.questions[0].id.scale} --home {self.home.path}",
                 soft_wrap=True,
             )

@@ -4,6 +4,7 @@ Tune's own state is never read again: what is true is in the storage and the led
 """
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -61,7 +62,7 @@ def check_share(share: float) -> None:
     Raises:
         InputError: It does not; the message offers the nearest that do.
     """
-    if share < 0 or (share > 1 and share != int(share)):
+    if not math.isfinite(share) or share < 0 or (share > 1 and share != int(share)):
         raise InputError(
             f"--gpus-per-pack {share:g}: valid are 0, 1/k of a GPU (0.5, 0.333, 0.25 ...) or whole GPUs."
         )
@@ -90,7 +91,8 @@ def cluster(machine: Machine) -> Iterator[int]:
     if machine.address is None:
         options |= {"include_dashboard": False, "num_cpus": os.cpu_count()}
     try:
-        ray.init(address=machine.address, **options)
+        # Not None, which would join whatever cluster was started on this machine, or RAY_ADDRESS.
+        ray.init(address=machine.address or "local", **options)
     except ConnectionError as error:
         raise InputError(
             f"--address {machine.address}: no Ray cluster answers there ({error}).\n"

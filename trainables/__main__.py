@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from trainables import blocks, config, engine, plugins
-from trainables.attempt import Attempt, Start, scores_of
+from trainables.attempt import Attempt, Start
 from trainables.config import RunSpec, Schedule
 from trainables.engine import Resolved
 from trainables.errors import InputError
@@ -74,6 +74,7 @@ def _train(options: argparse.Namespace) -> int:
             "--device cuda: this machine has no CUDA device that torch can use.\nUse --device cpu."
         )
     engine.set_arithmetic(options.precision, options.threads)
+    engine.keep_freed_memory()
     start = (
         find_start(options.resume, [run.key for run in runs], options.steps) if options.resume else Start()
     )
@@ -140,9 +141,7 @@ def _print_runs(attempt: Attempt, steps_per_s: float) -> int:
     pack = attempt.pack
     states = pack.states()
     bad_steps = pack.first_bad_steps()
-    for run, state, bad_step, scores in zip(
-        pack.runs, states, bad_steps, scores_of(pack, attempt.schedule.metrics), strict=True
-    ):
+    for run, state, bad_step, scores in zip(pack.runs, states, bad_steps, attempt.scores(), strict=True):
         print(
             json.dumps(
                 _summary(run, bad_step, pack.step)

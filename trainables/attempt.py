@@ -19,6 +19,7 @@ from trainables import __version__, blocks, config, engine, evaluation, plugins
 from trainables.blocks import Manifest, Point, RunEntry, Status
 from trainables.config import Schedule
 from trainables.data._images import Images
+from trainables.encoding import Encoding
 from trainables.engine import Pack, Resolved
 from trainables.metrics._identity import identity
 
@@ -65,6 +66,8 @@ class Attempt:
         self._is_open = [bad is None for bad in self.pack.first_bad_steps()]
         self._num_blocks = 0
         self._steps_per_s = 1.0
+        self._encoded_step: int | None = None
+        self._encoded: list[Encoding] = []
         self._identities = {
             name: identity(name, len(evaluation.evaluation_rows(len(images)))) for name in schedule.metrics
         }
@@ -102,7 +105,7 @@ class Attempt:
             for value, statistics in zip(values, self.pack.statistics(), strict=True):
                 value.update({f"train/{name}": number for name, number in statistics.items()})
         if step % schedule.evaluate_every == 0 or step == schedule.steps:
-            for value, scores in zip(values, scores_of(self.pack, schedule.metrics), strict=True):
+            for value, scores in zip(values, self.scores(), strict=True):
                 value.update(scores)
         now = time.time()
         bad = self.pack.first_bad_steps()
@@ -112,6 +115,23 @@ class Attempt:
             if self._is_open[r] and bad[r] is None
             for name, number in values[r].items()
         ]
+
+    def scores(self) -> list[dict[str, float]]:
+        """Metrics of each run where it stands."""
+        modules = {name: plugins.load("trainables.metrics", name, "metric") for name in self.schedule.metrics}
+        scores: list[dict[str, float]] = []
+        for encoding in self._encodings():
+            found: dict[str, float] = {}
+            for name, module in modules.items():
+                found |= module.score(encoding, metric_generator(name))
+            scores.append(found)
+        return scores
+
+    def _encodings(self) -> list[Encoding]:
+        """Encodings of the runs where they stand, made once a step since they cost more than training does."""
+        if self._encoded_step != self.pack.step:
+            self._encoded_step, self._encoded = self.pack.step, evaluation.encodings(self.pack)
+        return self._encoded
 
     def _close(self, start_step: int, points: list[Point], seconds: float) -> Block:
         entries, blobs = self._entries()
@@ -139,7 +159,7 @@ class Attempt:
     def _entries(self) -> tuple[tuple[RunEntry, ...], dict[str, dict[str, bytes]]]:
         """How each open run stands, and its bytes; runs that end are open no more."""
         is_end = self.pack.step >= self.schedule.steps
-        kept = _kept(self.pack) if is_end else None
+        kept = self._kept() if is_end else None
         entries: list[RunEntry] = []
         blobs: dict[str, dict[str, bytes]] = {}
         ends: Status = "done" if is_end else "running"
@@ -157,6 +177,18 @@ class Attempt:
             self._is_open[r] = status == "running"
         return tuple(entries), blobs
 
+    def _kept(self) -> list[dict[str, bytes]]:
+        """What outlives a run, per run."""
+        parts = zip(self._encodings(), self.pack.weights(), evaluation.pictures(self.pack), strict=True)
+        return [
+            {
+                "encoding": encoding.to_bytes(),
+                "weights": blocks.pack_arrays(weights),
+                "pictures": blocks.pack_arrays(pictures),
+            }
+            for encoding, weights, pictures in parts
+        ]
+
 
 def spec_of(run: Resolved) -> dict[str, Any]:
     """What a ledger keeps of a run: its specification with every field of the configuration filled in."""
@@ -164,33 +196,7 @@ def spec_of(run: Resolved) -> dict[str, Any]:
     return spec | {"fields": config.flatten(run.config), "recipe": run.recipe}
 
 
-def scores_of(pack: Pack, metrics: Sequence[str]) -> list[dict[str, float]]:
-    """Metrics of each run on the evaluation images."""
-    modules = {name: plugins.load("trainables.metrics", name, "metric") for name in metrics}
-    scores: list[dict[str, float]] = []
-    for encoding in evaluation.encodings(pack):
-        found: dict[str, float] = {}
-        for name, module in modules.items():
-            found |= module.score(encoding, metric_generator(name))
-        scores.append(found)
-    return scores
-
-
 def metric_generator(metric: str) -> np.random.Generator:
     """The generator of a metric's own draws, the same for all runs, so that runs are compared on equal draws."""
     seed = int.from_bytes(sha256(metric.encode()).digest()[:8], "big")
     return np.random.Generator(np.random.PCG64(seed))
-
-
-def _kept(pack: Pack) -> list[dict[str, bytes]]:
-    """What outlives a run, per run."""
-    return [
-        {
-            "encoding": encoding.to_bytes(),
-            "weights": blocks.pack_arrays(weights),
-            "pictures": blocks.pack_arrays(pictures),
-        }
-        for encoding, weights, pictures in zip(
-            evaluation.encodings(pack), pack.weights(), evaluation.pictures(pack), strict=True
-        )
-    ]

@@ -7,6 +7,7 @@ stop being finite is frozen where it stood.
 Shape suffixes: T steps, R runs (ghost included), N images, B batch, D code dimensions, C H W image.
 """
 
+import ctypes
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from trainables.config import RunSpec
 from trainables.data._images import Images
 from trainables.errors import InputError
 from trainables.models._draws import Draw, ImageBatch, Normal, Permutations
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 MIN_RUNS = 2
 CHUNK_WORDS = 250_000
@@ -71,6 +74,19 @@ def set_arithmetic(precision: str, num_threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed: fetching fresh pages for every activation takes up to half of a step.
+
+    Does nothing where the C library is not glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the largest value that is accepted
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def numerics_class(device: torch.device, precision: str) -> str:

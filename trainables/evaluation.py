@@ -13,7 +13,9 @@ from trainables.encoding import Encoding
 from trainables.engine import Pack
 
 MAX_IMAGES = 10_000
-BATCH = 256
+BATCH = 64
+"""Images at once: the activations of the paper's networks stay in memory that the allocator keeps."""
+
 NUM_PICTURES = 8
 TRAVERSAL = tuple(x / 3 for x in range(-6, 7, 2))
 """Values that a traversed dimension takes, in standard deviations of the prior."""

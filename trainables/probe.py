@@ -62,6 +62,7 @@ def measure(spec: RunSpec, num_runs: int, device: str, threads: int) -> dict[str
         much the process grew.
     """
     engine.set_arithmetic(spec.precision, threads)
+    engine.keep_freed_memory()
     runs = [engine.resolve(RunSpec(**(vars(spec) | {"seed": seed}))) for seed in range(num_runs)]
     shape = plugins.load("trainables.data", spec.data, "data set").SHAPE
     images = _random_images(shape, torch.device(device))

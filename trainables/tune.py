@@ -41,6 +41,7 @@ class PackTrainable(Trainable):
             torch.cuda.set_per_process_memory_fraction(min(1.0, config["gpus"]))
         specs = [spec_of(stored) for stored in config["specs"]]
         engine.set_arithmetic(specs[0].precision, config["threads"])
+        engine.keep_freed_memory()
         runs = [engine.resolve(spec) for spec in specs]
         images = plugins.load("trainables.data", specs[0].data, "data set").load(device)
         schedule = Schedule(**config["schedule"])

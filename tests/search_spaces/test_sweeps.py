@@ -1,0 +1,108 @@
+"""The contract of a sweep, over all entries found."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution
+
+import search_spaces
+from search_spaces._sweep import Scale, Sweep
+from sweeper.plan import find_question
+from sweeper.probing import Probe
+from trainables import plugins
+from trainables.config import Schedule
+
+NAMES = plugins.names("search_spaces")
+SWEEPS = {name: plugins.load("search_spaces", name, "sweep").SWEEP for name in NAMES}
+SCALES = [(name, scale) for name, sweep in SWEEPS.items() for scale in sweep.scales]
+
+
+@pytest.fixture(scope="session")
+def probe():
+    with Probe() as probe:
+        yield probe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_asks_one_question_of_a_model_that_exists(name):
+    sweep = SWEEPS[name]
+    assert isinstance(sweep, Sweep)
+    assert sweep.question.endswith("?")
+    assert len(sweep.question.splitlines()) == 1
+    plugins.check("trainables.models", sweep.model, "model")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_objectives_are_computed_and_their_direction_is_known(name):
+    sweep = SWEEPS[name]
+    assert len(sweep.objectives) >= 2
+    assert len(set(sweep.metrics)) == len(sweep.metrics)
+    assert set(sweep.objectives) <= set(sweep.metrics)
+    for metric in sweep.metrics:
+        module = plugins.load("trainables.metrics", metric, "metric")
+        assert module.DIRECTION in ("minimize", "maximize")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_can_be_asked_on_paper_on_a_laptop_and_in_a_moment(name):
+    assert list(SWEEPS[name].scales) == ["paper", "laptop", "smoke"]
+    assert SWEEPS[name].scales["smoke"].note, "numbers that mean nothing say so"
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES)
+def test_a_scale_is_whole(name, scale):
+    protocol = SWEEPS[name].scales[scale]
+    assert isinstance(protocol, Scale)
+    plugins.check("trainables.data", protocol.data, "data set")
+    assert protocol.num_seeds >= 2, "one seed has no error bar"
+    assert protocol.steps % protocol.evaluate_every == 0
+    assert protocol.block_s > 0
+    Schedule(protocol.steps, protocol.report_every, protocol.evaluate_every, SWEEPS[name].metrics)
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES)
+def test_a_space_has_draws_and_none_twice(name, scale):
+    protocol = SWEEPS[name].scales[scale]
+    assert all(isinstance(each, CategoricalDistribution) for each in protocol.space.values())
+    draws = protocol.draws()
+    assert len(draws) >= 2
+    assert all(set(draw) == set(protocol.space) for draw in draws)
+    assert len({tuple(draw.items()) for draw in draws}) == len(draws)
+    assert not set(protocol.space) & set(protocol.fields), "a field is searched or set"
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES)
+def test_a_model_takes_every_field_and_each_draw_and_seed_is_another_run(name, scale, probe):
+    question = find_question(name, scale)
+    runs = [run for _, runs in question.specs() for run in runs]
+    found = probe.resolve(runs)
+    assert len({run.key for run in found}) == len(runs)
+    for run, resolved in zip(runs, found, strict=True):
+        assert resolved.spec["fields"].items() >= run.fields.items()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_takes_moments_and_every_scale_less_than_the_one_before(name):
+    work = [
+        scale.steps * scale.num_seeds * len(scale.draws()) for scale in SWEEPS[name].scales.values()
+    ]
+    assert work == sorted(work, reverse=True)
+    assert work[-1] <= 5_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_says_the_command_the_cost_and_what_to_expect(name):
+    path = Path(search_spaces.__path__[0]) / f"{name}.py"
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text.partition("?")[0] + "?" == SWEEPS[name].question
+    sections = re.findall(r"^(\w+): (.+)$", text, re.MULTILINE)
+    assert [title for title, _ in sections] == ["Command", "Cost", "Expected"]
+    assert dict(sections)["Command"].startswith(f"python -m sweeper run {name} ")
+
+
+def test_a_space_of_several_hyperparameters_is_their_product():
+    space = {"a": CategoricalDistribution([1, 2]), "b": CategoricalDistribution(["x", "y", "z"])}
+    draws = Scale("sprites", space, 1, 1, 1, 1, 1.0, {}).draws()
+    assert draws == [{"a": a, "b": b} for a in (1, 2) for b in "xyz"]

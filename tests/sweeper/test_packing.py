@@ -1,0 +1,83 @@
+from itertools import groupby
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.packing import PackPlan, Waiting, pack_up
+from trainables.config import Schedule
+
+
+def waiting(key, static_key="a", step=0, steps=100):
+    return Waiting(key, static_key, {}, step, Schedule(steps, 10, 10, ()), 1.0)
+
+
+def place(run):
+    """What the runs of a pack share."""
+    return run.static_key, run.step, run.schedule
+
+
+@st.composite
+def many_runs(draw):
+    kinds = draw(
+        st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0, 50]), st.sampled_from([100, 200])))
+    )
+    return [waiting(f"{number}", *kind) for number, kind in enumerate(kinds)]
+
+
+@given(many_runs(), st.integers(1, 9), st.integers(1, 16))
+def test_every_run_is_in_one_pack_with_its_like(runs, num_slots, max_runs):
+    packs = pack_up(runs, num_slots, max_runs)
+    assert sorted(run.key for pack in packs for run in pack.runs) == sorted(run.key for run in runs)
+    assert all(len({place(run) for run in pack.runs}) == 1 for pack in packs)
+    assert all(1 <= len(pack.runs) <= max_runs for pack in packs)
+    assert all(pack.num_failures == 0 for pack in packs)
+
+
+@given(many_runs(), st.integers(1, 9), st.integers(1, 16))
+def test_packs_of_a_group_are_even_and_fill_the_slots(runs, num_slots, max_runs):
+    packs = sorted(pack_up(runs, num_slots, max_runs), key=lambda pack: repr(place(pack.runs[0])))
+    for _, group in groupby(packs, key=lambda pack: place(pack.runs[0])):
+        sizes = [len(pack.runs) for pack in group]
+        assert max(sizes) - min(sizes) <= 1
+        # No slot idles while others work, unless there is not a run for each.
+        assert len(sizes) % num_slots == 0 or sizes == [1] * len(sizes)
+        # And no pack is there without need: with fewer rounds some pack would be too large.
+        fewer = len(sizes) - num_slots
+        assert fewer <= 0 or -(-sum(sizes) // fewer) > max_runs
+
+
+@given(many_runs(), st.integers(1, 9), st.integers(1, 16))
+def test_the_longest_pack_comes_first(runs, num_slots, max_runs):
+    work = [len(pack.runs) * pack.num_steps for pack in pack_up(runs, num_slots, max_runs)]
+    assert work == sorted(work, reverse=True)
+
+
+def test_packs_of_known_sizes():
+    def sizes(num_runs, num_slots, max_runs):
+        runs = [waiting(f"{number}") for number in range(num_runs)]
+        return [len(pack.runs) for pack in pack_up(runs, num_slots, max_runs)]
+
+    assert sizes(25, 2, 16) == [13, 12]
+    assert sizes(60, 2, 16) == [15, 15, 15, 15]
+    assert sizes(1, 4, 16) == [1]
+    assert sizes(3, 8, 16) == [1, 1, 1]
+    assert sizes(0, 2, 16) == []
+
+
+def test_a_pack_counts_the_updates_to_go():
+    assert PackPlan((waiting("a", step=30, steps=100),)).num_steps == 70
+
+
+@given(st.integers(2, 20))
+def test_halves_hold_all_runs_and_count_no_failure(num_runs):
+    pack = PackPlan(tuple(waiting(f"{number}") for number in range(num_runs)), num_failures=2)
+    first, second = pack.halves()
+    assert first.runs + second.runs == pack.runs
+    assert 0 <= len(second.runs) - len(first.runs) <= 1
+    assert first.num_failures == second.num_failures == 0
+
+
+def test_a_failure_is_counted_on_the_same_runs():
+    pack = PackPlan((waiting("a"),))
+    again = pack.failed_again().failed_again()
+    assert (again.num_failures, again.runs) == (2, pack.runs)
