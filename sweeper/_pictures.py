@@ -22,7 +22,7 @@ from trainables.blocks import unpack_arrays
 
 _DPI = 100
 _GAP = 1
-_WIDTH_PX = 96
+_WIDTH_PX = 80
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _draw_reconstructions(stored: StoredSlice, storage: Path, caption: str, path
 def _draw_traversal(stored: StoredSlice, storage: Path, caption: str, path: Path) -> None:
     rows_DKCHW = unpack_arrays(stored.read(storage))["traversal"]
     text = (
-        "Each row moves one dimension of the code of the first image from -2 to 2 standard deviations of the "
+        "Each row moves one dimension of the code of one image from -2 to 2 standard deviations of the "
         f"prior, the others stay. {caption}"
     )
     _draw_grid(rows_DKCHW, [f"z{d}" for d in range(len(rows_DKCHW))], text, path)

@@ -84,7 +84,9 @@ class Store:
     def make_experiment(self, sweep: SweepId) -> str:
         """Make the experiment of a sweep."""
         location = (self._artifacts / str(sweep)).as_uri() if self._artifacts else None
-        return self._client.create_experiment(title(sweep), artifact_location=location)
+        # MLflow's pages open on agents and their traces unless an experiment says that it trains models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return self._client.create_experiment(title(sweep), artifact_location=location, tags=kind)
 
     def runs(self, experiment: str, ledger: str) -> list[Found]:
         """What there is of a ledger in an experiment; deleted runs are not there."""

@@ -88,7 +88,7 @@ def pictures(pack: Pack) -> list[dict[str, np.ndarray]]:
 
     Returns:
         Per run: `inputs` and their `reconstructions`, (8, C, H, W), and `traversal`, (D, 7, C, H, W), which moves one
-        dimension at a time away from the code of the first input.
+        dimension at a time away from the code of the fifth input, which lies in the middle of the set.
     """
     rows_N = evaluation_rows(len(pack.images))
     rows = rows_N[np.linspace(0, len(rows_N) - 1, NUM_PICTURES + 2).astype(np.int64)[1:-1]]
@@ -97,7 +97,7 @@ def pictures(pack: Pack) -> list[dict[str, np.ndarray]]:
     mu_RBD, _ = pack.model.encode(x_RBCHW)
     rebuilt = _levels(pack.model.decode(mu_RBD))
     latent, values = mu_RBD.shape[2], torch.tensor(TRAVERSAL, device=pack.device)
-    z = mu_RBD[:, :1].repeat(1, latent * len(values), 1)
+    z = mu_RBD[:, NUM_PICTURES // 2, None].repeat(1, latent * len(values), 1)
     which = torch.arange(latent, device=pack.device).repeat_interleave(len(values))
     z[:, torch.arange(len(which), device=pack.device), which] = values.repeat(latent)
     traversal = _levels(pack.model.decode(z))

@@ -218,7 +218,7 @@ def test_the_kept_weights_explain_the_encoding_and_the_pictures(runs, whole, spr
     rebuilt_8P = decoded(mu_ND[row_8]).reshape(8, 256) * 255
     assert np.abs(pictures["reconstructions"].reshape(8, 256) - rebuilt_8P).max() < 0.51
     for d in range(6):
-        z_7D = np.repeat(mu_ND[row_8[:1]], 7, axis=0)
+        z_7D = np.repeat(mu_ND[row_8[4:5]], 7, axis=0)
         z_7D[:, d] = np.linspace(-2, 2, 7)
         moved_7P = decoded(z_7D) * 255
         assert np.abs(pictures["traversal"][d].reshape(7, 256) - moved_7P).max() < 0.51

@@ -1,0 +1,140 @@
+"""What the tests that train share: Ray clusters of their own, drivers in this process and in others.
+
+MLflow is not there for most of them, as it may not be for a whole sweep, and nothing waits for it.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NO_MLFLOW = ("--tracking-uri", "http://127.0.0.1:9")
+
+DRIVER = """
+import sys
+from sweeper import cli, execution
+execution.DELIVERY_S = 0.0
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+num_cpus, num_gpus = map(int, sys.argv[1:])
+head = {"num_cpus": num_cpus, "num_gpus": num_gpus, "include_dashboard": False}
+print(Cluster(initialize_head=True, head_node_args=head).address, flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+def end_session(process):
+    """Kill a process started in a session of its own, and all that it started and that Ray scattered over groups."""
+    pids = subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True, check=True).stdout.split()
+    for pid in map(int, pids):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == process.pid:
+                os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_until(is_so, timeout_s=60.0):
+    """What a condition returns once it is true."""
+    end = time.monotonic() + timeout_s
+    while not (found := is_so()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="session")
+def ray_environment():
+    """Ray keeps its files in a folder of the tests, without a token; its socket paths end at 107 bytes."""
+    folder = tempfile.mkdtemp(prefix="ray-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def start_cluster(ray_environment):
+    """A function that starts a cluster of so many CPUs and GPUs, which need not exist; returns its address."""
+    with contextlib.ExitStack() as stack:
+
+        def start(num_cpus, num_gpus=0):
+            process = subprocess.Popen(
+                [sys.executable, "-c", CLUSTER, str(num_cpus), str(num_gpus)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+            stack.callback(end_session, process)
+            return process.stdout.readline().strip()
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def cluster(start_cluster):
+    """The address of a cluster of two CPUs."""
+    return start_cluster(2)
+
+
+@pytest.fixture(scope="session")
+def typed():
+    """A function that types words in this process."""
+
+    def run(*words):
+        from sweeper import cli, execution
+
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(execution, "DELIVERY_S", 0.0)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = cli.main([str(word) for word in words])
+        return Typed(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def start_driver(ray_environment):
+    """A function that types words in a process that leads a session of its own; all of it is gone after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*words):
+            process = subprocess.Popen(
+                [sys.executable, "-c", DRIVER, *map(str, words)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+            stack.callback(end_session, process)
+            return process
+
+        yield start
