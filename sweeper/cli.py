@@ -233,8 +233,14 @@ def show_front(
             json.dumps({"summary": report.summary(answer), "files": [str(path) for path, _ in written]})
         )
         return
-    for line in (*report.summary(answer), *(f"Wrote {path}" for path, _ in written)):
-        click.echo(line)
+    from rich.console import Console
+
+    from sweeper import display
+
+    console = Console(highlight=False)
+    console.print(display.front(answer))
+    for line in (*report.summary(answer)[1:], *(f"Wrote {path}" for path, _ in written)):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 @sweeper.command()

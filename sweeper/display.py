@@ -1,12 +1,18 @@
 """What a person sees while they wait and when they are done: tables, progress, durations. All on stderr but results."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from sweeper.report import Answer
 
 LINE_EVERY_S = 10.0
 
@@ -39,6 +45,36 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for row in rows:
         built.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
     return built
+
+
+def front(answer: "Answer") -> Table:
+    """The draws of an answer with their intervals, and whether they are on the front of all models or of their own."""
+    from sweeper import results
+
+    built = Table(
+        title="Means over seeds with 95 % intervals",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in ("draw", "seeds", *answer.objectives, "P(front)", "front"):
+        built.add_column(column, justify="left" if column in ("draw", "front") else "right", no_wrap=True)
+    names = results.hyperparameters(answer.runs)
+    for row in answer.draws.to_dict("records"):
+        set_here = [f"{name}={row[name]:g}" for name in names if row[name] == row[name]]
+        cells = [" ".join([row["model"], *set_here]), str(row["num_seeds"])]
+        cells += [
+            _with_interval(*(row[f"{axis}{end}"] for end in ("", "_lower", "_upper")))
+            for axis in answer.objectives
+        ]
+        place = "all" if row["on_front"] else "own" if row["on_model_front"] else ""
+        cells += [f"{row['front_probability']:.2f}", place]
+        built.add_row(*cells, style="bold" if row["on_front"] else None)
+    return built
+
+
+def _with_interval(mean: float, lower: float, upper: float) -> str:
+    return f"{mean:.3g}" if math.isnan(lower) else f"{mean:.3g} [{lower:.3g}, {upper:.3g}]"
 
 
 class TrainingProgress:
