@@ -57,7 +57,7 @@ def front(answer: "Answer") -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column in ("draw", "seeds", *answer.objectives, "P(front)", "front"):
+    for column in ("draw", "seeds", *answer.objectives, "P(front)"):
         built.add_column(column, justify="left" if column in ("draw", "front") else "right", no_wrap=True)
     names = results.hyperparameters(answer.runs)
     for row in answer.draws.to_dict("records"):
@@ -68,7 +68,7 @@ def front(answer: "Answer") -> Table:
             for axis in answer.objectives
         ]
         place = "all" if row["on_front"] else "own" if row["on_model_front"] else ""
-        cells += [f"{row['front_probability']:.2f}", place]
+        cells.append(f"{row['front_probability']:.2f} {place}")
         built.add_row(*cells, style="bold" if row["on_front"] else None)
     return built
 

@@ -3,8 +3,10 @@
 Running a sweep again is resuming it: only what the ledger lacks is trained.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -124,7 +126,12 @@ class Execution:
 
     def _train(self, ledger: Ledger, packs: Sequence[PackPlan]) -> int:
         total = sum(pack.num_steps * len(pack.runs) for pack in packs)
-        with launch.cluster(self.machine) as num_slots, display.training(self.console, total) as progress:
+        # Ray prints what it has to say of dead workers to standard output, where our answer goes.
+        with (
+            redirect_stdout(sys.stderr),
+            launch.cluster(self.machine) as num_slots,
+            display.training(self.console, total) as progress,
+        ):
             launch.train(ledger, packs, self.machine, num_slots, progress)
         ledger.prune()
         return progress.done

@@ -11,15 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NO_MLFLOW = ("--tracking-uri", "http://127.0.0.1:9")
-
 DRIVER = """
 import sys
 from sweeper import cli, execution
@@ -54,15 +51,6 @@ def end_session(process):
             if os.getsid(pid) == process.pid:
                 os.kill(pid, signal.SIGKILL)
     process.communicate()
-
-
-def wait_until(is_so, timeout_s=60.0):
-    """What a condition returns once it is true."""
-    end = time.monotonic() + timeout_s
-    while not (found := is_so()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -120,9 +108,9 @@ def typed():
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start_driver(ray_environment):
-    """A function that types words in a process that leads a session of its own; all of it is gone after the test."""
+    """A function that types words in a process that leads a session of its own; all of it is gone in the end."""
     with contextlib.ExitStack() as stack:
 
         def start(*words):

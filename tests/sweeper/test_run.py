@@ -2,7 +2,10 @@
 
 import csv
 import json
-import shutil
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -10,15 +13,10 @@ from sweeper.home import Home
 from sweeper.records import Records, SweepId
 from sweeper.verify import check
 
-BOTH = ("factorvae_gamma", "betavae_beta")
-GAMMA, BETA = (SweepId(name, "smoke") for name in BOTH)
-COUNTS = {"trained", "already_done", "failed", "diverged", "steps_trained", "tracking_pending"}
-NO_MLFLOW = ("--tracking-uri", "http://127.0.0.1:9")
-
-pytestmark = pytest.mark.filterwarnings(
-    # Ray's own, on joining a cluster.
-    "ignore",
-)
+GAMMA, BETA = SweepId("factorvae_gamma", "smoke"), SweepId("betavae_beta", "smoke")
+BOTH = [GAMMA.name, BETA.name, "--scale", "smoke"]
+NO_MLFLOW = ["--tracking-uri", "http://127.0.0.1:9"]
+CSV = "factorvae_gamma-smoke+betavae_beta-smoke.csv"
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +25,190 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(home, start_driver, request):
-    """Both sweeps in one launch, as a person would, on a Ray that the driver starts itself."""
-    driver = start_driver("run", *BOTH, "--scale", "smoke", "--home", home.path, *NO_MLFLOW, "--json")
+def first(home, start_driver):
+    """Both sweeps in one launch, on a Ray that the driver starts itself: exit code, standard output and error."""
+    driver = start_driver("run", *BOTH, "--home", home.path, *NO_MLFLOW, "--json")
     out, err = driver.communicate()
     return driver.returncode, out, err
+
+
+@pytest.fixture
+def run(first, home, cluster, typed):
+    """A function that runs more in the home where both sweeps have run, and returns the answer and its JSON."""
+
+    def run(*words):
+        answer = typed("run", *words, "--home", home.path, "--address", cluster, *NO_MLFLOW, "--json")
+        return answer, json.loads(answer.out)
+
+    return run
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def members(home, sweep):
+    with closing(Records.open(home.ledger)) as records:
+        return records.members(sweep)
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_both_sweeps_are_trained_in_one_launch(first, home):
+    code, out, err = first
+    assert code == 0, err
+    told = json.loads(out)
+    pending = told.pop("tracking_pending")
+    assert told == {
+        "trained": 8,
+        "already_done": 0,
+        "failed": 0,
+        "diverged": 0,
+        "steps_trained": 8 * 200,
+    }
+    assert pending > 0
+    assert "8 runs to train" in err
+    assert "100% of 1,600 run-steps" in err
+    assert f"python -m sweeper sync {' '.join(BOTH)} --home {home.path}" in err, "how to deliver to MLflow later"
+    assert check(home.ledger, home.storage) == []
+
+
+@pytest.mark.parametrize("sweep", [GAMMA, BETA], ids=str)
+def test_every_run_has_its_points_and_is_done_once(sweep, first, home):
+    with closing(Records.open(home.ledger)) as records:
+        assert Counter(row.status for row in records.members(sweep)) == {"done": 4}
+        points = records.points(sweep)
+        ends = records.db.execute("SELECT run, COUNT(*) FROM block_runs WHERE status = 'done' GROUP BY run")
+        assert {count for _, count in ends} == {1}
+    steps = {}
+    for key, name, step, value in zip(points.key, points.name, points.step, points.value, strict=True):
+        steps.setdefault((key, name), []).append(step)
+        if name == "factor_vae_score":
+            assert 0 <= value <= 1
+        if name == "recon_error":
+            assert 0 < value < 4096
+    keys = {key for key, _ in steps}
+    assert len(keys) == 4
+    for key in keys:
+        assert steps[key, "recon_error"] == steps[key, "factor_vae_score"] == [100, 200]
+        trained = [found for (other, name), found in steps.items() if other == key and name.startswith("train/")]
+        assert trained
+        assert all(found == [50, 100, 150, 200] for found in trained)
+
+
+def test_the_answer_is_kept_in_the_home(first, home):
+    front = rows(home.exports / CSV)
+    assert Counter(row["model"] for row in front) == {"beta_vae": 2, "factor_vae": 2}
+    assert {row["num_seeds"] for row in front} == {"2"}
+    assert any(row["on_front"] == "True" for row in front)
+    assert rows(home.exports / CSV.replace(".csv", "_left_out.csv")) == []
+    assert (home.exports / CSV).with_suffix(".png").stat().st_size > 10_000
+
+
+def test_running_again_trains_nothing_and_gives_the_same_bytes(run, home):
+    before, stored = (home.exports / CSV).read_bytes(), files(home.storage)
+    answer, told = run(*BOTH)
+    assert answer.code == 0
+    assert (told["trained"], told["already_done"], told["steps_trained"]) == (0, 8, 0)
+    assert (home.exports / CSV).read_bytes() == before
+    assert files(home.storage) == stored
+
+
+def test_one_more_seed_trains_only_itself_and_changes_no_other_row(run, home, typed, tmp_path):
+    def exported(name):
+        words = ["export", BETA.name, "--scale", "smoke", "--home", home.path, "--runs", tmp_path / name]
+        assert typed(*words).code == 0
+        return (tmp_path / name).read_text().splitlines()
+
+    before = exported("before.csv")
+    answer, told = run(BETA.name, "--scale", "smoke", "--seeds", "2")
+    assert answer.code == 0, answer.err
+    assert (told["trained"], told["already_done"], told["steps_trained"]) == (2, 4, 2 * 200)
+    after = exported("after.csv")
+    assert [line for line in after if line in before] == before
+    seed = before[0].split(",").index("seed")
+    assert {line.split(",")[seed] for line in set(after) - set(before)} == {"2"}
+    assert {row["num_seeds"] for row in rows(home.exports / "betavae_beta-smoke.csv")} == {"3"}
+
+
+@pytest.fixture(scope="module")
+def longer(first, home, cluster, typed):
+    """A changed question: more steps of a run that is there, and a hyperparameter with which nothing stays finite."""
+    before = (home.exports / CSV).read_bytes()
+    words = [GAMMA.name, "--scale", "smoke", "--as", "x", "--home", home.path]
+    sets = ["--set", "gamma=1,1e30", "--set", "steps=300", "--seeds", "0"]
+    run = ["run", *words, *sets, "--address", cluster, *NO_MLFLOW]
+    return words, run, before, typed(*run, "--json")
+
+
+def test_a_diverging_draw_is_named_and_off_the_front(longer, typed, tmp_path):
+    words, run, _, answer = longer
+    assert answer.code == 1
+    told = json.loads(answer.out)
+    assert (told["trained"], told["diverged"], told["failed"]) == (1, 1, 0)
+    named = [line for line in answer.err.splitlines() if line.startswith("diverged: ")]
+    assert len(named) == 1
+    assert "factorvae_gamma-smoke-x gamma=1e+30 seed 0" in named[0]
+    assert named[0] in typed("status", *words).out
+    front = typed("pareto", *words, "--csv", tmp_path / "x.csv")
+    assert front.code == 0
+    assert [row["gamma"] for row in rows(tmp_path / "x.csv")] == ["1.0"]
+    (left_out,) = rows(tmp_path / "x_left_out.csv")
+    assert (left_out["gamma"], left_out["num_diverged"]) == ("1e+30", "1")
+    assert "0 of 1 seeds done (1 diverged)" in front.out
+
+
+def test_what_diverged_is_not_trained_again(longer, typed):
+    _, run, _, _ = longer
+    again = typed(*run)
+    assert again.code == 1
+    assert again.out.startswith("0 runs trained, 1 were done before, 0 failed, 1 diverged.")
+    assert "pareto factorvae_gamma --scale smoke" in again.out
+    assert "--as x" in again.out
+
+
+def test_a_run_of_two_questions_is_one_run_that_goes_on(longer, home):
+    _, _, before, answer = longer
+    (run, *_), (same, *_) = members(home, SweepId(GAMMA.name, "smoke", "x")), members(home, GAMMA)
+    assert (run.key, run.status, run.step) == (same.key, same.status, same.step) == (run.key, "done", 300)
+    assert (home.exports / CSV).read_bytes() == before, "the shorter question's answer stays"
+    with closing(Records.open(home.ledger)) as records:
+        ends = records.db.execute(
+            "SELECT start_step, step FROM block_runs JOIN runs ON runs.id = run JOIN blocks USING (attempt)"
+            " WHERE key = ? AND status = 'done' AND blocks.number = block ORDER BY step",
+            (run.key,),
+        ).fetchall()
+    assert ends == [(0, 200), (200, 300)]
+
+
+def test_what_ray_trained_in_parts_and_packs_is_what_a_run_alone_gives(longer, home):
+    run = members(home, SweepId(GAMMA.name, "smoke", "x"))[0]
+    sets = [word for name, value in run.spec["fields"].items() for word in ("--set", f"{name}={as_text(value)}")]
+    alone = subprocess.run(
+        [sys.executable, "-m", "trainables", "factor_vae", "--data", "sprites", "--steps", "300", *sets],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(alone.stdout.splitlines()[-1])
+    assert told["run_key"] == run.key
+    with closing(Records.open(home.ledger)) as records:
+        points = records.run_points(run.key)
+    last = {
+        name: value
+        for name, step, value in zip(points.name, points.step, points.value, strict=True)
+        if step == 300 and not name.startswith("train/")
+    }
+    assert {name: told["metrics"][name] for name in last} == last
+    assert set(last) >= {"recon_error", "factor_vae_score"}
+
+
+def as_text(value):
+    return ",".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+
+
+def test_in_the_end_blocks_and_ledger_agree(longer, home):
+    assert check(home.ledger, home.storage) == []
