@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -52,13 +51,10 @@ def front(answer: "Answer") -> Table:
     from sweeper import results
 
     built = Table(
-        title="Means over seeds with 95 % intervals",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        title="Means over seeds with 95 % intervals", title_justify="left", box=None, header_style="underline"
     )
     for column in ("draw", "seeds", *answer.objectives, "P(front)"):
-        built.add_column(column, justify="left" if column in ("draw", "front") else "right", no_wrap=True)
+        built.add_column(column, justify="left" if column in ("draw", "P(front)") else "right", no_wrap=True)
     names = results.hyperparameters(answer.runs)
     for row in answer.draws.to_dict("records"):
         set_here = [f"{name}={row[name]:g}" for name in names if row[name] == row[name]]
