@@ -265,6 +265,8 @@ def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:
     home, sweeps = _home(options), _known(names, options)
     from sweeper import projection
 
+    # Without the record of what was delivered everything is compared with MLflow anew, and what was lost there returns.
+    projection.delivery_record(home).unlink(missing_ok=True)
     pending = projection.project_once(home, uri, sweeps)
     if pending:
         click.echo(

@@ -163,7 +163,7 @@ def reaching(uri: str) -> Iterator[None]:
     try:
         yield
     except faults as error:
-        line = " ".join(str(error).split())[:300]
+        line = " ".join(str(error).split())[:120]
         raise UndeliveredError(f"MLflow at {uri}: {line}") from error
 
 
@@ -303,8 +303,7 @@ def _do(given: argparse.Namespace, home: Home, sweeps: Sequence[SweepId] | None)
             lines = verify_projection(home, given.uri, sweeps)
             if lines:
                 print(*lines, sep="\n")
-                forget = shlex.join(["rm", "-f", str(delivery_record(home))])
-                print(f"To mend it: {forget} && {deliver}", file=sys.stderr)
+                print("`python -m sweeper sync` mends what MLflow lacks.", file=sys.stderr)
             return 1 if lines else 0
         if given.once:
             project_once(home, given.uri, sweeps)
