@@ -202,9 +202,9 @@ def _axes(title: str, caption: str, top_in: float, height_in: float) -> Axes:
     total_in = bottom_in + height_in + top_in
     canvas = Figure(figsize=(9.0, total_in), dpi=DPI)
     FigureCanvasAgg(canvas)
-    canvas.text(0.09, 1 - 0.1 / total_in, title, fontsize=12, weight="bold", va="top", parse_math=False)
+    canvas.text(0.095, 1 - 0.1 / total_in, title, fontsize=12, weight="bold", va="top", parse_math=False)
     canvas.text(
-        0.09,
+        0.095,
         0.1 / total_in,
         "\n".join(lines),
         fontsize=8,
@@ -213,7 +213,7 @@ def _axes(title: str, caption: str, top_in: float, height_in: float) -> Axes:
         linespacing=1.3,
         parse_math=False,
     )
-    return canvas.add_axes((0.09, bottom_in / total_in, 0.885, height_in / total_in))
+    return canvas.add_axes((0.095, bottom_in / total_in, 0.88, height_in / total_in))
 
 
 def _frame(axes: Axes, figure: FrontFigure, families: Sequence[FamilyFront]) -> None:
