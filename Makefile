@@ -22,7 +22,7 @@ quickstart: install
 		--csv $(QUICKSTART)/pareto.csv --plot $(QUICKSTART)/pareto.png
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .

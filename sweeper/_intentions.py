@@ -114,7 +114,7 @@ def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:
 
 def _changed(sweep: SweepId, what: str) -> InputError:
     return InputError(
-        f"Sweep {sweep} is known in this home and changed: {what}.\nGive the new one a --as."
+        f"Sweep {sweep} is known in this home and changed: {what}.\nGive the new one a name with --as LABEL."
     )
 
 

@@ -211,11 +211,16 @@ def show_front(
     """Show the Pareto front with its intervals over seeds."""
     if plot and plot.suffix not in (".png", ".svg"):
         raise InputError(f"--plot {plot}: '{plot.suffix}' is no picture.\nValid: .png, .svg.")
+    for option, path in (("--csv", csv), ("--plot", plot)):
+        if path:
+            _check_folder(option, path, path.parent)
     home, records = _home(options), _records(options)
     sweeps = [_sweep(name, options) for name in names]
     from sweeper import report
 
     axes = tuple(objectives.split(",")) if objectives is not None else ()
+    if len(set(axes)) < len(axes):
+        raise InputError(f"--objectives {objectives}: an axis is there twice.\nName each once.")
     for axis in axes:
         plugins.check("trainables.metrics", axis, "metric")
     answer = report.answer(records, sweeps, allow_diverged=options["allow_diverged"], objectives=axes)
@@ -249,6 +254,7 @@ def show_front(
 @click.option("--runs", type=_FILE, required=True, help="write a row per run and objective here")
 def export(name: str, runs: Path, **options: Any) -> None:
     """Write the runs that the front is computed from."""
+    _check_folder("--runs", runs, runs.parent)
     home, records = _home(options), _records(options)
     from sweeper import report
 
@@ -290,7 +296,7 @@ def verify(name: str, uri: str | None, **options: Any) -> int:
     for problem in problems:
         click.echo(problem)
     click.echo(
-        f"{len(problems)} problems found." if problems else "Blocks, ledger, exports and MLflow agree."
+        f"Problems found: {len(problems)}." if problems else "Blocks, ledger, exports and MLflow agree."
     )
     return 1 if problems else 0
 
@@ -351,21 +357,25 @@ def _home(options: dict[str, Any]) -> Any:
     from sweeper.home import Home
 
     path, storage = options["home"], options.get("storage")
-    for folder, option in ((path, "--home"), (storage, "--storage")):
-        existing = folder
-        while existing and not os.path.exists(existing):  # noqa: PTH110 (a Path raises where it may not look)
-            existing = existing.absolute().parent
-        if existing and not (existing.is_dir() and os.access(existing, os.W_OK)):
-            raise InputError(
-                f"{option} {folder}: {existing} is no folder that you may write in.\nName another."
-            )
+    for option, folder in (("--home", path), ("--storage", storage)):
+        if folder:
+            _check_folder(option, folder, folder)
     return Home.at(path, storage)
 
 
+def _check_folder(option: str, path: Path, folder: Path) -> None:
+    """Accept a path whose folder can be written in, or can be made."""
+    while not os.path.exists(folder):  # noqa: PTH110 (a Path raises where it may not look)
+        folder = folder.absolute().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"{option} {path}: {folder} is no folder that you may write in.\nName another.")
+
+
 def _machine(options: dict[str, Any]) -> Any:
-    from sweeper.launch import Machine, check_share
+    from sweeper.launch import Machine, check_address, check_share
 
     check_share(options["gpus"])
+    check_address(options.get("address"))
     return Machine(options.get("address"), options["gpus"])
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,11 @@ class Machine:
     threads: int = 1
 
 
+MAX_PACKS_PER_GPU = 100
+
+ANSWER_S = 3.0
+"""How long a cluster has to answer."""
+
 Progress = Callable[[int], None]
 """Told how many more run-steps were committed."""
 
@@ -62,7 +68,8 @@ def check_share(share: float) -> None:
     Raises:
         InputError: It does not; the message offers the nearest that do.
     """
-    if not math.isfinite(share) or share < 0 or (share > 1 and share != int(share)):
+    is_part = 0 < share < 1 / MAX_PACKS_PER_GPU
+    if not math.isfinite(share) or share < 0 or is_part or (share > 1 and share != int(share)):
         raise InputError(
             f"--gpus-per-pack {share:g}: valid are 0, 1/k of a GPU (0.5, 0.333, 0.25 ...) or whole GPUs."
         )
@@ -74,6 +81,24 @@ def check_share(share: float) -> None:
                 f"--gpus-per-pack {share:g} leaves a part of every GPU idle.\n"
                 f"Use 1/k: {1 / below:.3g} ({below} packs a GPU) or {1 / above:.3g} ({above} packs a GPU)."
             )
+
+
+def check_address(address: str | None) -> None:
+    """Accept the address of something that answers; Ray itself would try for minutes.
+
+    Raises:
+        InputError: It is none, or nobody answers there.
+    """
+    if address in (None, "auto"):
+        return
+    host, _, port = str(address).removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except (OSError, ValueError, OverflowError):
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there; valid are auto, HOST:PORT and ray://HOST:PORT.\n"
+            "Start one with `ray start --head`, or leave --address out."
+        ) from None
 
 
 @contextmanager

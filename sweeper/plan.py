@@ -150,6 +150,8 @@ def _changed(scale: Scale, fields: Mapping[str, str]) -> Scale:
             scale = replace(scale, **{name: int(value)})  # type: ignore[arg-type]
         elif name in scale.space:
             choices = [_number(name, item) for item in value.split(",")]
+            if len(set(choices)) < len(choices):
+                raise InputError(f"{name}={value} has a value twice.\nName each once; seeds repeat a draw.")
             scale = replace(scale, space={**scale.space, name: CategoricalDistribution(choices)})
         else:
             scale = replace(scale, fields={**scale.fields, name: value})

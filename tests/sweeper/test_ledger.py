@@ -311,7 +311,7 @@ def test_a_changed_sweep_asks_for_a_label(ledger, draw, why):
     with pytest.raises(InputError) as raised:
         ledger.register_sweep(SWEEP, {"model": "toy"}, [draw])
     assert why in str(raised.value)
-    assert "--label" in str(raised.value)
+    assert "--as LABEL" in str(raised.value)
     assert tables(ledger.path) == before
     with pytest.raises(InputError, match="Label"):
         SweepId("toy", "smoke", "../x")
