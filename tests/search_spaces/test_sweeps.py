@@ -85,9 +85,7 @@ def test_a_model_takes_every_field_and_each_draw_and_seed_is_another_run(name, s
 
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_takes_moments_and_every_scale_less_than_the_one_before(name):
-    work = [
-        scale.steps * scale.num_seeds * len(scale.draws()) for scale in SWEEPS[name].scales.values()
-    ]
+    work = [scale.steps * scale.num_seeds * len(scale.draws()) for scale in SWEEPS[name].scales.values()]
     assert work == sorted(work, reverse=True)
     assert work[-1] <= 5_000
 

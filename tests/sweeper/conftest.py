@@ -108,6 +108,24 @@ def typed():
     return run
 
 
+@pytest.fixture
+def refused(capsys):
+    """A function that types words, which are refused in one to three lines that say all of this."""
+
+    def refuse(words, said, code=2):
+        from sweeper.cli import main
+
+        assert main([str(word) for word in words]) == code
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert 1 <= len(err.splitlines()) <= 3, err
+        assert "Traceback" not in err
+        for each in said:
+            assert str(each) in err, f"{each!r} is not in: {err}"
+
+    return refuse
+
+
 @pytest.fixture(scope="module")
 def start_driver(ray_environment):
     """A function that types words in a process that leads a session of its own; all of it is gone in the end."""

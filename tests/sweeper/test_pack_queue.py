@@ -214,7 +214,7 @@ def test_a_trial_ends_once_and_strangers_do_not_matter():
 
 def test_tune_may_pickle_what_it_is_given_and_learns_nothing():
     book = Book(pack_of("a"))
-    listener = BlockListener(book.queue, lambda result: None)
+    listener = BlockListener(book.queue, lambda _: None)
     for each in (book.queue, listener):
         assert vars(pickle.loads(pickle.dumps(each))) == {}
 

@@ -40,9 +40,7 @@ def test_answers_are_in_the_order_of_the_questions(probe):
 
 
 def test_what_is_typed_as_text_names_the_same_run(probe):
-    typed, meant = probe.resolve(
-        [with_fields(**{"gamma": "10", "vae.width": "64"}), with_fields(gamma=10.0)]
-    )
+    typed, meant = probe.resolve([with_fields(**{"gamma": "10", "vae.width": "64"}), with_fields(gamma=10.0)])
     assert typed == meant
 
 

@@ -72,7 +72,9 @@ def test_both_sweeps_are_trained_in_one_launch(first, home):
     assert pending > 0
     assert "8 runs to train" in err
     assert "100% of 1,600 run-steps" in err
-    assert f"python -m sweeper sync {' '.join(BOTH)} --home {home.path}" in err, "how to deliver to MLflow later"
+    assert f"python -m sweeper sync {' '.join(BOTH)} --home {home.path}" in err, (
+        "how to deliver to MLflow later"
+    )
     assert check(home.ledger, home.storage) == []
 
 
@@ -94,7 +96,9 @@ def test_every_run_has_its_points_and_is_done_once(sweep, first, home):
     assert len(keys) == 4
     for key in keys:
         assert steps[key, "recon_error"] == steps[key, "factor_vae_score"] == [100, 200]
-        trained = [found for (other, name), found in steps.items() if other == key and name.startswith("train/")]
+        trained = [
+            found for (other, name), found in steps.items() if other == key and name.startswith("train/")
+        ]
         assert trained
         assert all(found == [50, 100, 150, 200] for found in trained)
 
@@ -145,7 +149,7 @@ def longer(first, home, cluster, typed):
 
 
 def test_a_diverging_draw_is_named_and_off_the_front(longer, typed, tmp_path):
-    words, run, _, answer = longer
+    words, _, _, answer = longer
     assert answer.code == 1
     told = json.loads(answer.out)
     assert (told["trained"], told["diverged"], told["failed"]) == (1, 1, 0)
@@ -171,7 +175,7 @@ def test_what_diverged_is_not_trained_again(longer, typed):
 
 
 def test_a_run_of_two_questions_is_one_run_that_goes_on(longer, home):
-    _, _, before, answer = longer
+    _, _, before, _ = longer
     (run, *_), (same, *_) = members(home, SweepId(GAMMA.name, "smoke", "x")), members(home, GAMMA)
     assert (run.key, run.status, run.step) == (same.key, same.status, same.step) == (run.key, "done", 300)
     assert (home.exports / CSV).read_bytes() == before, "the shorter question's answer stays"
@@ -186,7 +190,9 @@ def test_a_run_of_two_questions_is_one_run_that_goes_on(longer, home):
 
 def test_what_ray_trained_in_parts_and_packs_is_what_a_run_alone_gives(longer, home):
     run = members(home, SweepId(GAMMA.name, "smoke", "x"))[0]
-    sets = [word for name, value in run.spec["fields"].items() for word in ("--set", f"{name}={as_text(value)}")]
+    sets = [
+        word for name, value in run.spec["fields"].items() for word in ("--set", f"{name}={as_text(value)}")
+    ]
     alone = subprocess.run(
         [sys.executable, "-m", "trainables", "factor_vae", "--data", "sprites", "--steps", "300", *sets],
         capture_output=True,
@@ -210,5 +216,56 @@ def as_text(value):
     return ",".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
 
 
-def test_in_the_end_blocks_and_ledger_agree(longer, home):
-    assert check(home.ledger, home.storage) == []
+def test_in_the_end_mlflow_is_told_and_all_agree(longer, home, typed):
+    told = typed("sync", *BOTH, "--home", home.path)
+    assert told.code == 0, told.err
+    assert str(home.mlflow) in told.out
+    verified = typed("verify", GAMMA.name, "--scale", "smoke", "--home", home.path)
+    assert verified.code == 0, verified.out
+    assert "agree" in verified.out
+
+
+ONE_RUN = [
+    BETA.name,
+    "--scale",
+    "smoke",
+    "--as",
+    "one",
+    "--set",
+    "beta=1",
+    "--set",
+    "steps=50",
+    "--seeds",
+    "0",
+]
+
+
+def test_runs_that_fail_thrice_are_given_up_and_named(tmp_path, cluster, typed):
+    """Files stand where the attempts' folders would be."""
+    home = Home.at(tmp_path / "home")
+    in_the_way = [home.storage / "attempts" / f"{number:08d}" for number in (1, 2, 3)]
+    in_the_way[0].parent.mkdir(parents=True)
+    for path in in_the_way:
+        path.touch()
+    words = ["run", *ONE_RUN, "--home", home.path, "--address", cluster, *NO_MLFLOW]
+    failed = typed(*words, "--json")
+    assert failed.code == 1, failed.err
+    told = json.loads(failed.out)
+    assert (told["trained"], told["failed"], told["steps_trained"]) == (0, 1, 0)
+    (line,) = [line for line in failed.err.splitlines() if line.startswith("failed: ")]
+    assert "betavae_beta-smoke-one beta=1 seed 0: " in line
+    assert "NotADirectoryError" in line
+    with closing(Records.open(home.ledger)) as records:
+        assert [attempt.outcome for attempt in records.attempts()] == ["failed"] * 3
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_run(tmp_path, cluster, typed):
+    """A folder stands where the record of the first attempt would be written."""
+    home = Home.at(tmp_path / "home")
+    in_the_way = home.storage / "attempts" / "00000001.json.partial"
+    in_the_way.mkdir(parents=True)
+    failed = typed("run", *ONE_RUN, "--home", home.path, "--address", cluster, *NO_MLFLOW)
+    assert failed.code == 3, failed.err
+    assert str(in_the_way) in failed.err
+    assert "run the same command to go on" in failed.err
+    assert "Traceback" not in failed.err

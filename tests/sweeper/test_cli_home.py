@@ -1,0 +1,239 @@
+"""What can be asked of a home, and of one that is not there, in use, damaged or out of reach."""
+
+import json
+import os
+import socket
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from sweeper import home as homes
+from sweeper.cli import main
+from sweeper.home import Home, lock_home
+from sweeper.ledger import Draw, Ledger, Member
+from sweeper.records import SweepId
+from trainables.blocks import Manifest, Point, RunEntry, write_block
+
+METRICS = ("recon_error", "factor_vae_score")
+SPEC = {"model": "factor_vae", "recipe": "sprites (rendered v1)"}
+STEPS = 200
+NOBODY = 65534
+RUN = ["run", "factorvae_gamma", "--scale", "smoke"]
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home in which one sweep has run: two draws, two seeds, numbers that anyone can check."""
+    home = Home.at(tmp_path / "home")
+    draws = [
+        Draw(
+            number,
+            {"gamma": gamma},
+            tuple(Member(f"{number}{seed}", seed, STEPS, SPEC) for seed in range(2)),
+        )
+        for number, gamma in enumerate((1.0, 60.0))
+    ]
+    words = {"question": "?", "model": "factor_vae", "objectives": METRICS, "metrics": METRICS, "note": ""}
+    with Ledger(home.ledger, home.storage) as ledger:
+        for label in ("", "mine"):
+            ledger.register_sweep(SweepId("factorvae_gamma", "smoke", label), words, draws)
+        keys = [member.key for draw in draws for member in draw.members]
+        number = ledger.begin_attempt(keys)
+        runs = tuple(RunEntry(key, int(key[1]), "done", STEPS, STEPS, SPEC) for key in keys)
+        points = tuple(
+            Point(key, STEPS, 1e9, name, value)
+            for key in keys
+            for name, value in zip(METRICS, (30.0 + int(key[0]) + int(key[1]), 0.5), strict=True)
+        )
+        manifest = Manifest(number, 0, 0, STEPS, "here", "1", 1e9, 1.0, runs, points)
+        ledger.take(write_block(home.storage, manifest, {key: {"state": b"x"} for key in keys}))
+        ledger.end_attempt(number, "done")
+    return home.path
+
+
+@pytest.mark.parametrize("command", ["status", "pareto", "sync", "verify", "export"])
+def test_a_home_without_a_ledger_has_nothing_to_show(command, tmp_path, refused):
+    words = [command, "factorvae_gamma", "--home", tmp_path / "home"]
+    words += ["--runs", tmp_path / "runs.csv"] if command == "export" else []
+    refused(words, [tmp_path / "home", "Train first", "--home"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_pages_need_something_to_show(tmp_path, refused):
+    refused(["ui", "--home", tmp_path], [tmp_path / "mlflow.db", "Train first"])
+
+
+@pytest.mark.parametrize("command", ["status", "pareto", "verify", "sync"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["factorvae_gama", "--scale", "smoke"], ["factorvae_gama", "Did you mean 'factorvae_gamma'?"]),
+        (["betavae_beta", "--scale", "smoke"], ["betavae_beta-smoke", "Run it first"]),
+        (["factorvae_gamma", "--scale", "lptop"], ["factorvae_gamma-lptop", "--scale smoke"]),
+        (["factorvae_gamma", "--scale", "smoke", "--as", "min"], ["smoke-min", "--as mine"]),
+        (["factorvae_gamma", "--scale", "smoke", "--as", "a b"], ["'a b'", "letters"]),
+    ],
+    ids=["sweep", "not run", "scale", "label", "wrong label"],
+)
+def test_a_sweep_that_a_home_does_not_have_is_refused(command, words, said, home, refused):
+    refused([command, *words, "--home", home], said)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "said"),
+    [
+        ("recon_eror,factor_vae_score", ["recon_eror", "Did you mean 'recon_error'?"]),
+        ("recon_error,kl", ["kl", "recon_error"]),
+        ("recon_error,,factor_vae_score", ["''", "recon_error"]),
+        ("", ["''", "recon_error"]),
+        ("recon_error,recon_error", ["recon_error", "once"]),
+    ],
+)
+def test_wrong_objectives_are_refused(objectives, said, home, refused):
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", home, "--objectives", objectives]
+    refused(words, said)
+
+
+def test_a_file_that_cannot_be_written_is_refused(home, refused):
+    words = ["factorvae_gamma", "--scale", "smoke", "--home", home]
+    refused(["pareto", *words, "--csv", f"{__file__}/x.csv"], ["--csv", __file__])
+    refused(["export", *words, "--runs", f"{__file__}/x.csv"], ["--runs", __file__])
+
+
+def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(home, capsys):
+    uri = "postgresql://me:secret@db/mlflow"
+    words = ["factorvae_gamma", "--scale", "smoke", "--home", str(home), "--tracking-uri", uri]
+    for command in ("run", "sync", "verify"):
+        assert main([command, *words]) == 2
+        err = capsys.readouterr().err
+        assert "password" in err
+        assert "secret" not in err
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path, refused):
+    (tmp_path / "ledger.db").write_text("this is a shopping list " * 99)
+    refused(["status", "factorvae_gamma", "--home", tmp_path], [tmp_path / "ledger.db", "ledger"])
+
+
+def test_a_storage_of_another_home_is_refused(home, tmp_path, refused):
+    words = [*RUN, "--home", tmp_path / "other", "--storage", home / "storage"]
+    refused(words, [home / "storage", "--storage"])
+
+
+def test_a_damaged_storage_is_named(home, refused):
+    marker = home / "storage" / "ledger.json"
+    marker.write_bytes(marker.read_bytes().replace(b'"ledger"', b'"lodger"'))
+    refused([*RUN, "--home", home], [marker, "damaged"], code=3)
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="needs to be another user for a while")
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_home_that_may_not_be_written_in_is_refused(mode, refused):
+    """As another user where the tests run as root, who may write everywhere."""
+    refused([*RUN, "--home", f"{__file__}/x"], [])  # imports what another user may not read
+    closed = Path(tempfile.mkdtemp())
+    closed.chmod(mode)
+    try:
+        if os.geteuid() == 0:
+            os.setresuid(NOBODY, NOBODY, 0)
+        refused([*RUN, "--home", closed / "home"], [f"--home {closed / 'home'}", "Name another"])
+    finally:
+        if os.getresuid()[2] == 0:
+            os.setresuid(0, 0, 0)
+        closed.chmod(0o755)
+        closed.rmdir()
+
+
+def test_a_home_in_use_names_its_driver(home, refused):
+    with lock_home(home):
+        refused(
+            [*RUN, "--home", home],
+            [home, f"pid {os.getpid()}", socket.gethostname(), "--home"],
+        )
+
+
+def test_a_home_on_a_network_file_system_is_refused(tmp_path, refused, monkeypatch):
+    mounts = f"/dev/sda1 / ext4 rw 0 0\nserver:/export {tmp_path} nfs4 rw 0 0\n"
+    monkeypatch.setattr(homes, "_read_mounts", lambda: mounts)
+    refused([*RUN, "--home", tmp_path / "home"], [tmp_path, "nfs4", "--home", "--storage"])
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_status_tells_how_far_a_sweep_is_while_a_driver_works(is_held, home, capsys):
+    words = ["status", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
+    with lock_home(home) if is_held else nullcontext():
+        assert main([*words, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert main(words) == 0
+    assert told == {
+        "sweep": "factorvae_gamma",
+        "scale": "smoke",
+        "label": "",
+        "home": str(home),
+        "counts": {"planned": 0, "running": 0, "done": 4, "failed": 0, "diverged": 0},
+    }
+    shown = capsys.readouterr().out
+    assert "factorvae_gamma-smoke" in shown
+    assert "4" in shown
+
+
+def test_the_home_can_come_from_the_environment(home, capsys, monkeypatch):
+    monkeypatch.setenv("SWEEPER_HOME", str(home))
+    assert main(["status", "factorvae_gamma", "--scale", "smoke", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["home"] == str(home)
+
+
+@pytest.mark.parametrize("error", ["[Errno 28] No space left on device", "bad path [/tmp/x]", "[bold]"])
+def test_status_says_why_a_run_failed_in_the_errors_own_words(error, home, capsys):
+    sweep = SweepId("betavae_beta", "smoke")
+    with Ledger(home / "ledger.db", home / "storage") as ledger:
+        words = {"model": "beta_vae", "metrics": METRICS}
+        ledger.register_sweep(sweep, words, [Draw(0, {"beta": 4.0}, (Member("k", 3, STEPS, SPEC),))])
+        number = ledger.begin_attempt(["k"])
+        ledger.end_attempt(number, "failed", error)
+        ledger.record_failure("k", number, "error", f"Traceback ...\n{error}")
+    assert main(["status", "betavae_beta", "--scale", "smoke", "--home", str(home)]) == 0
+    assert f"failed: betavae_beta-smoke beta=4 seed 3: {error}" in capsys.readouterr().out
+
+
+def test_the_front_is_told_and_written_where_asked(home, tmp_path, capsys):
+    csv, plot = tmp_path / "new" / "front.csv", tmp_path / "new" / "front.svg"
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
+    assert main([*words, "--csv", str(csv), "--plot", str(plot), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"summary", "files"}
+    assert told["files"] == [str(csv), str(csv.with_name("front_left_out.csv")), str(plot)]
+    assert all(Path(file).stat().st_size for file in told["files"])
+    assert "gamma=1 " in told["summary"][0]
+    assert main(words) == 0
+    table, *sentences = capsys.readouterr().out.partition(told["summary"][1])
+    assert all(f"gamma={gamma}" in table for gamma in (1, 60))
+    assert "".join(sentences).splitlines() == told["summary"][1:]
+
+
+def test_runs_are_exported(home, tmp_path, capsys):
+    path = tmp_path / "runs.csv"
+    words = ["export", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--runs", str(path)]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"Wrote {path}\n"
+    assert len(path.read_text().splitlines()) == 1 + 4 * len(METRICS)
+
+
+def test_what_is_written_is_registered_unless_a_driver_holds_the_home(home, tmp_path, capsys):
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--csv"]
+    with lock_home(home):
+        assert main([*words, str(tmp_path / "held.csv")]) == 0
+        assert f"held by pid {os.getpid()}" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "free.csv")]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_front_of_a_home_whose_storage_is_elsewhere_is_registered_too(home, tmp_path, capsys):
+    (home / "storage").rename(tmp_path / "shared")
+    words = ["factorvae_gamma", "--scale", "smoke", "--home", str(home)]
+    words += ["--storage", str(tmp_path / "shared"), "--csv", str(tmp_path / "front.csv")]
+    assert main(["pareto", *words]) == 0
+    assert capsys.readouterr().err == ""
+    assert not (home / "storage").exists()

@@ -1,0 +1,185 @@
+"""Whatever is killed, and whenever: running again gives the answer of an undisturbed run, and every run ends once."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from sweeper.home import Home
+from sweeper.ledger import Ledger
+from sweeper.records import Records, SweepId
+from sweeper.verify import check
+from trainables import blocks
+
+SWEEP = SweepId("betavae_beta", "smoke", "kill")
+QUESTION = [SWEEP.name, "--scale", SWEEP.scale, "--as", SWEEP.label]
+NO_MLFLOW = ["--tracking-uri", "http://127.0.0.1:9"]
+TRAINING_S = 10.0
+"""Of an undisturbed run, so that there is something left to do after every kill."""
+
+MOMENTS = random.Random(0)
+"""A block takes a second."""
+
+
+@pytest.fixture(scope="module")
+def steps(typed, tmp_path_factory):
+    """So many steps that training takes seconds, on this machine."""
+    words = ["plan", *QUESTION, "--set", "steps=1000", "--home", tmp_path_factory.mktemp("plan"), "--json"]
+    speed = 1000 / json.loads(typed(*words).out)["duration_s"]
+    return max(2, round(speed * TRAINING_S / 500)) * 500
+
+
+@pytest.fixture(scope="module")
+def words(steps):
+    """A function that says what is typed to run the question in a home."""
+    changes = {"steps": steps, "evaluate_every": steps // 2, "report_every": 250}
+    sets = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
+    return lambda home, *more: ["run", *QUESTION, *sets, "--home", home.path, *NO_MLFLOW, *more]
+
+
+def committed(home):
+    return blocks.committed(home.storage)
+
+
+def wait_for_a_block(home, num_before, timeout_s=60.0):
+    """The newest manifest once there are more than before."""
+    end = time.monotonic() + timeout_s
+    while len(found := committed(home)) <= num_before:
+        assert time.monotonic() < end, "no block came"
+        time.sleep(0.02)
+    return found[-1]
+
+
+def disturb(home, driver, kill):
+    """Let a driver get some blocks done, and kill in the middle of another one."""
+    wait_for_a_block(home, len(committed(home)))
+    time.sleep(MOMENTS.uniform(0.0, 0.5))
+    assert driver.poll() is None, "it was done before it could be killed"
+    kill()
+
+
+def kill_session(leader):
+    """Kill a driver, its Ray and its workers at one moment."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            try:
+                if os.getsid(int(entry.name)) == leader:
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+
+def answer(home, typed, folder):
+    """The front's bytes, and every committed number."""
+    path = folder / "front.csv"
+    assert typed("pareto", *QUESTION, "--home", home.path, "--csv", path).code == 0
+    with closing(Records.open(home.ledger)) as records:
+        points = records.points(SWEEP)
+    return path.read_bytes(), sorted(zip(points.key, points.name, points.step, points.value, strict=True))
+
+
+def assert_every_run_ended_once(home):
+    with closing(Records.open(home.ledger)) as records:
+        rows = records.members(SWEEP)
+        assert [(row.status, row.step) for row in rows] == [("done", row.horizon_steps) for row in rows]
+        assert len(rows) == 4
+        done = records.db.execute("SELECT run, COUNT(*) FROM block_runs WHERE status = 'done' GROUP BY run")
+        assert [count for _, count in done] == [1] * 4
+        assert all(row.outcome for row in records.attempts()), "every attempt has an end"
+    assert check(home.ledger, home.storage) == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cluster, typed, words):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    home = Home.at(folder / "home")
+    ran = typed(*words(home, "--address", cluster))
+    assert ran.code == 0, ran.err
+    assert_every_run_ended_once(home)
+    return answer(home, typed, folder)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, cluster, start_driver, words):
+    """A home whose driver was asked to stop, and what the driver said."""
+    home = Home.at(tmp_path_factory.mktemp("battered") / "home")
+    driver = start_driver(*words(home, "--address", cluster))
+    disturb(home, driver, driver.terminate)
+    _, err = driver.communicate(timeout=60)
+    return home, driver.returncode, err
+
+
+@pytest.fixture(scope="module")
+def battered(stopped, cluster, start_driver, words):
+    """The same home after its driver, and then everything, was killed."""
+    home, _, _ = stopped
+    driver = start_driver(*words(home, "--address", cluster))
+    disturb(home, driver, driver.kill)
+    # Its workers may live on for a while: what they write late must not count.
+    driver = start_driver(*words(home))
+    disturb(home, driver, lambda: kill_session(driver.pid))
+    driver.wait(timeout=60)
+    return home
+
+
+def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped):
+    home, code, err = stopped
+    assert code == 130, err
+    assert "run the same command to go on" in err
+    assert "Traceback" not in err
+    with closing(Records.open(home.ledger)) as records:
+        attempts = records.attempts()
+        assert attempts
+        assert {attempt.outcome for attempt in attempts} <= {"stopped", "done"}
+        assert any(attempt.outcome == "stopped" for attempt in attempts)
+        assert {row.status for row in records.members(SWEEP)} <= {"planned", "done"}
+    # A worker may have committed what the driver was not there to hear.
+    assert all(line.endswith("the next run takes it in.") for line in check(home.ledger, home.storage))
+
+
+def test_kills_of_driver_all_and_worker_and_a_damaged_block_change_no_number(
+    battered, undisturbed, cluster, typed, words, tmp_path
+):
+    home, killed = battered, []
+    older_step = damage_a_newest_state(home)
+    num_before = len(committed(home))
+
+    def kill_a_worker():
+        manifest = wait_for_a_block(home, num_before)
+        killed.append(int(blocks.read_manifest(manifest).provenance["pid"]))
+        time.sleep(MOMENTS.uniform(0.0, 0.5))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    ran = typed(*words(home, "--address", cluster, "--json"))
+    killer.join()
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.out)
+    assert (told["trained"] + told["already_done"], told["failed"], told["diverged"]) == (4, 0, 0)
+    assert older_step in {blocks.read_manifest(path).start_step for path in committed(home)[num_before:]}
+    assert_every_run_ended_once(home)
+    with closing(Records.open(home.ledger)) as records:
+        attempts = records.attempts()
+    assert {attempt.outcome for attempt in attempts} == {"stopped", "lost", "failed", "done"}
+    assert str(killed[0]) in {attempt.pid for attempt in attempts if attempt.outcome == "failed"}
+    assert answer(home, typed, tmp_path) == undisturbed
+
+
+def damage_a_newest_state(home):
+    """Flip a bit of the state that a run would resume from; returns the step of the one before."""
+    with Ledger(home.ledger, home.storage) as ledger:
+        ledger.ingest()
+        keys = [row.key for row in ledger.records.members(SWEEP) if row.status != "done"]
+        newest, older = next(iter(ledger.records.resume_points(keys).values()))
+    path = blocks.manifest_path(home.storage, newest.attempt, newest.index).with_name(newest.slice.file)
+    content = bytearray(path.read_bytes())
+    content[newest.slice.offset + newest.slice.length // 2] ^= 1
+    path.write_bytes(content)
+    assert any(str(path) in line for line in check(home.ledger, home.storage))
+    return older.step
