@@ -1,6 +1,6 @@
 """What the tests that train share: Ray clusters of their own, drivers in this process and in others.
 
-MLflow is not there for most of them, as it may not be for a whole sweep, and nothing waits for it.
+MLflow is out of reach for most of them, as it may be for a whole sweep, and nothing waits for it.
 """
 
 import contextlib
@@ -89,6 +89,24 @@ def start_cluster(ray_environment):
 def cluster(start_cluster):
     """The address of a cluster of two CPUs."""
     return start_cluster(2)
+
+
+@pytest.fixture(scope="module")
+def make_home(tmp_path_factory):
+    """A function that makes a home, and what keeps all deliveries to MLflow from it until it is closed."""
+    from sweeper._delivering import lock_projection
+    from sweeper.home import Home
+
+    with contextlib.ExitStack() as stack:
+
+        def make(name):
+            home = Home.at(tmp_path_factory.mktemp(name) / "home")
+            home.path.mkdir()
+            lock = stack.enter_context(contextlib.ExitStack())
+            lock.enter_context(lock_projection(home))
+            return home, lock
+
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from contextlib import closing
 
 import pytest
 
-from sweeper.home import Home
 from sweeper.ledger import Ledger
 from sweeper.records import Records, SweepId
 from sweeper.verify import check
@@ -18,7 +17,6 @@ from trainables import blocks
 
 SWEEP = SweepId("betavae_beta", "smoke", "kill")
 QUESTION = [SWEEP.name, "--scale", SWEEP.scale, "--as", SWEEP.label]
-NO_MLFLOW = ["--tracking-uri", "http://127.0.0.1:9"]
 TRAINING_S = 10.0
 """Of an undisturbed run, so that there is something left to do after every kill."""
 
@@ -39,7 +37,7 @@ def words(steps):
     """A function that says what is typed to run the question in a home."""
     changes = {"steps": steps, "evaluate_every": steps // 2, "report_every": 250}
     sets = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
-    return lambda home, *more: ["run", *QUESTION, *sets, "--home", home.path, *NO_MLFLOW, *more]
+    return lambda home, *more: ["run", *QUESTION, *sets, "--home", home.path, *more]
 
 
 def committed(home):
@@ -74,9 +72,9 @@ def kill_session(leader):
                 pass
 
 
-def answer(home, typed, folder):
+def answer(home, typed):
     """The front's bytes, and every committed number."""
-    path = folder / "front.csv"
+    path = home.path / "front.csv"
     assert typed("pareto", *QUESTION, "--home", home.path, "--csv", path).code == 0
     with closing(Records.open(home.ledger)) as records:
         points = records.points(SWEEP)
@@ -95,19 +93,18 @@ def assert_every_run_ended_once(home):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, cluster, typed, words):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    home = Home.at(folder / "home")
+def undisturbed(make_home, cluster, typed, words):
+    home, _ = make_home("undisturbed")
     ran = typed(*words(home, "--address", cluster))
     assert ran.code == 0, ran.err
     assert_every_run_ended_once(home)
-    return answer(home, typed, folder)
+    return answer(home, typed)
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, cluster, start_driver, words):
+def stopped(make_home, cluster, start_driver, words):
     """A home whose driver was asked to stop, and what the driver said."""
-    home = Home.at(tmp_path_factory.mktemp("battered") / "home")
+    home, _ = make_home("battered")
     driver = start_driver(*words(home, "--address", cluster))
     disturb(home, driver, driver.terminate)
     _, err = driver.communicate(timeout=60)
@@ -143,7 +140,7 @@ def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped):
 
 
 def test_kills_of_driver_all_and_worker_and_a_damaged_block_change_no_number(
-    battered, undisturbed, cluster, typed, words, tmp_path
+    battered, undisturbed, cluster, typed, words
 ):
     home, killed = battered, []
     older_step = damage_a_newest_state(home)
@@ -168,7 +165,7 @@ def test_kills_of_driver_all_and_worker_and_a_damaged_block_change_no_number(
         attempts = records.attempts()
     assert {attempt.outcome for attempt in attempts} == {"stopped", "lost", "failed", "done"}
     assert str(killed[0]) in {attempt.pid for attempt in attempts if attempt.outcome == "failed"}
-    assert answer(home, typed, tmp_path) == undisturbed
+    assert answer(home, typed) == undisturbed
 
 
 def damage_a_newest_state(home):
