@@ -16,7 +16,7 @@ from trainables.config import RunSpec, spec_of
 TOO_LONG_S = 24 * 3600.0
 """On a machine without a GPU a longer plan is not begun unless the user insists."""
 
-MAX_MEASURED_CPU = 4
+MAX_MEASURED_CPU = 8
 """Runs of a measured pack on a CPU, where a step of the paper's networks takes a second."""
 
 Measure = Callable[[RunSpec, int, str, int], Measured]
