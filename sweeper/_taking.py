@@ -7,10 +7,7 @@ from pathlib import Path
 from sweeper._intentions import add_run
 from trainables.blocks import Manifest
 from trainables.config import canonical_json
-
-
-class ConflictError(Exception):
-    """A block contradicts what is committed; nothing of it was taken in."""
+from trainables.durable import ConflictError
 
 
 def take_in(db: sqlite3.Connection, path: Path, manifest: Manifest) -> None:

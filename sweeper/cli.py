@@ -6,6 +6,7 @@ failed while working; 130 stopped by the user.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import click
 
 from trainables import config, plugins
-from trainables.durable import DamagedBlockError
+from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
 
 NAMES = "search_spaces"
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped. What is committed stays: run the same command to go on.", err=True)
         return 130
-    except (OSError, DamagedBlockError) as error:
+    except (OSError, DamagedBlockError, ConflictError) as error:
         click.echo(f"The machine failed: {error}\nMend it and run the same command to go on.", err=True)
         return 3
 
@@ -129,8 +130,9 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
     records = Records.open(home.ledger) if home.ledger.exists() else None
     with Probe() as probe:
         planned = plan([with_known_seeds(each, records) for each in questions], probe)
-        packs = pack_up_missing(planned, records, machine)
-        expected = estimate(packs, machine, local_slots(machine), probe.measure)
+        num_slots = local_slots(machine)
+        packs = pack_up_missing(planned, records, machine, num_slots)
+        expected = estimate(packs, machine, num_slots, probe.measure)
     cost = price * expected.duration_s / 3600 if price is not None else None
     if as_json:
         click.echo(json.dumps(asdict(expected) | {"cost": cost}))
@@ -153,7 +155,12 @@ def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **opt
     from sweeper.execution import Execution
 
     projection.store_uri(home, uri)
-    outcome = Execution(questions, home, machine, uri, yes, display.notes()).run()
+    # A scheduler that takes a machine back asks by SIGTERM: stop as by Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        outcome = Execution(questions, home, machine, uri, yes, display.notes()).run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         click.echo(json.dumps(asdict(outcome)))
     else:

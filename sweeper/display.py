@@ -46,6 +46,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     return built
 
 
+def setting(name: str, value: object) -> str:
+    """A hyperparameter as it is typed, for example `gamma=10`."""
+    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+
+
 def front(answer: "Answer") -> Table:
     """The draws of an answer with their intervals, and whether they are on the front of all models or of their own."""
     from sweeper import results
@@ -57,7 +62,7 @@ def front(answer: "Answer") -> Table:
         built.add_column(column, justify="left" if column in ("draw", "P(front)") else "right", no_wrap=True)
     names = results.hyperparameters(answer.runs)
     for row in answer.draws.to_dict("records"):
-        set_here = [f"{name}={row[name]:g}" for name in names if row[name] == row[name]]
+        set_here = [setting(name, row[name]) for name in names if row[name] == row[name]]
         cells = [" ".join([row["model"], *set_here]), str(row["num_seeds"])]
         cells += [
             _with_interval(*(row[f"{axis}{end}"] for end in ("", "_lower", "_upper")))
@@ -84,6 +89,7 @@ class TrainingProgress:
         self._console, self._bar, self._total = console, bar, total
         self._task = bar.add_task("training", total=total) if bar else None
         self.done, self._begun, self._said = 0, time.monotonic(), 0.0
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, run_steps: int) -> None:
         """Count run-steps that became true."""
@@ -94,11 +100,18 @@ class TrainingProgress:
         elapsed = time.monotonic() - self._begun
         if elapsed - self._said >= LINE_EVERY_S or self.done >= self._total:
             self._said = elapsed
-            left = elapsed * (self._total / self.done - 1) if self.done else 0.0
-            share = self.done / self._total
-            self._console.print(
-                f"training: {share:4.0%} of {self._total:,} run-steps, {duration(elapsed)} gone, about {duration(left)} left"
-            )
+            text = f"training: {self.done / self._total:4.0%} of {self._total:,} run-steps, {duration(elapsed)} gone"
+            self._console.print(text + self._time_left(elapsed))
+
+    def _time_left(self, elapsed: float) -> str:
+        """By the pace since the first block, since workers take seconds to start."""
+        if self._first is None:
+            self._first = elapsed, self.done
+        begun, before = self._first
+        if self.done == before or self.done >= self._total:
+            return ""
+        left = (elapsed - begun) * (self._total - self.done) / (self.done - before)
+        return f", about {duration(left)} left"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from sweeper import display
-from sweeper.launch import Machine, local_slots
+from sweeper.launch import Machine
 from sweeper.packing import MAX_RUNS_CPU, MAX_RUNS_GPU, PackPlan, pack_up
 from sweeper.plan import Planned
 from sweeper.probing import Measured
@@ -48,11 +48,13 @@ class Estimate:
         )
 
 
-def pack_up_missing(planned: Sequence[Planned], records: Records | None, machine: Machine) -> list[PackPlan]:
+def pack_up_missing(
+    planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int
+) -> list[PackPlan]:
     """Packs of all runs that a ledger lacks; a run that several sweeps want is in one of them."""
     missing = {run.key: run for each in planned for run in each.waiting(records)}
     max_runs = MAX_RUNS_GPU if machine.gpus_per_pack else MAX_RUNS_CPU
-    return pack_up(missing.values(), local_slots(machine), max_runs)
+    return pack_up(missing.values(), num_slots, max_runs)
 
 
 def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:

@@ -17,8 +17,7 @@ from sweeper.estimate import TOO_LONG_S, Estimate, estimate, pack_up_missing, pl
 from sweeper.home import Home, lock_home
 from sweeper.launch import Machine
 from sweeper.ledger import Ledger
-from sweeper.packing import PackPlan
-from sweeper.plan import SCALES, Question, plan, with_known_seeds
+from sweeper.plan import SCALES, Planned, Question, plan, with_known_seeds
 from sweeper.probing import Probe
 from sweeper.projection import Projector
 from sweeper.records import Records, SweepId
@@ -83,12 +82,13 @@ class Execution:
             KeyboardInterrupt: The user stopped; run again to go on.
         """
         with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
-            packs = self._plan(ledger)
+            planned = self._plan(ledger)
             before = self._statuses(ledger)
             with Projector.start(
                 self.home, self.tracking_uri, [question.id for question in self.questions]
             ) as projector:
-                steps = self._train(ledger, packs) if packs else 0
+                is_missing = any(each.waiting(ledger.records) for each in planned)
+                steps = self._train(ledger, planned) if is_missing else 0
                 self._write_answer(ledger)
                 pending = self._deliver(projector)
             for each in self.questions:
@@ -96,23 +96,25 @@ class Execution:
                     self.console.print(line, style="red", markup=False, soft_wrap=True)
             return _outcome(before, self._statuses(ledger), steps, pending)
 
-    def _plan(self, ledger: Ledger) -> list[PackPlan]:
-        """Register the questions, form packs of what is missing, say what they take."""
+    def _plan(self, ledger: Ledger) -> list[Planned]:
+        """Register the questions, and say what they take."""
         with Probe() as probe:
             for problem in ledger.ingest().problems:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
             planned = plan([with_known_seeds(each, ledger.records) for each in self.questions], probe)
-            packs = pack_up_missing(planned, ledger.records, self.machine)
-            if packs:
+            is_missing = any(each.waiting(ledger.records) for each in planned)
+            if is_missing:
                 self.console.print(plan_table(planned, ledger.records))
-            if packs and self.machine.address is None:
-                expected = estimate(packs, self.machine, launch.local_slots(self.machine), probe.measure)
+            if is_missing and self.machine.address is None:
+                num_slots = launch.local_slots(self.machine)
+                packs = pack_up_missing(planned, ledger.records, self.machine, num_slots)
+                expected = estimate(packs, self.machine, num_slots, probe.measure)
                 self.console.print(expected.sentence(), soft_wrap=True)
                 self._refuse_if_too_long(expected)
         for each in planned:
             each.register(ledger)
-        return packs
+        return planned
 
     def _refuse_if_too_long(self, expected: Estimate) -> None:
         if self.machine.gpus_per_pack or self.is_insisted or expected.duration_s < TOO_LONG_S:
@@ -124,15 +126,13 @@ class Execution:
             f"Use --scale {smaller or scale} here, --gpus-per-pack where there are GPUs, or insist with --yes."
         )
 
-    def _train(self, ledger: Ledger, packs: Sequence[PackPlan]) -> int:
-        total = sum(pack.num_steps * len(pack.runs) for pack in packs)
+    def _train(self, ledger: Ledger, planned: Sequence[Planned]) -> int:
         # Ray prints what it has to say of dead workers to standard output, where our answer goes.
-        with (
-            redirect_stdout(sys.stderr),
-            launch.cluster(self.machine) as num_slots,
-            display.training(self.console, total) as progress,
-        ):
-            launch.train(ledger, packs, self.machine, num_slots, progress)
+        with redirect_stdout(sys.stderr), launch.cluster(self.machine) as num_slots:
+            packs = pack_up_missing(planned, ledger.records, self.machine, num_slots)
+            total = sum(pack.num_steps * len(pack.runs) for pack in packs)
+            with display.training(self.console, total) as progress:
+                launch.train(ledger, packs, self.machine, num_slots, progress)
         ledger.prune()
         return progress.done
 
@@ -141,7 +141,11 @@ class Execution:
         ids = [question.id for question in self.questions]
         if not any(ledger.records.counts(each)["done"] for each in ids):
             return
-        answer = report.answer(ledger.records, ids)
+        try:
+            answer = report.answer(ledger.records, ids)
+        except InputError as error:  # questions that cannot be compared were still trained
+            self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
+            return
         self.home.exports.mkdir(exist_ok=True)
         folder, stem = self.home.exports, "+".join(map(str, ids))
         for path, kind in (
@@ -194,7 +198,7 @@ def troubles(records: Records, sweep: SweepId) -> list[str]:
     errors = {(failure.key, failure.attempt): failure.message for failure in records.failures()}
     lines = []
     for row in records.members(sweep):
-        params = ", ".join(f"{name}={value:g}" for name, value in row.params.items())
+        params = ", ".join(display.setting(name, value) for name, value in row.params.items())
         what = f"{sweep} {params} seed {row.seed}"
         if row.status == "diverged":
             lines.append(f"diverged: {what}, not finite from step {row.first_bad_step} on")

@@ -55,6 +55,9 @@ class Machine:
 
 MAX_PACKS_PER_GPU = 100
 
+EXPECTED_GPUS = 4
+"""Of a cluster that shows none yet; packs are formed for so many, and wait until they come."""
+
 ANSWER_S = 3.0
 """How long a cluster has to answer."""
 
@@ -155,6 +158,8 @@ def _num_slots(resources: dict[str, float], machine: Machine) -> int:
         raise InputError(
             "--gpus-per-pack: this machine has no GPU.\nLeave it out, or name a cluster with --address."
         )
+    # An autoscaled cluster has no GPU before the first pack asks for one.
+    gpus = gpus or EXPECTED_GPUS
     per_gpu = round(1 / machine.gpus_per_pack) if machine.gpus_per_pack <= 1 else 1 / machine.gpus_per_pack
     return max(1, int(gpus * per_gpu))
 
@@ -221,8 +226,7 @@ class _Dispatch:
 
     def begin(self, pack: PackPlan) -> tuple[int, PackPlan, dict[str, Any]] | None:
         """Begin an attempt at what is left of a pack; None if nothing is."""
-        if pack.num_failures:
-            self._ledger.ingest()
+        self._ledger.ingest()
         left = self._left(pack)
         if not left.runs:
             return None
@@ -272,7 +276,9 @@ class _Dispatch:
             self._ledger.record_failure(run.key, number, kind, message)
 
     def close(self) -> None:
-        """End what is still open when training stops early."""
+        """End what is still open when training stops early, with what it committed meanwhile."""
+        if self._open:
+            self._ledger.ingest()
         for number in sorted(self._open):
             self._ledger.end_attempt(number, "stopped")
 

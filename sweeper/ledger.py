@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from sweeper import _intentions, _schema
 from sweeper._intentions import Draw, Member
-from sweeper._taking import ConflictError, take_in
+from sweeper._taking import take_in
 from sweeper.records import Records, SweepId
 from trainables import blocks, durable
-from trainables.durable import DamagedBlockError
+from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
 
 __all__ = ["ConflictError", "Draw", "Ingested", "Ledger", "Member"]

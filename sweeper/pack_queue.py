@@ -80,12 +80,13 @@ class PackQueue(Searcher):
                 self._end(number, "out of memory", error)
                 self._waiting.extendleft(pack.halves())
             else:
-                self._retry(number, PackPlan(pack.runs) if trial_id in self._moved else pack, error)
+                self._retry(
+                    number, PackPlan(pack.runs) if trial_id in self._moved else pack.failed_again(), error
+                )
         except Exception as problem:
             self.error = problem
 
     def _retry(self, number: int, pack: PackPlan, error: str) -> None:
-        pack = pack.failed_again()
         self._end(number, "failed", error)
         if pack.num_failures < MAX_FAILURES:
             self._waiting.append(pack)

@@ -237,5 +237,7 @@ def parse_fields(assignments: Iterable[str]) -> dict[str, str]:
         name, equals, value = assignment.partition("=")
         if not equals or not name or not value:
             raise InputError(f"'{assignment}' sets nothing.\nWrite field=value, for example gamma=10.")
+        if name.strip() in fields:
+            raise InputError(f"'{assignment}': {name.strip()} is set twice.\nSet it once.")
         fields[name.strip()] = value.strip()
     return fields

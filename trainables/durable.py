@@ -17,6 +17,10 @@ class DamagedBlockError(Exception):
     """A file of the storage is missing or is not what was written; the text names it."""
 
 
+class ConflictError(Exception):
+    """A block contradicts what is committed; nothing of it was taken in."""
+
+
 def write_record(path: Path, body: Mapping[str, Any]) -> None:
     """Write a record and rename it into place; it is on the disk when this returns.
 

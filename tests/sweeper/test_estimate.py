@@ -73,7 +73,7 @@ def test_an_estimate_reads_as_a_sentence():
 
 
 def test_a_run_that_two_questions_want_is_trained_once():
-    packs = pack_up_missing([planned("x", "y"), planned("y", "z")], None, CPU)
+    packs = pack_up_missing([planned("x", "y"), planned("y", "z")], None, CPU, 2)
     assert sorted(run.key for each in packs for run in each.runs) == ["x", "y", "z"]
 
 
