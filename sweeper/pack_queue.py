@@ -4,15 +4,20 @@ Tune calls it from its own loop, where an exception would abort the sweep: whate
 and nothing more is handed out.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
 from sweeper.packing import PackPlan
+
+LOOK_EVERY_S = 5.0
+"""How often Ray is asked whether a node is left."""
 
 MAX_FAILURES = 3
 """Tries without a new block after which the runs of a pack are given up."""
@@ -139,7 +144,7 @@ class BlockListener(Callback):
 
 
 class StopEarly(Stopper):
-    """Ends the experiment once the ledger cannot be written, or the user asks for it.
+    """Ends the experiment once the ledger cannot be written, no node is left, or the user asks for it.
 
     Attributes:
         is_asked: Set by the user's signal.
@@ -147,6 +152,7 @@ class StopEarly(Stopper):
 
     def __init__(self, queue: PackQueue) -> None:
         self._queue = queue
+        self._looked_s = time.monotonic()
         self.is_asked = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -155,6 +161,11 @@ class StopEarly(Stopper):
 
     def stop_all(self) -> bool:
         """Whether to stop all trials."""
+        if time.monotonic() - self._looked_s > LOOK_EVERY_S:
+            self._looked_s = time.monotonic()
+            # Tune would wait for ever for room on nodes that are gone.
+            if not any(node["Alive"] for node in ray.nodes()):
+                self._queue.error = self._queue.error or OSError("every node of the Ray cluster is gone")
         return self.is_asked or self._queue.error is not None
 
 
