@@ -7,6 +7,7 @@ from them exactly.
 import argparse
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -148,7 +149,9 @@ def _print_runs(attempt: Attempt, steps_per_s: float) -> int:
                 | {
                     "params_sha256": _params_sha256(state),
                     "num_params": pack.num_parameters,
-                    "metrics": scores,
+                    "metrics": {
+                        name: value if math.isfinite(value) else None for name, value in scores.items()
+                    },
                     "run_steps_per_s": round(steps_per_s * len(pack.runs), 2),
                 }
             )
