@@ -21,7 +21,8 @@ import numpy as np
 
 from sweeper import pareto
 from sweeper._entries import Entry, Outline, Run, ended_at_s, mlflow_status, title
-from sweeper.records import PointColumns, Records, RunStatus
+from sweeper.records import Records
+from sweeper.rows import PointColumns, RunStatus
 from trainables.config import canonical_json
 
 _MAX_LENGTH = {"name": 250, "param": 6000, "tag": 8000}

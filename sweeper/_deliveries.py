@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sweeper.records import SweepId
+from sweeper.rows import SweepId
 
 _VERSION = 1
 _TIMEOUT_S = 10.0

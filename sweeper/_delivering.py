@@ -14,7 +14,8 @@ from sweeper._deliveries import Deliveries, Delivery
 from sweeper._entries import Entry, Outline, outline
 from sweeper._pictures import artifacts
 from sweeper.home import Home
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 

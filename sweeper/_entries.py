@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeper.home import Home
-from sweeper.records import MemberRow, Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import MemberRow, SweepId
 from trainables.config import canonical_json
 
 FORMAT = 1

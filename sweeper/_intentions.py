@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper._schema import transaction
-from sweeper.records import SweepId
+from sweeper.rows import SweepId
 from trainables import durable
 from trainables.config import canonical_json
 from trainables.durable import DamagedBlockError

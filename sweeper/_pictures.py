@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from sweeper._contents import draw_name
 from sweeper._entries import Entry, Outline, Run, ended_at_s, file_digest
-from sweeper.records import Records, StoredSlice
+from sweeper.records import Records
+from sweeper.rows import StoredSlice
 from trainables import plugins
 from trainables.blocks import unpack_arrays
 

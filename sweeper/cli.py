@@ -400,7 +400,7 @@ def _records(options: dict[str, Any]) -> Any:
 
 def _sweep(name: str, options: dict[str, Any]) -> Any:
     """The sweep of a name that a ledger knows."""
-    from sweeper.records import SweepId
+    from sweeper.rows import SweepId
 
     sweep = SweepId(name, options["scale"], options["label"])
     known = _records(options).sweeps()

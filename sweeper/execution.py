@@ -20,7 +20,8 @@ from sweeper.ledger import Ledger
 from sweeper.plan import SCALES, Planned, Question, plan, with_known_seeds
 from sweeper.probing import Probe
 from sweeper.projection import Projector
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables.errors import InputError
 
 DELIVERY_S = 60.0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.ledger import Ledger
 from sweeper.packing import PackPlan
-from sweeper.records import StoredSlice
+from sweeper.rows import StoredSlice
 from trainables import blocks
 from trainables.errors import InputError
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from sweeper import _intentions, _schema
 from sweeper._intentions import Draw, Member
 from sweeper._taking import take_in
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables import blocks, durable
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError

@@ -13,7 +13,8 @@ from search_spaces._sweep import Scale, Sweep
 from sweeper.ledger import Draw, Ledger, Member
 from sweeper.packing import Waiting
 from sweeper.probing import Probe, Resolved
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables import plugins
 from trainables.config import RunSpec, Schedule
 from trainables.errors import InputError, UnknownNameError

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from sweeper._deliveries import delivered_states
 from sweeper._entries import outline
 from sweeper.home import Home
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables.errors import InputError
 
 SCHEMES = ("http", "https", "postgresql", "sqlite")

@@ -2,142 +2,28 @@
 
 import json
 import math
-import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sweeper import _schema
-from trainables.blocks import STATE, Slice, manifest_path, read_slice
-from trainables.errors import InputError, UnknownNameError
+from sweeper.rows import (
+    AttemptRow,
+    CostRow,
+    FailureRow,
+    MemberRow,
+    PointColumns,
+    RunStatus,
+    Standing,
+    StoredSlice,
+    SweepId,
+)
+from trainables.blocks import STATE, Slice
+from trainables.errors import UnknownNameError
 
 _NUM_STATES = 2
-
-RunStatus = Literal["planned", "running", "done", "failed", "diverged"]
-
-
-@dataclass(frozen=True)
-class SweepId:
-    """What a sweep is called in a home; the label tells two versions of a question apart."""
-
-    name: str
-    scale: str
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9._-]*", self.label):
-            raise InputError(f"Label '{self.label}': letters, digits, dots, dashes and underscores only.")
-
-    def __str__(self) -> str:
-        return "-".join(filter(None, (self.name, self.scale, self.label)))
-
-
-@dataclass(frozen=True)
-class MemberRow:
-    """One run as a member of one sweep.
-
-    Attributes:
-        draw: Number of its draw in the sweep.
-        status: `done` once a block says so at or beyond this sweep's horizon; `running` means only that its
-            newest attempt has not ended; `failed` that the driver gave up after its newest attempt.
-        step: Newest committed step; may be beyond the horizon where another sweep asks for more.
-        attempt: Newest attempt.
-        numerics: Class of machines that trained it, `mixed` if several, None before the first block.
-    """
-
-    key: str
-    draw: int
-    params: Mapping[str, Any]
-    seed: int
-    status: RunStatus
-    step: int
-    horizon_steps: int
-    first_bad_step: int | None
-    attempt: int | None
-    numerics: str | None
-    spec: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a run has come, whatever sweep asks: newest step, newest step at which it was done, else 0."""
-
-    step: int
-    done_step: int
-    first_bad_step: int | None
-
-    def is_open(self, horizon: int) -> bool:
-        """Whether it can and should be trained up to this step."""
-        return self.first_bad_step is None and self.done_step < horizon
-
-
-@dataclass(frozen=True)
-class AttemptRow:
-    """One try at a pack; numerics, host and pid are known from its first block on."""
-
-    number: int
-    started_at_s: float
-    ended_at_s: float | None
-    outcome: str | None
-    error: str | None
-    numerics: str | None
-    host: str | None
-    pid: str | None
-
-
-@dataclass(frozen=True)
-class FailureRow:
-    """A run that the driver gave up."""
-
-    key: str
-    attempt: int
-    kind: str
-    message: str
-    time_s: float
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """What the committed blocks of an attempt took; steps recomputed after damage count again."""
-
-    attempt: int
-    num_runs: int
-    num_steps: int
-    train_s: float
-
-
-@dataclass(frozen=True)
-class PointColumns:
-    """Committed points as columns of equal length, by run, metric and step."""
-
-    key: tuple[str, ...]
-    name: tuple[str, ...]
-    identity: tuple[str, ...]
-    step: tuple[int, ...]
-    time_s: tuple[float, ...]
-    value: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class StoredSlice:
-    """A committed slice of a run, and the step and block it is of."""
-
-    step: int
-    attempt: int
-    index: int
-    slice: Slice
-
-    def read(self, storage: Path) -> bytes:
-        """Read and verify it.
-
-        Raises:
-            DamagedBlockError: The file is missing or changed.
-        """
-        return read_slice(manifest_path(storage, self.attempt, self.index).parent, self.slice)
-
 
 _MEMBERS = """
     SELECT key, draws.number, params, seed,
@@ -156,6 +42,15 @@ _POINTS = """
     SELECT key, name, identity, step, time_s, value
     FROM points JOIN runs ON runs.id = points.run JOIN metrics ON metrics.id = metric
     WHERE points.run IN ({runs}) ORDER BY points.run, name, identity, step"""
+
+
+_ORIGINS = """
+    SELECT key, CASE WHEN MIN(numerics) = MAX(numerics) THEN MIN(numerics) ELSE 'mixed' END,
+        CASE WHEN MIN(code_version) = MAX(code_version) THEN MIN(code_version) ELSE 'mixed' END
+    FROM draws JOIN members ON draw = draws.id JOIN runs ON runs.id = members.run
+    JOIN block_runs ON block_runs.run = runs.id
+    JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
+    WHERE sweep = ? AND start_step < MIN(end_step, horizon_steps) GROUP BY key"""
 
 
 class Records:
@@ -181,6 +76,27 @@ class Records:
         """All sweeps by name."""
         rows = self.db.execute("SELECT name, scale, label FROM sweeps ORDER BY name, scale, label")
         return [SweepId(*row) for row in rows]
+
+    def spec(self, sweep: SweepId) -> dict[str, Any]:
+        """What a sweep was registered with: question, model, objectives, metrics, data, fields, steps, note.
+
+        Raises:
+            UnknownNameError: No such sweep.
+        """
+        found = self.db.execute("SELECT spec FROM sweeps WHERE id = ?", (self._sweep(sweep),))
+        spec: dict[str, Any] = json.loads(found.fetchone()[0])
+        return spec
+
+    def origins(self, sweep: SweepId) -> dict[str, tuple[str, str]]:
+        """Numerics class and code version of the blocks that trained each run, `mixed` if several.
+
+        Blocks up to the sweep's horizon: that another sweep goes on with a run must not change what this one says.
+
+        Raises:
+            UnknownNameError: No such sweep.
+        """
+        rows = self.db.execute(_ORIGINS, (self._sweep(sweep),))
+        return {key: (numerics, code_version) for key, numerics, code_version in rows}
 
     def members(self, sweep: SweepId) -> list[MemberRow]:
         """Runs of a sweep, by draw and seed.

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from sweeper import pareto, plots, results
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables import durable, plugins
 from trainables.config import canonical_json
 from trainables.errors import InputError, UnknownNameError
@@ -109,7 +110,7 @@ def _nothing_yet(records: Records, sweeps: Sequence[SweepId]) -> InputError:
 
 def _words(records: Records, sweep: SweepId) -> dict[str, Any]:
     """Objectives, question and note as the sweep's module has them now; as registered if it is gone."""
-    spec = results.sweep_spec(records, sweep)
+    spec = records.spec(sweep)
     try:
         module = plugins.load("search_spaces", sweep.name, "sweep")
     except UnknownNameError:

@@ -8,7 +8,6 @@ where it is equal; `numerics` and `code_version` are those of the blocks that tr
 Shape suffixes: N draws, M objectives, S finished seeds of a draw.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from sweeper import pareto
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables import plugins
 from trainables.errors import InputError, UnknownNameError
 
@@ -28,20 +28,6 @@ _VALUE = ("metric", "value", "unit", "metric_settings")
 _ORIGIN = ("data", "numerics", "code_version", "step", "run_key")
 _COLUMNS = {*_SWEEP, *_RUN, *_VALUE, *_ORIGIN}
 _STATISTICS = "train/"
-
-_BLOCKS = """
-    SELECT key, CASE WHEN MIN(numerics) = MAX(numerics) THEN MIN(numerics) ELSE 'mixed' END,
-        CASE WHEN MIN(code_version) = MAX(code_version) THEN MIN(code_version) ELSE 'mixed' END
-    FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id JOIN runs ON runs.id = members.run
-    JOIN block_runs ON block_runs.run = runs.id
-    JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
-    WHERE (name, scale, label) = (?, ?, ?) AND start_step < MIN(end_step, horizon_steps) GROUP BY key"""
-
-
-def sweep_spec(records: Records, sweep: SweepId) -> dict[str, Any]:
-    """What a known sweep was registered with: question, model, objectives, metrics, data, fields, steps, note."""
-    query = "SELECT spec FROM sweeps WHERE (name, scale, label) = (?, ?, ?)"
-    return json.loads(records.db.execute(query, (sweep.name, sweep.scale, sweep.label)).fetchone()[0])
 
 
 def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
@@ -61,7 +47,7 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     # Members before points: what is done by then has its points, even while a driver writes.
     runs, points = _runs(records, sweep), _points(records, sweep)
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
-    metrics = dict.fromkeys([*sweep_spec(records, sweep)["metrics"], *sorted(last["metric"])])
+    metrics = dict.fromkeys([*records.spec(sweep)["metrics"], *sorted(last["metric"])])
     rows = runs.merge(pd.Series(list(metrics), dtype="str", name="metric"), how="cross")
     return _with_units(rows.merge(last, how="left", on=["run_key", "step", "metric"]))
 
@@ -167,21 +153,19 @@ def _runs(records: Records, sweep: SweepId) -> pd.DataFrame:
     """One row per run of a sweep, its horizon as step."""
     members = records.members(sweep)
     names = sorted({name for member in members for name in member.params})
-    if clashes := _COLUMNS.union(sweep_spec(records, sweep)["metrics"]).intersection(names):
+    if clashes := _COLUMNS.union(records.spec(sweep)["metrics"]).intersection(names):
         raise InputError(
             f"Hyperparameter '{min(clashes)}' of sweep {sweep} has the name of a column or metric.\n"
             "Rename the field of the model."
         )
-    # Blocks up to the horizon: that another sweep goes on with a run must not change what this one says.
-    found = records.db.execute(_BLOCKS, (sweep.name, sweep.scale, sweep.label))
-    origin = {key: (numerics, code_version) for key, numerics, code_version in found}
+    origins = records.origins(sweep)
     columns = [*_SWEEP, *names, *_RUN, *_ORIGIN]
     rows = []
     for member in members:
         place = (sweep.name, sweep.scale, sweep.label, member.spec["model"])
         params = [member.params.get(name, math.nan) for name in names]
         run = (member.draw, member.seed, member.status, member.spec["recipe"])
-        by = origin.get(member.key, ("", ""))
+        by = origins.get(member.key, ("", ""))
         values = (*place, *params, *run, *by, member.horizon_steps, member.key)
         rows.append(dict(zip(columns, values, strict=True)))
     kinds = {"draw": "int64", "seed": "int64", "step": "int64", "run_key": "str"}

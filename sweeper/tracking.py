@@ -39,7 +39,8 @@ from sweeper._delivering import (
 from sweeper._entries import outline, title
 from sweeper.home import Home
 from sweeper.projection import command, delivery_record, sqlite_file, store_uri
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables import durable
 from trainables.errors import InputError
 

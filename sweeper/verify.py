@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sweeper import _intentions, _schema
 from sweeper.ledger import Ingested, Ledger
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables import blocks, durable
 from trainables.blocks import KEPT, STATE, Manifest
 from trainables.config import canonical_json

@@ -15,7 +15,8 @@ PLUGINS = ("models", "data", "metrics")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc"}
 
 BELOW_PLUGINS = {
-    f"trainables.{name}" for name in ("config", "encoding", "errors", "plugins", "stacked", "streams")
+    f"trainables.{name}"
+    for name in ("config", "durable", "encoding", "errors", "plugins", "stacked", "streams")
 }
 """Modules that models, data sets and metrics may build on; the others build on them."""
 

@@ -13,7 +13,7 @@ from sweeper import home as homes
 from sweeper.cli import main
 from sweeper.home import Home, lock_home
 from sweeper.ledger import Draw, Ledger, Member
-from sweeper.records import SweepId
+from sweeper.rows import SweepId
 from trainables.blocks import Manifest, Point, RunEntry, write_block
 
 METRICS = ("recon_error", "factor_vae_score")

@@ -32,7 +32,8 @@ from toy_pack import (
 
 from sweeper import _schema
 from sweeper.ledger import ConflictError, Draw, Ledger
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from sweeper.verify import rebuild
 from trainables.blocks import committed, manifest_path, place
 from trainables.durable import DamagedBlockError

@@ -4,7 +4,8 @@ from search_spaces import betavae_beta, factorvae_gamma
 from sweeper.ledger import Ledger
 from sweeper.plan import find_question, plan, with_known_seeds
 from sweeper.probing import Probe
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables.blocks import Manifest, RunEntry, write_block
 from trainables.config import Schedule
 from trainables.errors import InputError

@@ -11,7 +11,8 @@ from contextlib import closing
 import pytest
 
 from sweeper.ledger import Ledger
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from sweeper.verify import check
 from trainables import blocks
 

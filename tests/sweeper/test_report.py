@@ -12,8 +12,8 @@ from test_results import BETA, GAMMA, OBJECTIVES, SPRITES, beta, gamma, settings
 from search_spaces._vae import LAPTOP_NOTE
 from sweeper import pareto
 from sweeper.ledger import Ledger
-from sweeper.records import SweepId
 from sweeper.report import answer, summary, write_csv, write_left_out, write_plot, write_runs
+from sweeper.rows import SweepId
 from trainables.errors import InputError, UnknownNameError
 
 OUTCOMES = {

@@ -6,7 +6,7 @@ from scipy import stats
 
 from sweeper import results
 from sweeper.ledger import Draw, Ledger, Member
-from sweeper.records import SweepId
+from sweeper.rows import SweepId
 from trainables.blocks import Manifest, Point, RunEntry, write_block
 from trainables.errors import InputError, UnknownNameError
 

@@ -9,7 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from sweeper.verify import check
 
 GAMMA, BETA = SweepId("factorvae_gamma", "smoke"), SweepId("betavae_beta", "smoke")

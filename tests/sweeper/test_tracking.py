@@ -23,7 +23,8 @@ from sweeper._pictures import artifacts
 from sweeper.home import Home
 from sweeper.ledger import Draw, Ledger, Member
 from sweeper.pareto import mean_interval
-from sweeper.records import Records, SweepId
+from sweeper.records import Records
+from sweeper.rows import SweepId
 from trainables.blocks import Manifest, Point, RunEntry, pack_arrays, write_block
 from trainables.errors import InputError, UnknownNameError
 

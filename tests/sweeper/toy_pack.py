@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweeper import _schema
 from sweeper.ledger import Draw, Ledger, Member
-from sweeper.records import SweepId
+from sweeper.rows import SweepId
 from sweeper.verify import check
 from trainables.blocks import Manifest, Point, RunEntry, prune, write_block
 

@@ -24,6 +24,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from trainables.durable import sync_folder
 from trainables.errors import InputError
 
 
@@ -184,20 +185,12 @@ def _write(rendering: Rendering, path: Path) -> None:
                 digest.update(block_nB.data)
                 row += len(block_nB)
         check_bits(rendering.recipe, digest.hexdigest(), rendering.sha256)
-        _sync(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _with_progress(rendering: Rendering) -> Iterator[np.ndarray]:
