@@ -5,22 +5,31 @@ failed while working; 130 stopped by the user.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from trainables import config, plugins
+from sweeper._arguments import (
+    NAMES,
+    check_folder,
+    common_options,
+    find_home,
+    find_machine,
+    find_questions,
+    known_sweep,
+    known_sweeps,
+    open_records,
+    register,
+)
+from trainables import plugins
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
-
-NAMES = "search_spaces"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,51 +61,13 @@ def sweeper() -> None:
     """Sweep disentangling models; answer with a Pareto front of reconstruction against disentanglement."""
 
 
-def _options(*names: str) -> Callable[[Any], Any]:
-    """Give a command the common options, and those named."""
-    known = {
-        "scale": click.option("--scale", default="paper", show_default=True, help="paper, laptop or smoke"),
-        "label": click.option(
-            "--as", "label", default="", metavar="LABEL", help="name of a question changed by --set"
-        ),
-        "home": click.option(
-            "--home",
-            type=click.Path(path_type=Path, file_okay=False),
-            default=lambda: os.environ.get("SWEEPER_HOME", "sweeps"),
-            help="everything a sweep keeps, on a local disk (default ./sweeps or SWEEPER_HOME)",
-        ),
-        "storage": click.option(
-            "--storage",
-            type=click.Path(path_type=Path, file_okay=False),
-            help="blocks, shared by all machines",
-        ),
-        "as_json": click.option("--json", "as_json", is_flag=True, help="print one JSON object"),
-        "uri": click.option("--tracking-uri", "uri", help="MLflow store (default: SQLite in the home)"),
-        "seeds": click.option("--seeds", help="for example 0-9; adds to what is there, never removes"),
-        "set": click.option(
-            "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="change a field; needs --as"
-        ),
-        "address": click.option("--address", help="a running Ray cluster (default: this machine)"),
-        "gpus": click.option(
-            "--gpus-per-pack", "gpus", type=float, default=0.0, help="1/k of a GPU, for example 0.25"
-        ),
-    }
-
-    def decorate(command: Any) -> Any:
-        for name in reversed(names):
-            command = known[name](command)
-        return command
-
-    return decorate
-
-
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _NAME = click.argument("name", metavar="NAME")
 _MANY = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
 
 @sweeper.command("list")
-@_options("as_json")
+@common_options("as_json")
 def list_sweeps(as_json: bool) -> None:
     """Show the questions that can be asked."""
     found = {name: plugins.load(NAMES, name, "sweep") for name in plugins.names(NAMES)}
@@ -116,13 +87,13 @@ def list_sweeps(as_json: bool) -> None:
 
 @sweeper.command("plan")
 @_MANY
-@_options("scale", "seeds", "set", "label", "home", "storage", "gpus", "as_json")
+@common_options("scale", "seeds", "set", "label", "home", "storage", "address", "gpus", "as_json")
 @click.option("--price-per-hour", "price", type=float, help="of this machine, in your currency")
 def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **options: Any) -> None:
     """Show runs, packs, memory, time and cost before anything starts."""
-    questions, home, machine = _questions(names, options), _home(options), _machine(options)
-    from sweeper.estimate import estimate, pack_up_missing, plan_table
-    from sweeper.launch import local_slots
+    questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
+    from sweeper.estimate import forecast, plan_table
+    from sweeper.machine import cluster, local_slots, measure_on_cluster
     from sweeper.plan import plan, with_known_seeds
     from sweeper.probing import Probe
     from sweeper.records import Records
@@ -130,9 +101,16 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
     records = Records.open(home.ledger) if home.ledger.exists() else None
     with Probe() as probe:
         planned = plan([with_known_seeds(each, records) for each in questions], probe)
-        num_slots = local_slots(machine)
-        packs = pack_up_missing(planned, records, machine, num_slots)
-        expected = estimate(packs, machine, num_slots, probe.measure)
+        if machine.address is None:
+            _, expected = forecast(planned, records, machine, local_slots(machine), probe.measure)
+        else:
+            with cluster(machine) as num_slots:
+                _, expected = forecast(planned, records, machine, num_slots, measure_on_cluster)
+    if expected is None:
+        raise InputError(
+            f"--address {machine.address}: no node is free to measure a pack on.\n"
+            "Wait until one is, or ask for fewer --gpus-per-pack."
+        )
     cost = price * expected.duration_s / 3600 if price is not None else None
     if as_json:
         click.echo(json.dumps(asdict(expected) | {"cost": cost}))
@@ -146,11 +124,11 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
 
 @sweeper.command()
 @_MANY
-@_options("scale", "seeds", "set", "label", "home", "storage", "uri", "address", "gpus", "as_json")
+@common_options("scale", "seeds", "set", "label", "home", "storage", "uri", "address", "gpus", "as_json")
 @click.option("--yes", is_flag=True, help="begin however long it takes")
 def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **options: Any) -> int:
     """Train what is missing, write the answer, deliver it to MLflow. Running again goes on."""
-    questions, home, machine = _questions(names, options), _home(options), _machine(options)
+    questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
     from sweeper import display, projection
     from sweeper.execution import Execution
 
@@ -173,11 +151,11 @@ def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **opt
 
 @sweeper.command()
 @_NAME
-@_options("scale", "label", "home", "as_json")
+@common_options("scale", "label", "home", "as_json")
 def status(name: str, as_json: bool, **options: Any) -> None:
     """Show how far a sweep has come; works while a driver holds the home."""
-    home, records = _home(options), _records(options)
-    sweep = _sweep(name, options)
+    home, records = find_home(options), open_records(options)
+    sweep = known_sweep(name, options)
     counts = records.counts(sweep)
     statuses = ("planned", "running", "done", "failed", "diverged")
     if as_json:
@@ -207,7 +185,7 @@ def status(name: str, as_json: bool, **options: Any) -> None:
 
 @sweeper.command("pareto")
 @_MANY
-@_options("scale", "label", "home", "storage", "as_json")
+@common_options("scale", "label", "home", "storage", "as_json")
 @click.option("--csv", type=_FILE, help="write the front's table here, and beside it what was left out")
 @click.option("--plot", type=_FILE, help="write the picture here, .png or .svg")
 @click.option("--objectives", help="metrics of the axes, comma-separated (default: the sweep's own)")
@@ -220,9 +198,9 @@ def show_front(
         raise InputError(f"--plot {plot}: '{plot.suffix}' is no picture.\nValid: .png, .svg.")
     for option, path in (("--csv", csv), ("--plot", plot)):
         if path:
-            _check_folder(option, path, path.parent)
-    home, records = _home(options), _records(options)
-    sweeps = [_sweep(name, options) for name in names]
+            check_folder(option, path, path.parent)
+    home, records = find_home(options), open_records(options)
+    sweeps = [known_sweep(name, options) for name in names]
     from sweeper import report
 
     axes = tuple(objectives.split(",")) if objectives is not None else ()
@@ -239,7 +217,7 @@ def show_front(
         ]
     if plot:
         written.append((report.write_plot(answer, plot), "plot"))
-    _register(home, written)
+    register(home, written)
     if options["as_json"]:
         click.echo(
             json.dumps({"summary": report.summary(answer), "files": [str(path) for path, _ in written]})
@@ -257,25 +235,25 @@ def show_front(
 
 @sweeper.command()
 @_NAME
-@_options("scale", "label", "home", "storage")
+@common_options("scale", "label", "home", "storage")
 @click.option("--runs", type=_FILE, required=True, help="write a row per run and objective here")
 def export(name: str, runs: Path, **options: Any) -> None:
     """Write the runs that the front is computed from."""
-    _check_folder("--runs", runs, runs.parent)
-    home, records = _home(options), _records(options)
+    check_folder("--runs", runs, runs.parent)
+    home, records = find_home(options), open_records(options)
     from sweeper import report
 
-    path = report.write_runs(report.answer(records, [_sweep(name, options)]), runs)
-    _register(home, [(path, "runs")])
+    path = report.write_runs(report.answer(records, [known_sweep(name, options)]), runs)
+    register(home, [(path, "runs")])
     click.echo(f"Wrote {path}")
 
 
 @sweeper.command()
 @_MANY
-@_options("scale", "label", "home", "storage", "uri")
+@common_options("scale", "label", "home", "storage", "uri")
 def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:
     """Deliver to MLflow what it lacks, from the ledger."""
-    home, sweeps = _home(options), _known(names, options)
+    home, sweeps = find_home(options), known_sweeps(names, options)
     from sweeper import projection
 
     # Without the record of what was delivered everything is compared with MLflow anew, and what was lost there returns.
@@ -292,10 +270,10 @@ def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:
 
 @sweeper.command()
 @_NAME
-@_options("scale", "label", "home", "storage", "uri")
+@common_options("scale", "label", "home", "storage", "uri")
 def verify(name: str, uri: str | None, **options: Any) -> int:
     """Check blocks, ledger, exports and MLflow against each other; 0 only if all agree."""
-    home, (sweep,) = _home(options), _known((name,), options)
+    home, (sweep,) = find_home(options), known_sweeps((name,), options)
     from sweeper import projection
     from sweeper import verify as checking
 
@@ -309,10 +287,10 @@ def verify(name: str, uri: str | None, **options: Any) -> int:
 
 
 @sweeper.command()
-@_options("home", "storage")
+@common_options("home", "storage")
 def rebuild(**options: Any) -> None:
     """Make a lost ledger again from the storage."""
-    home = _home(options)
+    home = find_home(options)
     from sweeper import verify as checking
 
     found = checking.rebuild(home.ledger, home.storage)
@@ -322,11 +300,11 @@ def rebuild(**options: Any) -> None:
 
 
 @sweeper.command()
-@_options("home", "uri")
+@common_options("home", "uri")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 def ui(port: int, uri: str | None, **options: Any) -> int:
     """Show MLflow's pages on http://127.0.0.1:5000, to this machine alone."""
-    home = _home(options)
+    home = find_home(options)
     from sweeper import projection
 
     store = projection.store_uri(home, uri)
@@ -341,96 +319,3 @@ def ui(port: int, uri: str | None, **options: Any) -> int:
     click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
     serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1"]
     return subprocess.run([*serve, "--port", str(port)], check=False).returncode
-
-
-def _questions(names: Sequence[str], options: dict[str, Any]) -> list[Any]:
-    _check_names(names)
-    from sweeper.plan import find_question
-
-    seeds = config.parse_seeds(options["seeds"]) if options["seeds"] is not None else None
-    fields = config.parse_fields(options["assignments"])
-    return [
-        find_question(name, options["scale"], seeds, fields, options["label"])
-        for name in dict.fromkeys(names)
-    ]
-
-
-def _check_names(names: Sequence[str]) -> None:
-    for name in names:
-        plugins.check(NAMES, name, "sweep")
-
-
-def _home(options: dict[str, Any]) -> Any:
-    from sweeper.home import Home
-
-    path, storage = options["home"], options.get("storage")
-    for option, folder in (("--home", path), ("--storage", storage)):
-        if folder:
-            _check_folder(option, folder, folder)
-    return Home.at(path, storage)
-
-
-def _check_folder(option: str, path: Path, folder: Path) -> None:
-    """Accept a path whose folder can be written in, or can be made."""
-    while not os.path.exists(folder):  # noqa: PTH110 (a Path raises where it may not look)
-        folder = folder.absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"{option} {path}: {folder} is no folder that you may write in.\nName another.")
-
-
-def _machine(options: dict[str, Any]) -> Any:
-    from sweeper.launch import Machine, check_address, check_share
-
-    check_share(options["gpus"])
-    check_address(options.get("address"))
-    return Machine(options.get("address"), options["gpus"])
-
-
-def _records(options: dict[str, Any]) -> Any:
-    from sweeper.records import Records
-
-    home = _home(options)
-    if not home.ledger.exists():
-        raise InputError(
-            f"--home {home.path}: nothing to show yet, there is no ledger.\n"
-            "Train first: python -m sweeper run NAME, or name another home."
-        )
-    return Records.open(home.ledger)
-
-
-def _sweep(name: str, options: dict[str, Any]) -> Any:
-    """The sweep of a name that a ledger knows."""
-    from sweeper.rows import SweepId
-
-    sweep = SweepId(name, options["scale"], options["label"])
-    known = _records(options).sweeps()
-    if sweep in known:
-        return sweep
-    if name not in {each.name for each in known}:
-        _check_names([name])
-    scales = sorted({each.scale for each in known if each.name == name})
-    labels = sorted({each.label for each in known if (each.name, each.scale) == (name, sweep.scale)} - {""})
-    there = [f"--scale {scale}" for scale in scales if scale != sweep.scale] + [
-        f"--as {label}" for label in labels
-    ]
-    remedy = f"This home has it with {' and '.join(there)}." if there else "Run it first."
-    raise InputError(f"Sweep {sweep}: nothing to show yet in {options['home']}.\n{remedy}")
-
-
-def _known(names: Sequence[str], options: dict[str, Any]) -> list[Any]:
-    return [_sweep(name, options) for name in dict.fromkeys(names)]
-
-
-def _register(home: Any, files: Sequence[tuple[Path, str]]) -> None:
-    """Note written files in the ledger, so that `verify` knows them; a driver that holds the home keeps us from it."""
-    from sweeper.home import lock_home
-    from sweeper.ledger import Ledger
-
-    if not files:
-        return
-    try:
-        with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
-            for path, kind in files:
-                ledger.record_export(path, kind)
-    except InputError as error:
-        click.echo(f"Not registered for verify: {error}", err=True)

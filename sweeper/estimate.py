@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from sweeper import display
-from sweeper.launch import Machine
-from sweeper.packing import MAX_RUNS_CPU, MAX_RUNS_GPU, PackPlan, pack_up
+from sweeper.machine import Machine
+from sweeper.packing import MAX_RUNS_CPU, MAX_RUNS_GPU, PackPlan, Waiting, pack_up
 from sweeper.plan import Planned
 from sweeper.probing import Measured
 from sweeper.records import Records
@@ -19,7 +19,14 @@ TOO_LONG_S = 24 * 3600.0
 MAX_MEASURED_CPU = 8
 """Runs of a measured pack on a CPU, where a step of the paper's networks takes a second."""
 
-Measure = Callable[[RunSpec, int, str, int], Measured]
+MEASURED_GPU = 4
+"""Runs of the first measured pack on a GPU, from which follows how many fit."""
+
+ROOM = 0.8
+"""Part of a GPU's share for training; the rest is the images, the evaluation and the driver's own."""
+
+Measure = Callable[[RunSpec, int, float, int], Measured | None]
+"""What a pack of so many such runs costs, with a share of a GPU and CPU threads; None where nobody can say yet."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,32 @@ class Estimate:
         )
 
 
-def pack_up_missing(
-    planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int
+def forecast(
+    planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int, measure: Measure
+) -> tuple[list[PackPlan], Estimate | None]:
+    """Packs of what is missing, and what they take; None where nothing can be measured yet."""
+    packs = form_packs(planned, records, machine, num_slots, measure)
+    return packs, estimate(packs, machine, num_slots, measure)
+
+
+def form_packs(
+    planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int, measure: Measure
 ) -> list[PackPlan]:
     """Packs of all runs that a ledger lacks; a run that several sweeps want is in one of them."""
     missing = {run.key: run for each in planned for run in each.waiting(records)}
-    max_runs = MAX_RUNS_GPU if machine.gpus_per_pack else MAX_RUNS_CPU
+    kinds = {run.static_key: run for run in missing.values()}
+    max_runs = {key: _max_runs(run, machine, measure) for key, run in kinds.items()}
     return pack_up(missing.values(), num_slots, max_runs)
+
+
+def _max_runs(run: Waiting, machine: Machine, measure: Measure) -> int:
+    if not machine.gpus_per_pack:
+        return MAX_RUNS_CPU
+    found = measure(spec_of(run.spec), MEASURED_GPU, machine.gpus_per_pack, machine.threads)
+    if found is None or not found.room_gib:
+        return MAX_RUNS_GPU
+    fitting = int(ROOM * found.room_gib / (found.memory_gib / MEASURED_GPU))
+    return max(1, min(fitting, MAX_RUNS_GPU))
 
 
 def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
@@ -68,17 +94,24 @@ def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
     return display.table("Plan", columns, rows)
 
 
-def estimate(packs: Sequence[PackPlan], machine: Machine, num_slots: int, measure: Measure) -> Estimate:
-    """Measure a pack of each kind, a small one on a CPU; others are taken to cost in proportion to their runs."""
-    device = "cuda" if machine.gpus_per_pack else "cpu"
+def estimate(
+    packs: Sequence[PackPlan], machine: Machine, num_slots: int, measure: Measure
+) -> Estimate | None:
+    """Measure a pack of each kind, a small one on a CPU; others are taken to cost in proportion to their runs.
+
+    Returns:
+        None where nothing can be measured yet.
+    """
     measured: dict[str, tuple[int, Measured]] = {}
     total_s = memory = 0.0
     for pack in sorted(packs, key=lambda pack: -len(pack.runs)):
         first = pack.runs[0]
         if first.static_key not in measured:
             num_runs = len(pack.runs) if machine.gpus_per_pack else min(len(pack.runs), MAX_MEASURED_CPU)
-            found = measure(spec_of(first.spec), num_runs, device, machine.threads)
-            measured[first.static_key] = num_runs, found
+            asked = measure(spec_of(first.spec), num_runs, machine.gpus_per_pack, machine.threads)
+            if asked is None:
+                return None
+            measured[first.static_key] = num_runs, asked
         num_runs, found = measured[first.static_key]
         share = len(pack.runs) / num_runs
         total_s += found.step_time_s * share * pack.num_steps

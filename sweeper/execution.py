@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape
 
-from sweeper import display, launch, report
-from sweeper.estimate import TOO_LONG_S, Estimate, estimate, pack_up_missing, plan_table
+from sweeper import display, launch, machine, report
+from sweeper.estimate import TOO_LONG_S, Estimate, Measure, forecast, plan_table
 from sweeper.home import Home, lock_home
-from sweeper.launch import Machine
 from sweeper.ledger import Ledger
+from sweeper.machine import Machine
+from sweeper.packing import PackPlan
 from sweeper.plan import SCALES, Planned, Question, plan, with_known_seeds
 from sweeper.probing import Probe
 from sweeper.projection import Projector
@@ -83,13 +84,13 @@ class Execution:
             KeyboardInterrupt: The user stopped; run again to go on.
         """
         with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
-            planned = self._plan(ledger)
+            planned, packs = self._plan(ledger)
             before = self._statuses(ledger)
             with Projector.start(
                 self.home, self.tracking_uri, [question.id for question in self.questions]
             ) as projector:
                 is_missing = any(each.waiting(ledger.records) for each in planned)
-                steps = self._train(ledger, planned) if is_missing else 0
+                steps = self._train(ledger, planned, packs) if is_missing else 0
                 self._write_answer(ledger)
                 pending = self._deliver(projector)
             for each in self.questions:
@@ -97,25 +98,35 @@ class Execution:
                     self.console.print(line, style="red", markup=False, soft_wrap=True)
             return _outcome(before, self._statuses(ledger), steps, pending)
 
-    def _plan(self, ledger: Ledger) -> list[Planned]:
-        """Register the questions, and say what they take."""
+    def _plan(self, ledger: Ledger) -> tuple[list[Planned], list[PackPlan] | None]:
+        """Register the questions, and say what they take; packs are formed later where a cluster is to be joined."""
         with Probe() as probe:
             for problem in ledger.ingest().problems:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
             planned = plan([with_known_seeds(each, ledger.records) for each in self.questions], probe)
-            is_missing = any(each.waiting(ledger.records) for each in planned)
-            if is_missing:
+            packs = None
+            if any(each.waiting(ledger.records) for each in planned):
                 self.console.print(plan_table(planned, ledger.records))
-            if is_missing and self.machine.address is None:
-                num_slots = launch.local_slots(self.machine)
-                packs = pack_up_missing(planned, ledger.records, self.machine, num_slots)
-                expected = estimate(packs, self.machine, num_slots, probe.measure)
-                self.console.print(expected.sentence(), soft_wrap=True)
-                self._refuse_if_too_long(expected)
+                if (
+                    self.machine.address is None
+                ):  # a question that this machine should not begin is not registered
+                    packs = self._packs(ledger, planned, machine.local_slots(self.machine), probe.measure)
         for each in planned:
             each.register(ledger)
-        return planned
+        return planned, packs
+
+    def _packs(
+        self, ledger: Ledger, planned: Sequence[Planned], num_slots: int, measure: Measure
+    ) -> list[PackPlan]:
+        """Form packs, and say what they take."""
+        packs, expected = forecast(planned, ledger.records, self.machine, num_slots, measure)
+        if expected:
+            self.console.print(expected.sentence(), soft_wrap=True)
+            self._refuse_if_too_long(expected)
+        else:
+            self.console.print("No node is free to measure a pack on: no estimate of the time.")
+        return packs
 
     def _refuse_if_too_long(self, expected: Estimate) -> None:
         if self.machine.gpus_per_pack or self.is_insisted or expected.duration_s < TOO_LONG_S:
@@ -127,10 +138,11 @@ class Execution:
             f"Use --scale {smaller or scale} here, --gpus-per-pack where there are GPUs, or insist with --yes."
         )
 
-    def _train(self, ledger: Ledger, planned: Sequence[Planned]) -> int:
+    def _train(self, ledger: Ledger, planned: Sequence[Planned], packs: list[PackPlan] | None) -> int:
         # Ray prints what it has to say of dead workers to standard output, where our answer goes.
-        with redirect_stdout(sys.stderr), launch.cluster(self.machine) as num_slots:
-            packs = pack_up_missing(planned, ledger.records, self.machine, num_slots)
+        with redirect_stdout(sys.stderr), machine.cluster(self.machine) as num_slots:
+            if packs is None:
+                packs = self._packs(ledger, planned, num_slots, machine.measure_on_cluster)
             total = sum(pack.num_steps * len(pack.runs) for pack in packs)
             with display.training(self.console, total) as progress:
                 launch.train(ledger, packs, self.machine, num_slots, progress)

@@ -1,6 +1,6 @@
 """Which runs train together: packs of runs that share a static key, a step and a schedule."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -11,6 +11,7 @@ MAX_RUNS_CPU = 16
 """Runs of a pack on a CPU core; beyond it a pack leaves the caches and is slower per run."""
 
 MAX_RUNS_GPU = 64
+"""Runs of a pack on a GPU, fewer where its memory holds fewer."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class PackPlan:
         return replace(self, num_failures=self.num_failures + 1)
 
 
-def pack_up(waiting: Iterable[Waiting], num_slots: int, max_runs: int) -> list[PackPlan]:
+def pack_up(waiting: Iterable[Waiting], num_slots: int, max_runs: Mapping[str, int]) -> list[PackPlan]:
     """Form packs that keep all slots busy, as large as they may be, longest first.
 
     Runs of one group are spread evenly over a multiple of the slots where there are enough of them, since packs of
@@ -70,12 +71,14 @@ def pack_up(waiting: Iterable[Waiting], num_slots: int, max_runs: int) -> list[P
     Args:
         waiting: Runs to train.
         num_slots: Packs that run at once.
-        max_runs: Largest pack.
+        max_runs: Largest pack, by static key.
     """
     groups: dict[tuple[str, int, Schedule], list[Waiting]] = {}
     for run in waiting:
         groups.setdefault((run.static_key, run.step, run.schedule), []).append(run)
-    packs = [pack for group in groups.values() for pack in _split(group, num_slots, max_runs)]
+    packs = [
+        pack for group in groups.values() for pack in _split(group, num_slots, max_runs[group[0].static_key])
+    ]
     return sorted(packs, key=lambda pack: -pack.num_steps * len(pack.runs))
 
 

@@ -23,10 +23,17 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a pack costs: seconds of one step of all its runs, and memory."""
+    """What a pack costs.
+
+    Attributes:
+        step_time_s: One step of all its runs.
+        memory_gib: What training it needs.
+        room_gib: What its share of the GPU holds; 0 on a CPU.
+    """
 
     step_time_s: float
     memory_gib: float
+    room_gib: float
 
 
 class Probe:
@@ -58,9 +65,9 @@ class Probe:
         answer = self._ask({"resolve": [asdict(run) for run in runs]})
         return [Resolved(**run) for run in answer["runs"]]
 
-    def measure(self, run: RunSpec, num_runs: int, device: str, threads: int) -> Measured:
+    def measure(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured:
         """Time and memory of a pack of such runs, from about a second of training."""
-        question = {"measure": asdict(run), "num_runs": num_runs, "device": device, "threads": threads}
+        question = {"measure": asdict(run), "num_runs": num_runs, "gpus": gpus, "threads": threads}
         return Measured(**self._ask(question))
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,14 @@ def set_arithmetic(precision: str, num_threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
+def pick_device(gpus: float) -> torch.device:
+    """Where a pack with this share of a GPU trains; a GPU that torch cannot use is a logical one, of a test."""
+    if not gpus or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
+    return torch.device("cuda")
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed: fetching fresh pages for every activation takes up to half of a step.
 

@@ -3,7 +3,7 @@
 Reads one JSON object a line from standard input and answers each with one:
 
     {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec"}, ...]}
-    {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib"}
+    {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
     anything that the user got wrong          -> {"error": text}
 """
 
@@ -54,18 +54,18 @@ def resolved(spec: RunSpec) -> dict[str, Any]:
     return {"key": run.key, "static_key": run.static_key, "spec": attempt.spec_of(run)}
 
 
-def measure(spec: RunSpec, num_runs: int, device: str, threads: int) -> dict[str, float]:
+def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str, float]:
     """Time and memory of a pack of this many such runs, from about a second of training on random images.
 
     Returns:
-        `step_time_s` of the whole pack, and `memory_gib`: on a GPU what training needed at its peak, on a CPU by how
-        much the process grew.
+        `step_time_s` of the whole pack; `memory_gib`, on a GPU what training needed at its peak, on a CPU by how much
+        the process grew; `room_gib` of that share of the GPU, 0 on a CPU.
     """
     engine.set_arithmetic(spec.precision, threads)
     engine.keep_freed_memory()
     runs = [engine.resolve(RunSpec(**(vars(spec) | {"seed": seed}))) for seed in range(num_runs)]
     shape = plugins.load("trainables.data", spec.data, "data set").SHAPE
-    images = _random_images(shape, torch.device(device))
+    images = _random_images(shape, engine.pick_device(gpus))
     before = _memory_gib(images.stored)
     pack = Pack(runs, images)
     pack.advance(1)
@@ -75,7 +75,11 @@ def measure(spec: RunSpec, num_runs: int, device: str, threads: int) -> dict[str
         _synchronize(images.stored)
         num_steps += 1
     step_time_s = (time.perf_counter() - begun) / num_steps
-    return {"step_time_s": step_time_s, "memory_gib": max(0.0, _memory_gib(images.stored) - before)}
+    return {
+        "step_time_s": step_time_s,
+        "memory_gib": max(0.0, _memory_gib(images.stored) - before),
+        "room_gib": _room_gib(images.stored, gpus),
+    }
 
 
 def _random_images(shape: tuple[int, int, int], device: torch.device) -> Images:
@@ -92,8 +96,16 @@ def _synchronize(tensor: torch.Tensor) -> None:
 
 def _memory_gib(tensor: torch.Tensor) -> float:
     if tensor.is_cuda:
-        return torch.cuda.max_memory_allocated(tensor.device) / GIB
+        peak = torch.cuda.max_memory_allocated(tensor.device)
+        torch.cuda.reset_peak_memory_stats(tensor.device)
+        return peak / GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+def _room_gib(tensor: torch.Tensor, gpus: float) -> float:
+    if not tensor.is_cuda:
+        return 0.0
+    return min(1.0, gpus) * torch.cuda.get_device_properties(tensor.device).total_memory / GIB
 
 
 if __name__ == "__main__":

@@ -30,20 +30,17 @@ class PackTrainable(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Import torch, load the images, restore the runs."""
-        import torch
-
         from trainables import engine, plugins
         from trainables.attempt import Attempt
 
         self._blocks_folder, self._block_s = Path(config["storage"]), config["block_s"]
-        device = torch.device("cuda" if config["gpus"] and torch.cuda.is_available() else "cpu")
-        if device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(min(1.0, config["gpus"]))
         specs = [spec_of(stored) for stored in config["specs"]]
         engine.set_arithmetic(specs[0].precision, config["threads"])
         engine.keep_freed_memory()
         runs = [engine.resolve(spec) for spec in specs]
-        images = plugins.load("trainables.data", specs[0].data, "data set").load(device)
+        images = plugins.load("trainables.data", specs[0].data, "data set").load(
+            engine.pick_device(config["gpus"])
+        )
         schedule = Schedule(**config["schedule"])
         self._attempt = Attempt(config["attempt"], runs, schedule, images, _start(config["starts"]))
 

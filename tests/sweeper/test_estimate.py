@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from sweeper import display
-from sweeper.estimate import MAX_MEASURED_CPU, Estimate, estimate, pack_up_missing, plan_table
-from sweeper.launch import Machine
+from sweeper.estimate import MAX_MEASURED_CPU, Estimate, estimate, forecast, form_packs, plan_table
 from sweeper.ledger import Draw, Member
+from sweeper.machine import Machine
 from sweeper.packing import PackPlan, Waiting
 from sweeper.plan import Planned, find_question
 from sweeper.probing import Measured, Resolved
@@ -32,12 +32,12 @@ def planned(*keys, name="betavae_beta"):
 class Stopwatch:
     """A machine on which a step of a run takes a tenth of a second and a gibibyte of memory."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, room_gib=0.0):
+        self.asked, self.room_gib = [], room_gib
 
-    def __call__(self, run, num_runs, device, threads):
-        self.asked.append((run.model, num_runs, device, threads))
-        return Measured(0.1 * num_runs, 1.0 * num_runs)
+    def __call__(self, run, num_runs, gpus, threads):
+        self.asked.append((run.model, num_runs, gpus, threads))
+        return Measured(0.1 * num_runs, 1.0 * num_runs, self.room_gib)
 
 
 def test_time_and_memory_are_in_proportion_to_runs_and_steps():
@@ -53,8 +53,8 @@ def test_one_small_pack_of_each_kind_is_measured_on_a_cpu_the_whole_one_on_a_gpu
     on_cpu, on_gpu = Stopwatch(), Stopwatch()
     estimate(packs, CPU, 2, on_cpu)
     estimate(packs, GPU, 2, on_gpu)
-    assert on_cpu.asked == [("beta_vae", MAX_MEASURED_CPU, "cpu", 1), ("beta_vae", 1, "cpu", 1)]
-    assert on_gpu.asked == [("beta_vae", 8, "cuda", 1), ("beta_vae", 1, "cuda", 1)]
+    assert on_cpu.asked == [("beta_vae", MAX_MEASURED_CPU, 0.0, 1), ("beta_vae", 1, 0.0, 1)]
+    assert on_gpu.asked == [("beta_vae", 8, 0.25, 1), ("beta_vae", 1, 0.25, 1)]
 
 
 def test_slots_without_a_pack_do_not_help():
@@ -73,8 +73,23 @@ def test_an_estimate_reads_as_a_sentence():
 
 
 def test_a_run_that_two_questions_want_is_trained_once():
-    packs = pack_up_missing([planned("x", "y"), planned("y", "z")], None, CPU, 2)
+    packs = form_packs([planned("x", "y"), planned("y", "z")], None, CPU, 2, Stopwatch())
     assert sorted(run.key for each in packs for run in each.runs) == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("room_gib", "sizes"), [(0.0, [8, 7]), (1000.0, [8, 7]), (5.0, [4, 4, 4, 3]), (0.1, [1] * 15)]
+)
+def test_packs_on_a_gpu_are_no_larger_than_its_memory_holds(room_gib, sizes):
+    asked = [planned(*map(str, range(15)))]
+    packs = form_packs(asked, None, GPU, 2, Stopwatch(room_gib))
+    assert sorted((len(each.runs) for each in packs), reverse=True) == sizes
+
+
+def test_where_nothing_can_be_measured_packs_are_formed_and_no_time_is_told():
+    packs, expected = forecast([planned("x", "y")], None, GPU, 1, lambda *_: None)
+    assert [len(each.runs) for each in packs] == [2]
+    assert expected is None
 
 
 def test_the_plan_says_what_each_question_asks_for():

@@ -5,13 +5,14 @@ from collections import Counter
 
 import pytest
 
-from sweeper import launch
-from sweeper.launch import Machine, check_share
+from sweeper import launch, machine
 from sweeper.ledger import Ledger
+from sweeper.machine import Machine, check_share
 from sweeper.packing import PackPlan
 from sweeper.plan import find_question, plan
 from sweeper.probing import Probe
 from trainables import blocks
+from trainables.config import spec_of
 from trainables.errors import InputError
 
 
@@ -40,7 +41,7 @@ def test_shares_that_fill_a_gpu_are_taken(share):
 @pytest.mark.parametrize("k", range(1, 65))
 def test_so_many_packs_fit_a_gpu_as_ray_counts(k):
     """Ray counts in ten-thousandths of a GPU."""
-    share = launch._exact(1 / k)
+    share = machine.exact_share(1 / k)
     assert round(share * 10_000) * k <= 10_000
     assert round(share * 10_000) * (k + 1) > 10_000
 
@@ -49,19 +50,19 @@ def test_so_many_packs_fit_a_gpu_as_ray_counts(k):
     ("share", "num_gpus", "num_slots"), [(0.25, 2, 8), (1 / 3, 2, 6), (1, 8, 8), (2, 8, 4), (4, 2, 1)]
 )
 def test_slots_are_counted_in_gpus(share, num_gpus, num_slots):
-    machine = Machine("somewhere:6379", share)
-    assert launch._num_slots({"CPU": 64.0, "GPU": float(num_gpus)}, machine) == num_slots
+    resources = {"CPU": 64.0, "GPU": float(num_gpus)}
+    assert machine._num_slots(resources, Machine("somewhere:6379", share)) == num_slots
 
 
 def test_slots_without_gpus_are_counted_in_threads():
-    assert launch._num_slots({"CPU": 7.0}, Machine(None, 0.0)) == 7
-    assert launch._num_slots({"CPU": 7.0}, Machine(None, 0.0, threads=2)) == 3
-    assert launch._num_slots({"CPU": 1.0}, Machine(None, 0.0, threads=2)) == 1
+    assert machine._num_slots({"CPU": 7.0}, Machine(None, 0.0)) == 7
+    assert machine._num_slots({"CPU": 7.0}, Machine(None, 0.0, threads=2)) == 3
+    assert machine._num_slots({"CPU": 1.0}, Machine(None, 0.0, threads=2)) == 1
 
 
 def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster):
     """Packs that would train for hours: once eight have written a block, all of them are at work."""
-    machine = Machine(start_cluster(8, 2), 0.25)
+    two_gpus = Machine(start_cluster(8, 2), 0.25)
     fields = {"steps": "1000000", "evaluate_every": "1000000", "beta": "1"}
     with Probe() as probe:
         (planned,) = plan([find_question("betavae_beta", "smoke", tuple(range(9)), fields, "gpus")], probe)
@@ -77,10 +78,14 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster)
 
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         planned.register(ledger)
-        with launch.cluster(machine) as num_slots:
+        with machine.cluster(two_gpus) as num_slots:
             assert num_slots == 8
+            # The workers have no CUDA device, so they train, and are measured, on their CPU.
+            found = machine.measure_on_cluster(spec_of(planned.waiting(None)[0].spec), 2, 0.25, 1)
+            assert found
+            assert 0 < found.step_time_s < 1
             with pytest.raises(KeyboardInterrupt):
-                launch.train(ledger, packs, machine, num_slots, stop_once_eight_are_at_work)
+                launch.train(ledger, packs, two_gpus, num_slots, stop_once_eight_are_at_work)
         assert [attempt.outcome for attempt in ledger.records.attempts()] == ["stopped"] * 8
     # Each worker was told its GPU, and wrote it down.
     assert Counter(gpus_at_work().values()) == {"0": 4, "1": 4}

@@ -71,10 +71,11 @@ def test_a_wrong_run_is_refused_in_words_and_the_next_is_answered(probe, run, wo
 
 
 def test_a_pack_is_measured(probe):
-    alone = probe.measure(RUN, num_runs=1, device="cpu", threads=1)
+    alone = probe.measure(RUN, num_runs=1, gpus=0.0, threads=1)
     assert isinstance(alone, Measured)
     assert 0 < alone.step_time_s < 1
     assert 0 <= alone.memory_gib < 4
+    assert alone.room_gib == 0, "a CPU sets no limit to a pack"
 
 
 def test_leaving_ends_the_process():
