@@ -40,7 +40,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     built = Table(title=title, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
         is_numeric = all(isinstance(row[number], int | float) for row in rows)
-        built.add_column(column, justify="right" if is_numeric else "left")
+        built.add_column(column, justify="right" if is_numeric else "left", overflow="fold")
     for row in rows:
         built.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
     return built

@@ -86,7 +86,8 @@ def _train(options: argparse.Namespace) -> int:
     attempt = Attempt(_next_attempt(storage), runs, schedule, images, start)
 
     begun = time.perf_counter()
-    while not attempt.is_done:
+    # A run that is resumed at its horizon has its points already.
+    while attempt.pack.step < options.steps and not attempt.is_done:
         block = attempt.work(BLOCK_S)
         if storage:
             blocks.write_block(storage, block.manifest, block.blobs)

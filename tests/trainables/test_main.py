@@ -122,6 +122,14 @@ def test_what_is_resumed_equals_what_was_never_stopped(shas, tmp_path):
     assert start_steps == [0, 13, 29]
 
 
+def test_a_run_resumed_at_its_horizon_is_summed_up_and_written_no_second_time(main, tmp_path):
+    arguments = [*FACTOR, "--steps", 9]
+    _, first, _ = main(*arguments, "--out", tmp_path)
+    code, lines, _ = main(*arguments, "--resume", tmp_path)
+    assert (code, len(lines), len(blocks.committed(tmp_path))) == (0, 1, 1)
+    assert lines[0]["params_sha256"] == first[-1]["params_sha256"]
+
+
 @pytest.fixture
 def stopped(shas, monkeypatch, tmp_path):
     """The storage of a pack of seeds 0 and 4, with a block a step, that was killed on the way to step 40."""
