@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from search_spaces._sweep import Scale
 
 OBJECTIVES = ("recon_error", "factor_vae_score")
-METRICS = ("recon_error", "factor_vae_score", "recon_mse", "kl", "active_dims")
+METRICS = ("recon_error", "factor_vae_score", "recon_mse", "kl", "active_dims", "gaussian_tc")
 
 LAPTOP_NOTE = (
     "The small data set was chosen because it shows the effect; most small settings tried do not "

@@ -65,10 +65,11 @@ class Probe:
         answer = self._ask({"resolve": [asdict(run) for run in runs]})
         return [Resolved(**run) for run in answer["runs"]]
 
-    def measure(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured:
-        """Time and memory of a pack of such runs, from about a second of training."""
+    def measure(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
+        """Time and memory of a pack of such runs, from about a second of training; None if the GPU does not hold it."""
         question = {"measure": asdict(run), "num_runs": num_runs, "gpus": gpus, "threads": threads}
-        return Measured(**self._ask(question))
+        answer = self._ask(question)
+        return None if "out_of_memory" in answer else Measured(**answer)
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin

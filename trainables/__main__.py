@@ -5,20 +5,23 @@ from them exactly.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from trainables import blocks, config, engine, plugins
+from trainables import blocks, config, durable, engine, plugins
 from trainables.attempt import Attempt, Start
 from trainables.config import RunSpec, Schedule
+from trainables.durable import DamagedBlockError
 from trainables.engine import Resolved
 from trainables.errors import InputError
 
@@ -26,13 +29,19 @@ BLOCK_S = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 a run diverged, 2 wrong input."""
+    """Run the command line; returns the exit code.
+
+    0 done, 1 a run diverged, 2 wrong input, 3 the machine failed while working.
+    """
     options = build_parser().parse_args(arguments)
     try:
         return _train(options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except (OSError, DamagedBlockError) as error:
+        print(f"The machine failed: {error}", file=sys.stderr)
+        return 3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,6 +79,8 @@ def _train(options: argparse.Namespace) -> int:
     ]
     if options.threads < 1:
         raise InputError(f"--threads {options.threads}: at least 1.")
+    if options.precision == "tf32" and options.device == "cpu":
+        raise InputError("--precision tf32: a CPU has none.\nUse --precision fp32, or --device cuda.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError(
             "--device cuda: this machine has no CUDA device that torch can use.\nUse --device cpu."
@@ -79,18 +90,17 @@ def _train(options: argparse.Namespace) -> int:
     start = (
         find_start(options.resume, [run.key for run in runs], options.steps) if options.resume else Start()
     )
-    if options.out and options.out.exists() and not options.out.is_dir():
-        raise InputError(f"--out {options.out} is a file.\nName a folder.")
-    images = plugins.load("trainables.data", options.data, "data set").load(torch.device(options.device))
     storage = options.out or options.resume
-    attempt = Attempt(_next_attempt(storage), runs, schedule, images, start)
+    number = _claim_attempt(storage) if storage else 1
+    images = plugins.load("trainables.data", options.data, "data set").load(torch.device(options.device))
+    attempt = Attempt(number, runs, schedule, images, start)
 
     begun = time.perf_counter()
     # A run that is resumed at its horizon has its points already.
     while attempt.pack.step < options.steps and not attempt.is_done:
         block = attempt.work(BLOCK_S)
         if storage:
-            blocks.write_block(storage, block.manifest, block.blobs)
+            blocks.prune(blocks.write_block(storage, block.manifest, block.blobs).parent)
         _print_points(block.manifest.points)
     return _print_runs(attempt, (attempt.pack.step - start.step) / (time.perf_counter() - begun))
 
@@ -125,10 +135,24 @@ def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:
     )
 
 
-def _next_attempt(storage: Path | None) -> int:
-    folders = storage.glob("attempts/*") if storage else ()
-    taken = [int(folder.name) for folder in folders if folder.is_dir()]
-    return max(taken, default=0) + 1
+def _claim_attempt(storage: Path) -> int:
+    """The number of an attempt that nobody else has, by making its folder.
+
+    Raises:
+        InputError: The storage cannot be written.
+    """
+    try:
+        durable.make_folder(storage / "attempts")
+        taken = [int(path.stem) for path in (storage / "attempts").iterdir() if path.stem.isdecimal()]
+        for number in count(max(taken, default=0) + 1):
+            with contextlib.suppress(FileExistsError):
+                blocks.manifest_path(storage, number, 0).parent.mkdir()
+                return number
+    except OSError as error:
+        raise InputError(
+            f"Cannot keep blocks in {storage}: {error}.\nName another folder with --out."
+        ) from None
+    raise AssertionError
 
 
 def _print_points(points: Sequence[blocks.Point]) -> None:
@@ -136,7 +160,7 @@ def _print_points(points: Sequence[blocks.Point]) -> None:
     for point in points:
         lines.setdefault((point.key, point.step), {})[point.name] = point.value
     for (key, step), values in lines.items():
-        print(json.dumps({"run_key": key, "step": step} | values), flush=True)
+        print(json.dumps({"run_key": key, "step": step} | _finite(values), allow_nan=False), flush=True)
 
 
 def _print_runs(attempt: Attempt, steps_per_s: float) -> int:
@@ -150,14 +174,17 @@ def _print_runs(attempt: Attempt, steps_per_s: float) -> int:
                 | {
                     "params_sha256": _params_sha256(state),
                     "num_params": pack.num_parameters,
-                    "metrics": {
-                        name: value if math.isfinite(value) else None for name, value in scores.items()
-                    },
+                    "metrics": _finite(scores),
                     "run_steps_per_s": round(steps_per_s * len(pack.runs), 2),
                 }
             )
         )
     return int(any(bad is not None for bad in bad_steps))
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values as strict JSON has them."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _summary(run: Resolved, bad_step: int | None, step: int) -> dict[str, object]:

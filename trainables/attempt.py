@@ -7,7 +7,7 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -38,6 +38,32 @@ class Block:
 
     manifest: Manifest
     blobs: Mapping[str, Mapping[str, bytes]]
+
+
+class Blobs(Mapping[str, Mapping[str, bytes]]):
+    """Bytes of runs as they stand, made when they are asked for: all at once are gigabytes at paper scale.
+
+    Args:
+        pack: Which must not move on before they were read.
+        runs: Key and place in the pack of each run that has any.
+        kept: What outlives each run of the pack, where it ends.
+    """
+
+    def __init__(
+        self, pack: Pack, runs: Mapping[str, int], kept: Sequence[Mapping[str, bytes]] | None
+    ) -> None:
+        self._pack, self._runs, self._kept = pack, runs, kept
+
+    def __getitem__(self, key: str) -> Mapping[str, bytes]:
+        r = self._runs[key]
+        state = {blocks.STATE: blocks.pack_arrays(self._pack.state(r))}
+        return {**state, **(self._kept[r] if self._kept else {})}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
 
 
 class Attempt:
@@ -140,7 +166,9 @@ class Attempt:
             index=self._num_blocks,
             start_step=start_step,
             end_step=self.pack.step,
-            numerics=engine.numerics_class(self.pack.device, self.pack.runs[0].spec.precision),
+            numerics=engine.numerics_class(
+                self.pack.device, self.pack.runs[0].spec.precision, len(self.pack.seeds)
+            ),
             code_version=__version__,
             written_at_s=time.time(),
             train_s=seconds,
@@ -156,16 +184,14 @@ class Attempt:
         self._num_blocks += 1
         return Block(manifest, blobs)
 
-    def _entries(self) -> tuple[tuple[RunEntry, ...], dict[str, dict[str, bytes]]]:
+    def _entries(self) -> tuple[tuple[RunEntry, ...], "Blobs"]:
         """How each open run stands, and its bytes; runs that end are open no more."""
         is_end = self.pack.step >= self.schedule.steps
         kept = self._kept() if is_end else None
         entries: list[RunEntry] = []
-        blobs: dict[str, dict[str, bytes]] = {}
+        with_blobs: dict[str, int] = {}
         ends: Status = "done" if is_end else "running"
-        for r, (run, state, bad) in enumerate(
-            zip(self.pack.runs, self.pack.states(), self.pack.first_bad_steps(), strict=True)
-        ):
+        for r, (run, bad) in enumerate(zip(self.pack.runs, self.pack.first_bad_steps(), strict=True)):
             if not self._is_open[r]:
                 continue
             status: Status = ends if bad is None else "diverged"
@@ -173,9 +199,9 @@ class Attempt:
             horizon, spec = self.schedule.steps, spec_of(run)
             entries.append(RunEntry(run.key, run.spec.seed, status, step, horizon, spec, bad))
             if bad is None:
-                blobs[run.key] = {blocks.STATE: blocks.pack_arrays(state)} | (kept[r] if kept else {})
+                with_blobs[run.key] = r
             self._is_open[r] = status == "running"
-        return tuple(entries), blobs
+        return tuple(entries), Blobs(self.pack, with_blobs, kept)
 
     def _kept(self) -> list[dict[str, bytes]]:
         """What outlives a run, per run."""

@@ -14,6 +14,7 @@ import io
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -145,7 +146,7 @@ def write_block(storage: Path, manifest: Manifest, blobs: Mapping[str, Mapping[s
     Args:
         storage: Folder that holds `attempts/`.
         manifest: The block, its runs without slices.
-        blobs: Run key -> slice name -> bytes.
+        blobs: Run key -> slice name -> bytes; asked for one run after the other, so that they may be made then.
 
     Returns:
         Path of the manifest.
@@ -221,8 +222,8 @@ def is_fenced(folder: Path) -> bool:
 def prune(folder: Path, keep: int = 2) -> None:
     """Delete states that newer blocks of an attempt have made useless; its writer calls this between blocks.
 
-    A state is needed while it is among the newest `keep` of its run, so a run that was done long before its
-    neighbours can still be continued. Diverged runs need none. Manifests and `.kept` files stay. A fenced
+    A state is needed while it is among the newest `keep` of its run, also when that is done: it can still be continued
+    to more steps. Diverged runs need none. Manifests and `.kept` files stay. A fenced
     attempt deletes nothing: a newer one resumes from its older blocks.
     """
     if is_fenced(folder):
@@ -275,20 +276,19 @@ def _check_whole(path: Path, manifest: Manifest, blobs: Mapping[str, Any]) -> No
 def _write_slices(
     path: Path, runs: tuple[RunEntry, ...], blobs: Mapping[str, Mapping[str, bytes]]
 ) -> tuple[RunEntry, ...]:
-    contents: dict[Path, list[bytes]] = {}
     written = []
-    for run in runs:
-        slices = {}
-        for name, blob in blobs.get(run.key, {}).items():
-            is_kept = run.status != "running" and name in KEPT
-            file = path.with_suffix(".kept" if is_kept else ".slices")
-            parts = contents.setdefault(file, [])
-            offset = sum(map(len, parts))
-            slices[name] = Slice(file.name, offset, len(blob), hashlib.sha256(blob).hexdigest())
-            parts.append(blob)
-        written.append(replace(run, slices=slices))
-    for file, parts in contents.items():
-        durable.write_file(file, parts)
+    with ExitStack() as stack:
+        files: dict[str, durable.Appender] = {}
+        for run in runs:
+            slices = {}
+            for name, blob in blobs.get(run.key, {}).items():
+                is_kept = run.status != "running" and name in KEPT
+                file = path.with_suffix(".kept" if is_kept else ".slices")
+                if file.name not in files:
+                    files[file.name] = stack.enter_context(durable.Appender(file))
+                offset = files[file.name].append(blob)
+                slices[name] = Slice(file.name, offset, len(blob), hashlib.sha256(blob).hexdigest())
+            written.append(replace(run, slices=slices))
     return tuple(written)
 
 

@@ -97,7 +97,7 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         read = int(float(value)) if kind is int else kind(value)
         if kind is float and not math.isfinite(read):
             raise ValueError
-        return read
+        return read + 0.0 if kind is float else read  # -0 and 0 train alike
     except (ValueError, TypeError, KeyError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind.__name__)
         raise InputError(f"{name}={value}: expected {wanted}, for example {name}={_example(kind)}.") from None

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from trainables.config import canonical_json
@@ -56,21 +57,47 @@ def read_record(path: Path) -> tuple[dict[str, Any], str]:
     return json.loads(text), hashlib.sha256(text).hexdigest()
 
 
+class Appender:
+    """A new file that grows part by part; whole and on the disk after `with`, its name may not be, see `sync_folder`.
+
+    Raises:
+        OSError: The disk is full or failing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file, self._length = path, path.open("wb"), 0
+
+    def append(self, part: bytes) -> int:
+        """Write a part; returns its offset in bytes."""
+        offset = self._length
+        self._length += self._file.write(part)
+        return offset
+
+    def __enter__(self) -> "Appender":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file as file:
+            if error is not None:
+                return
+            file.flush()
+            os.fsync(file.fileno())
+            found = os.fstat(file.fileno()).st_size
+        if found != self._length:
+            raise OSError(f"{self._path}: wrote {self._length} bytes, found {found} on the disk.")
+
+
 def write_file(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file that is whole and on the disk when this returns; its name may not be, see `sync_folder`.
 
     Raises:
         OSError: The disk is full or failing.
     """
-    length = 0
-    with path.open("wb") as file:
+    with Appender(path) as file:
         for part in parts:
-            length += file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-        found = os.fstat(file.fileno()).st_size
-    if found != length:
-        raise OSError(f"{path}: wrote {length} bytes, found {found} on the disk.")
+            file.append(part)
 
 
 def make_folder(folder: Path) -> None:

@@ -7,11 +7,13 @@ stop being finite is frozen where it stood.
 Shape suffixes: T steps, R runs (ghost included), N images, B batch, D code dimensions, C H W image.
 """
 
+import contextlib
 import ctypes
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,8 @@ from trainables.models._draws import Draw, ImageBatch, Normal, Permutations
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 MIN_RUNS = 2
-CHUNK_WORDS = 250_000
-"""Random words drawn at once: enough to pay for the calls, few enough to stay in a cache."""
+CHUNK_WORDS = {"cpu": 250_000, "cuda": 16_000_000}
+"""Random words drawn at once: enough to pay for the calls, on a CPU few enough to stay in a cache."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,19 @@ def set_arithmetic(precision: str, num_threads: int) -> None:
 
 
 def pick_device(gpus: float) -> torch.device:
-    """Where a pack with this share of a GPU trains; a GPU that torch cannot use is a logical one, of a test."""
-    if not gpus or not torch.cuda.is_available():
+    """Where a pack with this share of a GPU trains; on a node without any, Ray's GPU is a logical one, of a test.
+
+    Raises:
+        RuntimeError: The node has a GPU that torch cannot use; a pack would train for weeks on its CPU.
+    """
+    if not gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        if Path("/dev/nvidiactl").exists():
+            raise RuntimeError(
+                "This node has an NVIDIA GPU that torch cannot use: its driver is too old for this torch, or torch"
+                " is a CPU build. Compare `nvidia-smi` with `python -c 'import torch; print(torch.version.cuda)'`."
+            )
         return torch.device("cpu")
     torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
     return torch.device("cuda")
@@ -97,10 +110,19 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def numerics_class(device: torch.device, precision: str) -> str:
-    """Within what bits are promised: device model and ISA, torch, threads, precision."""
+def return_freed_memory() -> None:
+    """Give back what `keep_freed_memory` kept. Does nothing where the C library is not glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def numerics_class(device: torch.device, precision: str, num_runs: int) -> str:
+    """Within what bits are promised: device model and ISA, torch, threads, precision.
+
+    On a CPU the pack does not matter. On CUDA it does: cuBLAS picks its kernels by the number of matrices.
+    """
     if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
+        where = f"{torch.cuda.get_device_name(device)}, {num_runs} stacked"
     else:
         isa = torch.backends.cpu.get_cpu_capability()
         where = f"{platform.machine()} {isa}, {torch.get_num_threads()} thread(s)"
@@ -136,7 +158,7 @@ class Pack:
         self._draws: dict[str, Draw] = self.model.draws()
         counts = {name: _num_words(draw) for name, draw in self._draws.items()}
         self._streams = streams.Streams(self.seeds, counts, self.device)
-        self._chunk = max(1, CHUNK_WORDS // (len(computed) * sum(counts.values())))
+        self._chunk = max(1, CHUNK_WORDS[self.device.type] // (len(computed) * sum(counts.values())))
         self.alive_R = torch.ones(len(computed), dtype=torch.bool, device=self.device)
         self._died_at_R = torch.full((len(computed),), -1, dtype=torch.int64, device=self.device)
         self._last: dict[str, torch.Tensor] = {}
@@ -189,11 +211,14 @@ class Pack:
         """The first step of each run whose loss or gradient was not finite, None while all were."""
         return [step if step >= 0 else None for step in self._died_at_R.tolist()[: len(self.runs)]]
 
-    def states(self) -> list[dict[str, np.ndarray]]:
-        """All that each run needs to go on exactly from here, one dictionary of arrays a run."""
+    def state(self, r: int) -> dict[str, np.ndarray]:
+        """All that run r needs to go on exactly from here."""
         tensors = {"alive": self.alive_R, "died_at": self._died_at_R} | self._optimizer_state()
-        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        return [{name: array[r].copy() for name, array in arrays.items()} for r in range(len(self.runs))]
+        return {name: tensor[r].cpu().numpy().copy() for name, tensor in tensors.items()}
+
+    def states(self) -> list[dict[str, np.ndarray]]:
+        """The state of every run."""
+        return [self.state(r) for r in range(len(self.runs))]
 
     def restore(self, step: int, states: Sequence[Mapping[str, np.ndarray]]) -> None:
         """Go on from what `states` returned at this step, in this or another pack."""

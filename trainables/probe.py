@@ -5,12 +5,15 @@ Reads one JSON object a line from standard input and answers each with one:
     {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec"}, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
     anything that the user got wrong          -> {"error": text}
+    a pack that the GPU does not hold         -> {"out_of_memory": true}
 """
 
+import contextlib
+import gc
 import json
-import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +37,8 @@ def main() -> None:
             answer = _answer(question)
         except InputError as error:
             answer = {"error": str(error)}
+        except torch.OutOfMemoryError:
+            answer = {"out_of_memory": True}
         print(json.dumps(answer), flush=True)
 
 
@@ -66,7 +71,7 @@ def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str
     runs = [engine.resolve(RunSpec(**(vars(spec) | {"seed": seed}))) for seed in range(num_runs)]
     shape = plugins.load("trainables.data", spec.data, "data set").SHAPE
     images = _random_images(shape, engine.pick_device(gpus))
-    before = _memory_gib(images.stored)
+    before = _settled_memory_gib(images.stored)
     pack = Pack(runs, images)
     pack.advance(1)
     num_steps, begun = 0, time.perf_counter()
@@ -77,7 +82,7 @@ def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str
     step_time_s = (time.perf_counter() - begun) / num_steps
     return {
         "step_time_s": step_time_s,
-        "memory_gib": max(0.0, _memory_gib(images.stored) - before),
+        "memory_gib": max(0.0, _peak_memory_gib(images.stored) - before),
         "room_gib": _room_gib(images.stored, gpus),
     }
 
@@ -94,12 +99,31 @@ def _synchronize(tensor: torch.Tensor) -> None:
         torch.cuda.synchronize(tensor.device)
 
 
-def _memory_gib(tensor: torch.Tensor) -> float:
+def _settled_memory_gib(tensor: torch.Tensor) -> float:
+    """Memory in use once nothing of an earlier measurement is left; its peak counts anew from here."""
+    gc.collect()
     if tensor.is_cuda:
-        peak = torch.cuda.max_memory_allocated(tensor.device)
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(tensor.device)
-        return peak / GIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+        return torch.cuda.memory_allocated(tensor.device) / GIB
+    engine.return_freed_memory()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    return _linux_memory_gib("VmRSS")
+
+
+def _peak_memory_gib(tensor: torch.Tensor) -> float:
+    if tensor.is_cuda:
+        return torch.cuda.max_memory_allocated(tensor.device) / GIB
+    return _linux_memory_gib("VmHWM")
+
+
+def _linux_memory_gib(field: str) -> float:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0.0  # not Linux: no figure is better than a wrong one
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1]) * 1024 / GIB
 
 
 def _room_gib(tensor: torch.Tensor, gpus: float) -> float:

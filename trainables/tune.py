@@ -3,7 +3,9 @@
 A result carries the path of a manifest and how far it goes; what is true is in the storage.
 """
 
+import gc
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from ray.tune import Trainable
 from trainables import blocks
 from trainables.config import Schedule, spec_of
 from trainables.durable import DamagedBlockError
+
+WORK_PER_WRITE = 20.0
+"""Seconds of training per second of writing, at least: blocks grow longer where a disk is slow or a pack large."""
 
 
 class PackTrainable(Trainable):
@@ -46,13 +51,18 @@ class PackTrainable(Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another pack in the same process, which has imported torch already."""
+        # Two packs would not fit the share of a GPU that one fills.
+        del self._attempt
+        gc.collect()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Work one block and commit it."""
         block = self._attempt.work(self._block_s)
+        begun = time.perf_counter()
         path = blocks.write_block(self._blocks_folder, block.manifest, block.blobs)
+        self._block_s = max(self._block_s, WORK_PER_WRITE * (time.perf_counter() - begun))
         blocks.prune(path.parent)
         # A fenced attempt's blocks are refused: its driver is gone, or has given the runs to a newer attempt.
         is_over = self._attempt.is_done or blocks.is_fenced(path.parent)
@@ -80,4 +90,6 @@ def _start(candidates: list[list[tuple[int, str, dict[str, Any]]]]) -> Any:
             print(f"{error} Going back to an older block.", file=sys.stderr)
             continue
         return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
+    if any(candidates):
+        print("No state is left that all of these runs have: they start over.", file=sys.stderr)
     return Start()

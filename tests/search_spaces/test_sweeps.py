@@ -51,6 +51,26 @@ def test_a_sweep_can_be_asked_on_paper_on_a_laptop_and_in_a_moment(name):
     assert SWEEPS[name].scales["smoke"].note, "numbers that mean nothing say so"
 
 
+# Data, seeds, steps, steps between evaluations, values of the one hyperparameter: frozen, since results at one scale
+# are compared with each other.
+SIZES = {
+    ("factorvae_gamma", "paper"): ("dsprites", 10, 300_000, 30_000, (1, 10, 20, 35, 40, 100)),
+    ("factorvae_gamma", "laptop"): ("sprites", 5, 12_000, 1_200, (1, 10, 20, 40, 60)),
+    ("factorvae_gamma", "smoke"): ("sprites", 2, 200, 100, (1, 60)),
+    ("betavae_beta", "paper"): ("dsprites", 10, 300_000, 30_000, (1, 2, 4, 6, 8, 16)),
+    ("betavae_beta", "laptop"): ("sprites", 5, 12_000, 1_200, (1, 1.5, 2, 3, 4)),
+    ("betavae_beta", "smoke"): ("sprites", 2, 200, 100, (1, 4)),
+}
+
+
+@pytest.mark.parametrize(("name", "scale"), SIZES)
+def test_the_sizes_of_a_scale_are_frozen(name, scale):
+    protocol = SWEEPS[name].scales[scale]
+    (space,) = protocol.space.values()
+    sizes = protocol.data, protocol.num_seeds, protocol.steps, protocol.evaluate_every, space.choices
+    assert sizes == SIZES[name, scale]
+
+
 @pytest.mark.parametrize(("name", "scale"), SCALES)
 def test_a_scale_is_whole(name, scale):
     protocol = SWEEPS[name].scales[scale]

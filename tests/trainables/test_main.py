@@ -134,7 +134,9 @@ def test_a_run_resumed_at_its_horizon_is_summed_up_and_written_no_second_time(ma
 def stopped(shas, monkeypatch, tmp_path):
     """The storage of a pack of seeds 0 and 4, with a block a step, that was killed on the way to step 40."""
     monkeypatch.setattr(program, "BLOCK_S", 0.0)
-    shas(*FACTOR, "--seeds", "0,4", "--steps", 40, "--report-every", 9, "--out", tmp_path)
+    with monkeypatch.context() as unpruned:  # the states of step 30 would be gone by step 40
+        unpruned.setattr(blocks, "prune", lambda _: None)
+        shas(*FACTOR, "--seeds", "0,4", "--steps", 40, "--report-every", 9, "--out", tmp_path)
     for path in blocks.committed(tmp_path):
         if blocks.read_manifest(path).end_step > 30:
             path.unlink()
@@ -171,6 +173,37 @@ def test_the_storage_of_a_sweep_with_its_records_of_attempts_can_be_resumed_from
     # A ledger keeps what it knows of an attempt beside the attempt's folder.
     (stopped / "attempts" / "00000001.json").write_text("{}")
     assert set(shas(*FACTOR, "--seeds", "0,4", "--steps", 40, "--resume", stopped)) == {0, 4}
+
+
+def test_states_that_newer_ones_replace_are_deleted(main, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "BLOCK_S", 0.0)
+    main(*BETA, "--steps", 9, "--out", tmp_path)
+    assert len(blocks.committed(tmp_path)) == 9
+    assert sorted(path.stem for path in tmp_path.rglob("*.slices")) == ["block-000007", "block-000008"]
+
+
+def test_two_commands_with_one_storage_keep_apart(tmp_path):
+    arguments = [sys.executable, "-m", "trainables", *BETA, "--steps", "9", "--out", str(tmp_path)]
+    both = [
+        subprocess.Popen([*arguments, "--seeds", seed], cwd=ROOT, stdout=subprocess.PIPE) for seed in "01"
+    ]
+    for process in both:
+        process.communicate()
+    assert [process.returncode for process in both] == [0, 0]
+    found = [blocks.read_manifest(path) for path in blocks.committed(tmp_path)]
+    assert sorted(run.seed for manifest in found for run in manifest.runs) == [0, 1]
+    assert len({manifest.attempt for manifest in found}) == 2
+
+
+def test_a_run_that_is_about_to_diverge_prints_strict_json(main):
+    """Its KL overflows while its loss is still finite."""
+    code, lines, _ = main(
+        *("beta_vae", "--data", "sprites", "--set", "vae.network=mlp", "--set", "vae.latent_dim=3"),
+        *("--seeds", "0-3", "--set", "adam.learning_rate=0.3"),
+        *("--steps", 60, "--report-every", 1, "--evaluate-every", 1),
+    )
+    assert code in (0, 1)
+    assert any(line.get("kl", 0.0) is None for line in lines)
 
 
 def test_other_settings_find_nothing_to_resume(main, stopped):
@@ -214,6 +247,8 @@ def test_other_settings_find_nothing_to_resume(main, stopped):
         ([*BETA, "--report-every", "0"], "at least 1"),
         ([*BETA, "--evaluate-every", "0"], "at least 1"),
         ([*BETA, "--threads", "0"], "threads"),
+        ([*BETA, "--precision", "tf32"], "--precision tf32: a CPU has none."),
+        ([*BETA, "--out", "/proc/nope"], "/proc/nope"),
         ([*BETA, "--resume", "nowhere"], "--resume nowhere: no block there"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables import config, engine, plugins
 from trainables.errors import InputError
@@ -107,6 +108,22 @@ def test_an_update_gives_detached_values_of_each_run_and_draws_nothing_by_itself
         assert value.shape == (3,)
         assert not value.requires_grad
         assert value.isfinite().all()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses constants of the host and sizes that depend on data: a GPU waits for both, a CUDA graph holds neither."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.name() not in ("aten::lift_fresh", "aten::nonzero"), func.name()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_update_never_waits_for_its_device(name, small_run, sprites):
+    pack = engine.Pack([small_run(name, seed) for seed in range(2)], sprites)
+    draw = draw_for(pack.model, 2, sprites.shape, 0)
+    with NoWaiting():
+        pack.model.update(draw, everyone(2), is_reported=True)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -288,7 +288,10 @@ def test_the_numerics_class_tells_threads_and_precision_apart(set_threads):
     classes = set()
     for num_threads in (1, 2):
         set_threads(num_threads)
-        classes |= {engine.numerics_class(torch.device("cpu"), precision) for precision in ("fp32", "tf32")}
+        for precision in ("fp32", "tf32"):
+            found = {engine.numerics_class(torch.device("cpu"), precision, size) for size in (2, 5)}
+            assert len(found) == 1, "on a CPU the size of a pack does not matter"
+            classes |= found
     assert len(classes) == 4
     assert all(torch.__version__ in name for name in classes)
 

@@ -16,7 +16,7 @@ PRUNE_STD = 0.05
 
 def has_diverged(encoding: Encoding) -> bool:
     """Whether the codes hold values that cannot be scored."""
-    return not np.isfinite(encoding.mu_ND).all() or bool(np.isnan(encoding.kl_D).any())
+    return not np.isfinite(encoding.mu_ND).all() or not np.isfinite(encoding.kl_D).all()
 
 
 def is_active(encoding: Encoding) -> np.ndarray:

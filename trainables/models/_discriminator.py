@@ -53,7 +53,9 @@ class Chain:
         logits_RB2 = stacked.linear(self.inputs_RBI[-1], *_weight_and_bias(tensors, depth))
         self.log_ratio_RB = logits_RB2[..., 0] - logits_RB2[..., 1]
 
-        slope = torch.tensor([1.0, -1.0], device=z_RBD.device).expand_as(logits_RB2)
+        # Filled on the device: a constant of the host would be copied, and waited for, in every step.
+        slope = torch.ones_like(logits_RB2)
+        slope[..., 1].neg_()
         self.slopes_RBO = [slope]
         for layer in range(depth, 0, -1):
             weight_RIO, _ = _weight_and_bias(tensors, layer)

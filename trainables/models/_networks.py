@@ -44,8 +44,8 @@ class Adam:
             raise InputError("a learning rate is above 0 and at most 1, for example 1e-4.")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise InputError("beta1 and beta2 lie in [0, 1), for example 0.9.")
-        if not self.epsilon > 0:
-            raise InputError("epsilon is above 0, for example 1e-8.")
+        if not self.epsilon >= 1e-30:  # smaller ones are 0 in float32, and 0 / 0 where a gradient is 0
+            raise InputError("epsilon is at least 1e-30, for example 1e-8.")
 
 
 @dataclass(frozen=True)
