@@ -4,16 +4,36 @@ Each function answers a wrong word with an `InputError` that says what is valid.
 """
 
 import os
+import shlex
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sweeper.home import Home, check_folder, check_length, check_letters, check_visible, lock_home
 from trainables import config, plugins
 from trainables.errors import InputError
 
 NAMES = "search_spaces"
+
+MAX_LABEL = 64
+MAX_STEPS = 10**9
+MAX_PRICE = 10**9
+
+
+class Place(click.Path):
+    """A path, which is not empty: that would be the folder in which one happens to be."""
+
+    def __init__(self, **what: Any) -> None:
+        super().__init__(path_type=Path, **what)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a path."""
+        if not str(value):
+            self.fail("'' names no place.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def common_options(*names: str) -> Callable[[Any], Any]:
@@ -21,28 +41,45 @@ def common_options(*names: str) -> Callable[[Any], Any]:
     known = {
         "scale": click.option("--scale", default="paper", show_default=True, help="paper, laptop or smoke"),
         "label": click.option(
-            "--as", "label", default="", metavar="LABEL", help="name of a question changed by --set"
+            "--as",
+            "label",
+            metavar="LABEL",
+            callback=_check_label,
+            help="name of a question changed by --set",
         ),
         "home": click.option(
             "--home",
-            type=click.Path(path_type=Path, file_okay=False),
-            default=lambda: os.environ.get("SWEEPER_HOME", "sweeps"),
+            type=Place(file_okay=False),
+            default=lambda: os.environ.get("SWEEPER_HOME") or "sweeps",
             help="everything a sweep keeps, on a local disk (default ./sweeps or SWEEPER_HOME)",
         ),
         "storage": click.option(
-            "--storage",
-            type=click.Path(path_type=Path, file_okay=False),
-            help="blocks, shared by all machines",
+            "--storage", type=Place(file_okay=False), help="blocks, shared by all machines"
         ),
         "as_json": click.option("--json", "as_json", is_flag=True, help="print one JSON object"),
-        "uri": click.option("--tracking-uri", "uri", help="MLflow store (default: SQLite in the home)"),
+        "uri": click.option(
+            "--tracking-uri", "uri", callback=_check_uri, help="MLflow store (default: SQLite in the home)"
+        ),
         "seeds": click.option("--seeds", help="for example 0-9; adds to what is there, never removes"),
         "set": click.option(
             "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="change a field; needs --as"
         ),
         "address": click.option("--address", help="a running Ray cluster (default: this machine)"),
+        "cluster_gpus": click.option(
+            "--cluster-gpus",
+            type=click.IntRange(0, 10_000),
+            default=0,
+            help="GPUs that an autoscaled cluster may grow to (default: those it has)",
+        ),
         "gpus": click.option(
             "--gpus-per-pack", "gpus", type=float, default=0.0, help="1/k of a GPU, for example 0.25"
+        ),
+        "price": click.option(
+            "--price-per-hour",
+            "price",
+            type=float,
+            callback=_check_price,
+            help="of this machine, in your currency",
         ),
     }
 
@@ -54,12 +91,38 @@ def common_options(*names: str) -> Callable[[Any], Any]:
     return decorate
 
 
+def _check_label(_: click.Context, __: click.Parameter, label: str | None) -> str:
+    if label == "":
+        raise InputError("--as '': a label has letters or digits.\nLeave --as out for the sweep as it is.")
+    if len(label or "") > MAX_LABEL:
+        raise InputError(f"--as {label}: that is {len(label or '')} letters.\nUse at most {MAX_LABEL}.")
+    return label or ""
+
+
+def _check_uri(_: click.Context, __: click.Parameter, uri: str | None) -> str | None:
+    if uri is not None:
+        from sweeper.projection import check_uri
+
+        check_uri(uri)
+    return uri
+
+
+def _check_price(_: click.Context, __: click.Parameter, price: float | None) -> float | None:
+    if price is not None and not 0 <= price <= MAX_PRICE:
+        raise InputError(f"--price-per-hour {price:g}: it is a number from 0 to {MAX_PRICE:,}.")
+    return price
+
+
 def find_questions(names: Sequence[str], options: dict[str, Any]) -> list[Any]:
     check_names(names)
-    from sweeper.plan import find_question
+    from sweeper.plan import PROTOCOL, find_question
 
     seeds = config.parse_seeds(options["seeds"]) if options["seeds"] is not None else None
     fields = config.parse_fields(options["assignments"])
+    for name in PROTOCOL:
+        value = fields.get(name, "")
+        if value.isdecimal() and (len(value) > len(str(MAX_STEPS)) or int(value) > MAX_STEPS):
+            raise InputError(f"--set {name}={value[:40]}: at most {MAX_STEPS:,}, for example {name}=1000.")
     return [
         find_question(name, options["scale"], seeds, fields, options["label"])
         for name in dict.fromkeys(names)
@@ -71,50 +134,81 @@ def check_names(names: Sequence[str]) -> None:
         plugins.check(NAMES, name, "sweep")
 
 
-def find_home(options: dict[str, Any]) -> Any:
-    from sweeper.home import Home
+def find_home(options: dict[str, Any], *, is_written: bool = False, has_store: bool = False) -> Home:
+    """The home that is meant, as one that can be read, or written.
 
+    Args:
+        options: As typed.
+        is_written: Whether the command writes in it.
+        has_store: Whether the command opens an MLflow store in it.
+    """
     path, storage = options["home"], options.get("storage")
     for option, folder in (("--home", path), ("--storage", storage)):
         if folder:
-            check_folder(option, folder, folder)
-    return Home.at(path, storage)
+            check_length(option, folder)
+            (check_folder if is_written else check_visible)(option, folder, folder)
+    if has_store:
+        check_letters(path)
+    home = Home.at(path, storage)
+    click.get_current_context().obj["home"] = home
+    return home
 
 
-def check_folder(option: str, path: Path, folder: Path) -> None:
-    """Accept a path whose folder can be written in, or can be made."""
-    while not os.path.exists(folder):  # noqa: PTH110 (a Path raises where it may not look)
-        folder = folder.absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"{option} {path}: {folder} is no folder that you may write in.\nName another.")
+def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: Home) -> None:
+    """Accept a file to be written: of this kind, where one may write, and none that a home keeps."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        valid = ", ".join(suffixes)
+        raise InputError(
+            f"{option} {path}: the name does not end as it should.\nValid: {valid}; for example front{suffixes[0]}."
+        )
+    check_length(option, path)
+    check_folder(option, path, path.parent)
+    place = Path(os.path.realpath(path.parent))
+    for own in (home.storage, home.exports, home.path / "mlartifacts"):
+        if place.is_relative_to(os.path.realpath(own)):
+            raise InputError(f"{option} {path}: what is in {own} is the home's own.\nName another folder.")
 
 
 def find_machine(options: dict[str, Any]) -> Any:
-    from sweeper.machine import Machine, check_address, check_share
+    from sweeper.machine import Machine, check_address, check_share, local_slots
 
     check_share(options["gpus"])
     check_address(options.get("address"))
-    return Machine(options.get("address"), options["gpus"])
+    machine = Machine(options.get("address"), options["gpus"], cluster_gpus=options["cluster_gpus"])
+    if machine.gpus_per_pack and machine.address is None:
+        local_slots(machine)
+    return machine
 
 
-def open_records(options: dict[str, Any]) -> Any:
-    from sweeper.records import Records
-
-    home = find_home(options)
+def check_ledger(home: Home) -> None:
     if not home.ledger.exists():
         raise InputError(
             f"--home {home.path}: nothing to show yet, there is no ledger.\n"
             "Train first: python -m sweeper run NAME, or name another home."
         )
+    if not os.access(home.ledger, os.R_OK):
+        raise InputError(f"--home {home.path}: you may not read its ledger.\nName another home.")
+
+
+def open_records(home: Home) -> Any:
+    from sweeper.records import Records
+
+    check_ledger(home)
     return Records.open(home.ledger)
 
 
-def known_sweep(name: str, options: dict[str, Any]) -> Any:
-    """The sweep of a name that a ledger knows."""
+def known_sweeps(records: Any, names: Sequence[str], options: dict[str, Any]) -> list[Any]:
+    """The sweeps of these names that a ledger knows."""
+    return [_known_sweep(records, name, options) for name in dict.fromkeys(names)]
+
+
+def _known_sweep(records: Any, name: str, options: dict[str, Any]) -> Any:
     from sweeper.rows import SweepId
 
     sweep = SweepId(name, options["scale"], options["label"])
-    known = open_records(options).sweeps()
+    known = records.sweeps()
     if sweep in known:
         return sweep
     if name not in {each.name for each in known}:
@@ -128,20 +222,57 @@ def known_sweep(name: str, options: dict[str, Any]) -> Any:
     raise InputError(f"Sweep {sweep}: nothing to show yet in {options['home']}.\n{remedy}")
 
 
-def known_sweeps(names: Sequence[str], options: dict[str, Any]) -> list[Any]:
-    return [known_sweep(name, options) for name in dict.fromkeys(names)]
+def settle_storage(home: Home) -> None:
+    """Join a home and a storage elsewhere before anything else is done, so that the home never forgets it."""
+    from sweeper.ledger import Ledger
+
+    if not home.is_settled:
+        with lock_home(home.path), Ledger(home.ledger, home.storage):
+            home.remember_storage()
 
 
-def register(home: Any, files: Sequence[tuple[Path, str]]) -> None:
+def register(home: Home, files: Sequence[tuple[Path, str]]) -> None:
     """Note written files in the ledger, so that `verify` knows them; a driver that holds the home keeps us from it."""
-    from sweeper.home import lock_home
     from sweeper.ledger import Ledger
 
     if not files:
         return
     try:
+        check_folder("--home", home.path, home.path)
         with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+            home.remember_storage()
             for path, kind in files:
                 ledger.record_export(path, kind)
     except InputError as error:
         click.echo(f"Not registered for verify: {error}", err=True)
+
+
+def check_stored(home: Home) -> None:
+    if not home.storage.exists():
+        raise InputError(
+            f"--home {home.path}: there is no {home.storage}, hence nothing to rebuild from.\n"
+            "Name the right home, or the folder of its blocks with --storage."
+        )
+
+
+def usage_words(error: click.ClickException) -> str:
+    """What to say of words that do not parse."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "python -m sweeper"
+    return f"{error.format_message()}\nSee {command} --help."
+
+
+def damage_words(home: Home, found: object) -> str:
+    """What to say of a ledger whose file is damaged."""
+    again = shlex.join(["python", "-m", "sweeper", "rebuild", "--home", str(home.path)])
+    return f"{home.ledger} is damaged: {found}\nMove it away, then make it again from the storage: {again}"
+
+
+def failure_words(home: Home | None, error: Exception) -> str:
+    """What to say when the machine failed while working in a home, if it came so far."""
+    if (
+        home and type(error) is sqlite3.DatabaseError
+    ):  # not one of its subclasses: the file is not what it should be
+        return damage_words(home, error)
+    what = f"{home.ledger}: {error}" if home and isinstance(error, sqlite3.Error) else error
+    return f"The machine failed: {what}\nMend it and run the same command to go on."

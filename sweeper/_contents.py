@@ -165,7 +165,7 @@ def _of_run(records: Records, outline: Outline, entry: Entry) -> _Parts:
         **({"sweeper.first_bad_step": row.first_bad_step} if row.status == "diverged" else {}),
         **identities,
     }
-    return f"{draw_name(row.params, row.draw)} seed {row.seed}", _flat(row.spec), tags, "", points
+    return f"seed {row.seed}, {draw_name(row.params, row.draw)}", _flat(row.spec), tags, "", points
 
 
 _PARTS = {"sweep": _of_sweep, "draw": _of_draw, "run": _of_run}

@@ -1,8 +1,8 @@
-"""What MLflow already has, so that following a ledger costs little; the file may be deleted at any time."""
+"""What MLflow already has, so that following a ledger costs little; who projects the home may forget it at any time."""
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,7 +29,7 @@ class Delivery:
         run_id: MLflow's name for it.
         parent_id: MLflow's name for its parent, empty for none.
         status: One of MLflow's.
-        state: State of the entry when it was delivered whole, empty before.
+        state: State of the entry when it was delivered whole, empty before and while a file of it is lacking.
         basis: Of the points, see `Content`.
         num_points: Points delivered, all those of the basis up to `last_step`.
         last_step: Newest step among them.
@@ -97,6 +97,13 @@ class Deliveries:
             "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (self._uri, str(sweep), *values, json.dumps(dict(stamps))),
         )
+
+    def forget(self, sweeps: Sequence[SweepId] | None) -> None:
+        """Forget all deliveries of some sweeps, None for all."""
+        if sweeps is None:
+            self._db.execute("DELETE FROM deliveries WHERE uri = ?", (self._uri,))
+        for sweep in sweeps or ():
+            self._db.execute("DELETE FROM deliveries WHERE (uri, sweep) = (?, ?)", (self._uri, str(sweep)))
 
     def drop(self, sweep: SweepId, entry: str) -> None:
         """Forget a delivery."""

@@ -1,18 +1,18 @@
 """How a store of MLflow is brought up to date with the ledger: search, create what is missing, send what is new."""
 
 import fcntl
-import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from sweeper._comparison import by_worth, uncommitted
 from sweeper._contents import Content, MetricPoint, content
 from sweeper._deliveries import Deliveries, Delivery
 from sweeper._entries import Entry, Outline, outline
-from sweeper._pictures import artifacts
+from sweeper._pictures import artifacts, outdated
 from sweeper.home import Home
 from sweeper.records import Records
 from sweeper.rows import SweepId
@@ -27,26 +27,11 @@ ENTRY, LEDGER, PARENT = "sweeper.entry", "sweeper.ledger", "mlflow.parentRunId"
 
 
 class UndeliveredError(Exception):
-    """MLflow could not be reached, or refused; the text says why in one line."""
+    """MLflow could not be reached, or refused, or a file could not be made; the text says why, a line for each."""
 
 
 class HeldError(InputError):
     """Another process projects this home."""
-
-
-class Found(NamedTuple):
-    """An MLflow run of this ledger, as MLflow has it."""
-
-    entry: str
-    run_id: str
-    parent_id: str
-    status: str
-    metrics: tuple[str, ...]
-
-
-def by_worth(runs: Iterable[Found]) -> list[Found]:
-    """Doubles of an entry, the one to keep first: it has most, or the same name whoever asks."""
-    return sorted(runs, key=lambda run: (-len(run.metrics), run.run_id))
 
 
 @contextmanager
@@ -74,21 +59,31 @@ class Projection:
         records: The ledger.
         deliveries: What the store has.
         store: The store.
+        is_anew: Replace MLflow runs that hold what is not committed, which takes asking for all of their points.
     """
 
-    def __init__(self, home: Home, records: Records, deliveries: Deliveries, store: "Store") -> None:
+    def __init__(
+        self, home: Home, records: Records, deliveries: Deliveries, store: "Store", *, is_anew: bool = False
+    ) -> None:
         self._home, self._records, self._deliveries, self._store = home, records, deliveries, store
+        self._is_anew = is_anew
         self._known: dict[SweepId, dict[str, Delivery]] = {}
         self._experiments: dict[SweepId, str] = {}
+        self._lacking: dict[tuple[SweepId, str], tuple[str, list[str]]] = {}
 
-    def catch_up(self, sweeps: Sequence[SweepId] | None) -> None:
+    def catch_up(self, sweeps: Sequence[SweepId] | None) -> list[str]:
         """Deliver what the ledger has and the store lacks. After an error go on with a new object: it searches.
 
         Args:
             sweeps: Which ones, None for all.
+
+        Returns:
+            A line for each file that could not be made. Its entry stays pending, and is tried again once it changes or
+            by another object: what is gone from the storage is not back soon.
         """
         for sweep in self._records.sweeps() if sweeps is None else sweeps:
             self._project(outline(self._records, self._home, sweep))
+        return [line for _, lines in self._lacking.values() for line in lines]
 
     def _project(self, shown: Outline) -> None:
         if not shown.entries:
@@ -102,7 +97,8 @@ class Projection:
         # Children first: what is FINISHED in MLflow is complete there.
         for entry in reversed(shown.entries):
             parent_id, delivery = _id(known, entry.parent), known[entry.id]
-            if (delivery.state, delivery.parent_id) != (entry.state, parent_id):
+            tried, _ = self._lacking.get((shown.sweep, entry.id), (delivery.state, []))
+            if (tried, delivery.parent_id) != (entry.state, parent_id):
                 known[entry.id] = self._deliver(shown, entry, delivery, parent_id)
                 self._deliveries.put(shown.sweep, known[entry.id])
 
@@ -110,9 +106,14 @@ class Projection:
         """Learn what MLflow has of a sweep: what is recorded but gone, or changed there, is delivered anew."""
         sweep = shown.sweep
         experiment = self._store.experiment(sweep) or self._store.make_experiment(sweep)
+        found = self._store.runs(experiment, shown.ledger)
+        wrong = uncommitted(self._records, shown, found, self._store) if self._is_anew else []
+        for run in wrong:
+            self._store.delete(run.run_id)
         by_entry = defaultdict(list)
-        for run in self._store.runs(experiment, shown.ledger):
-            by_entry[run.entry].append(run)
+        for run in found:
+            if run not in wrong:
+                by_entry[run.entry].append(run)
         recorded, known = self._deliveries.of(sweep), {}
         for entry in recorded.keys() - by_entry.keys():
             self._deliveries.drop(sweep, entry)
@@ -141,7 +142,10 @@ class Projection:
         tags = dict(what.tags) | ({PARENT: parent_id} if parent_id else {})
         params = {} if delivery.state else what.params
         self._store.log(delivery.run_id, _new_points(delivery, what), params, tags)
-        stamps = self._upload(shown, entry, delivery)
+        stamps, lines = self._upload(shown, entry, delivery)
+        self._lacking.pop((shown.sweep, entry.id), None)
+        if lines:
+            self._lacking[shown.sweep, entry.id] = entry.state, lines
         if what.status != delivery.status or what.end_ms is not None:
             self._store.set_status(delivery.run_id, what.status, what.end_ms)
         return Delivery(
@@ -149,15 +153,21 @@ class Projection:
             run_id=delivery.run_id,
             parent_id=parent_id,
             status=what.status,
-            state=entry.state,
+            state="" if lines else entry.state,
             basis=what.basis,
             num_points=len(what.points),
             last_step=what.points[-1].step if what.points else -1,
             artifacts=stamps,
         )
 
-    def _upload(self, shown: Outline, entry: Entry, delivery: Delivery) -> dict[str, str]:
-        stamps = dict(delivery.artifacts)
+    def _upload(self, shown: Outline, entry: Entry, delivery: Delivery) -> tuple[dict[str, str], list[str]]:
+        """Bring the files up to date; returns their stamps, and a line for each that could not be made."""
+        stamps, lines = dict(delivery.artifacts), []
+        if entry.level == "sweep":
+            there = stamps if delivery.state else self._store.artifacts(delivery.run_id)
+            for name in outdated(there, shown, entry):
+                self._store.remove(delivery.run_id, name)
+                stamps.pop(name, None)
         for artifact in artifacts(self._records, self._home.storage, shown, entry):
             if stamps.get(artifact.name) == artifact.stamp:
                 continue
@@ -166,11 +176,11 @@ class Projection:
                 try:
                     artifact.write(path)
                 except DamagedBlockError as error:
-                    print(f"No {artifact.name} of {shown.sweep}, {entry.id}: {error}", file=sys.stderr)
+                    lines.append(f"No {artifact.name} of {shown.sweep}, {entry.id}: {error}")
                     continue
                 self._store.upload(delivery.run_id, path)
             stamps[artifact.name] = artifact.stamp
-        return stamps
+        return stamps, lines
 
 
 def _new_points(delivery: Delivery, what: Content) -> Sequence[MetricPoint]:

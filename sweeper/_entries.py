@@ -23,6 +23,9 @@ FORMAT = 1
 EXPORTS = (".csv", ".png")
 """Suffixes of the files of a sweep's front, which go with it."""
 
+_LEFT_OUT = "_left_out"
+"""Ends the stem of the table of what a front lacks."""
+
 Level = Literal["sweep", "draw", "run"]
 
 _FACTS = """
@@ -37,6 +40,13 @@ _FACTS = """
     LEFT JOIN (block_runs JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block)
         ON block_runs.run = members.run AND start_step < MIN(end_step, horizon_steps)
     WHERE (name, scale, label) = (?, ?, ?) GROUP BY draws.number, seed"""
+
+_NEWEST_BLOCK = """
+    SELECT COALESCE(MAX(written_at_s), 0.0)
+    FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id
+    JOIN block_runs ON block_runs.run = members.run
+    JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
+    WHERE (name, scale, label) = (?, ?, ?) AND (start_step < horizon_steps OR end_step <= horizon_steps)"""
 
 _SHARED_NAMES = """
     SELECT metrics.name, identity FROM points JOIN metrics ON metrics.id = metric
@@ -102,7 +112,7 @@ class Outline:
         sweep: Whose.
         ledger: Identity of the ledger; two homes may project a sweep of one name to one server.
         spec: What the sweep was registered with.
-        exports: Files of its front.
+        exports: Files of its front, see `answered`.
         entries: Parents before children.
         names: Metric and identity -> name in MLflow, where that is not the metric's.
     """
@@ -126,11 +136,25 @@ def outline(records: Records, home: Home, sweep: SweepId) -> Outline:
     (text,) = records.db.execute(
         "SELECT spec FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", _words(sweep)
     ).fetchone()
-    # The answer to several sweeps at once is named after all of them.
-    found = (path for path in home.exports.glob("*") if str(sweep) in path.stem.split("+"))
-    exports = tuple(sorted(path for path in found if path.suffix in EXPORTS))
+    exports = _exports(records, home, sweep)
     entries = _entries(runs, [text, *map(file_digest, exports)])
     return Outline(sweep, ledger, json.loads(text), exports, entries, _names(records, sweep))
+
+
+def answered(name: str) -> list[str]:
+    """The sweeps that an exported file answers, none if it is not one.
+
+    The answer to several at once is named after all of them and goes with each, but only while it is at least as new
+    as the newest committed block of them all (its time of change, against when the block was written): once one of
+    them has gone on, it says less than the ledger, until it is exported again.
+    """
+    path = Path(name)
+    return path.stem.removesuffix(_LEFT_OUT).split("+") if path.suffix in EXPORTS else []
+
+
+def draw_of(entry: str) -> str:
+    """Id of the draw that a run's entry is in; another entry's own id."""
+    return entry.partition(" run ")[0]
 
 
 def title(sweep: SweepId) -> str:
@@ -176,6 +200,25 @@ def _entries(runs: Sequence[Run], words: list[str]) -> tuple[Entry, ...]:
             Entry(f"{draw} run {run.row.key}", "run", draw, (run,), _digest(_state(run))) for run in shown
         ]
     return tuple(entries)
+
+
+def _exports(records: Records, home: Home, sweep: SweepId) -> tuple[Path, ...]:
+    """Files of a sweep's front that are not out of date."""
+    known = {str(each): each for each in records.sweeps()}
+    found = []
+    for path in sorted(home.exports.glob("*")):
+        names = answered(path.name)
+        sweeps = [known[name] for name in names if name in known] if len(names) > 1 else []
+        is_current = all(_newest_block_s(records, each) <= path.stat().st_mtime for each in sweeps)
+        if str(sweep) in names and is_current:
+            found.append(path)
+    return tuple(found)
+
+
+def _newest_block_s(records: Records, sweep: SweepId) -> float:
+    """When the newest block of a sweep was written, 0 before the first; those beyond its horizon are not its own."""
+    (written_at_s,) = records.db.execute(_NEWEST_BLOCK, _words(sweep)).fetchone()
+    return float(written_at_s)
 
 
 def _state(run: Run) -> list[Any]:

@@ -31,7 +31,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Draw:
-    """One setting of a sweep, numbered from 0 in the order in which it was drawn."""
+    """One setting of a sweep, known by its parameters; numbered from 0 in the order in which it was drawn."""
 
     number: int
     params: Mapping[str, Any]
@@ -73,21 +73,28 @@ def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], d
     ).fetchone()
     db.execute("UPDATE sweeps SET spec = ? WHERE id = ? AND spec <> ?", (text, sweep_row, text))
     for draw in draws:
-        params = canonical_json(draw.params)
-        where = (sweep_row, draw.number)
-        db.execute(
-            "INSERT INTO draws (sweep, number, params) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (*where, params),
-        )
-        draw_row, known = db.execute(
-            "SELECT id, params FROM draws WHERE (sweep, number) = (?, ?)", where
-        ).fetchone()
-        if known != params:
-            raise _changed(sweep, f"draw {draw.number} was {known}, now it is {params}")
+        draw_row = _add_draw(db, sweep, sweep_row, draw)
         for member in draw.members:
             change = _add_member(db, draw_row, member)
             if change:
-                raise _changed(sweep, f"draw {draw.number}, seed {member.seed}: {change}")
+                raise _changed(sweep, f"{canonical_json(draw.params)}, seed {member.seed}: {change}")
+
+
+def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw) -> int:
+    """Add a draw unless one has its parameters, under its number or, where that is taken, the next free one."""
+    params = canonical_json(draw.params)
+    known = dict(db.execute("SELECT params, id FROM draws WHERE sweep = ?", (sweep_row,)))
+    if params in known:
+        return known[params]
+    for other in known:
+        if set(json.loads(other)) != set(draw.params):
+            raise _changed(sweep, f"it had a draw {other}, now {params} has other parameters")
+    taken = {number for (number,) in db.execute("SELECT number FROM draws WHERE sweep = ?", (sweep_row,))}
+    number = draw.number if draw.number not in taken else max(taken) + 1
+    added = db.execute(
+        "INSERT INTO draws (sweep, number, params) VALUES (?, ?, ?) RETURNING id", (sweep_row, number, params)
+    )
+    return added.fetchone()[0]
 
 
 def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:

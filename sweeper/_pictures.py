@@ -5,7 +5,7 @@ Shape suffixes: G rows of K pictures, D code dimensions, C H W picture; levels o
 
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sweeper._contents import draw_name
-from sweeper._entries import Entry, Outline, Run, ended_at_s, file_digest
+from sweeper._entries import Entry, Outline, Run, answered, ended_at_s, file_digest
 from sweeper.records import Records
 from sweeper.rows import StoredSlice
 from trainables import plugins
@@ -33,11 +33,13 @@ class Artifact:
     Attributes:
         name: In MLflow.
         stamp: Changes whenever the file does.
+        num_bytes: Its size, None where it has to be made to know.
         write: Makes the file. Raises DamagedBlockError where what it is made from is gone.
     """
 
     name: str
     stamp: str
+    num_bytes: int | None
     write: Callable[[Path], object]
 
 
@@ -45,11 +47,21 @@ def artifacts(records: Records, storage: Path, outline: Outline, entry: Entry) -
     """Files that an entry should have by now."""
     if entry.level == "sweep":
         return [
-            Artifact(path.name, file_digest(path), partial(shutil.copyfile, path)) for path in outline.exports
+            Artifact(path.name, file_digest(path), path.stat().st_size, partial(shutil.copyfile, path))
+            for path in outline.exports
         ]
     if entry.level == "draw" and ended_at_s(entry.runs) is not None:
         return _of_draw(records, storage, outline, entry)
     return []
+
+
+def outdated(names: Iterable[str], outline: Outline, entry: Entry) -> list[str]:
+    """Those files of an entry that answer several sweeps and go with this one no longer, see `answered`."""
+    if entry.level != "sweep":
+        return []
+    current = {path.name for path in outline.exports}
+    sweeps = {name: answered(name) for name in names if name not in current}
+    return [name for name, asked in sweeps.items() if len(asked) > 1 and str(outline.sweep) in asked]
 
 
 def _of_draw(records: Records, storage: Path, outline: Outline, entry: Entry) -> list[Artifact]:
@@ -73,7 +85,9 @@ def _of_draw(records: Records, storage: Path, outline: Outline, entry: Entry) ->
     caption = " ".join(filter(None, (best, outline.spec.get("note"))))
     drawing = {"reconstructions.png": _draw_reconstructions, "traversal.png": _draw_traversal}
     return [
-        Artifact(name, f"{stored[0].slice.sha256} {caption}", partial(draw, stored[0], storage, caption))
+        Artifact(
+            name, f"{stored[0].slice.sha256} {caption}", None, partial(draw, stored[0], storage, caption)
+        )
         for name, draw in drawing.items()
     ]
 

@@ -4,6 +4,8 @@ Tables hold facts, written once; what follows from them (a run's step, its statu
 that millions of points stay small. An attempt and a block are named by their numbers.
 """
 
+import os
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +108,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         raise InputError(f"No ledger at {path}.\nNothing was run in this home; name another with --home.")
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)
+    db = connect_for_reading(path)
     try:
         if _version(db, path) == 0:
             raise InputError(f"{path} is empty.\nName another home with --home.")
@@ -114,6 +116,15 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def connect_for_reading(path: Path) -> sqlite3.Connection:
+    """Connect to a file that is there, whatever is in it; nothing is ever written."""
+    log = path.with_name(f"{path.name}-wal")
+    is_closed = not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
+    # To share a write-ahead log SQLite makes files beside it; where it cannot, it reads if told that nobody writes.
+    how = "mode=ro&immutable=1" if is_closed else "mode=ro"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=_BUSY_TIMEOUT_S)
 
 
 @contextmanager
@@ -132,15 +143,15 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 def _version(db: sqlite3.Connection, path: Path) -> int:
     """Version of the tables in a file, 0 for a new one."""
     alien = InputError(
-        f"{path} is not a ledger, or a damaged one.\n"
-        "Move it away and rebuild it from the storage (sweeper rebuild), or name another home with --home."
+        f"{path} is not a ledger, or a damaged one.\nName another home with --home, or move the file away and "
+        f"make it again from the storage: {shlex.join(['python', '-m', 'sweeper', 'rebuild', '--home', str(path.parent)])}"
     )
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (num_tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
         raise alien from None
     if version > VERSION:
         raise InputError(

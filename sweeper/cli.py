@@ -6,6 +6,7 @@ failed while working; 130 stopped by the user.
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,16 +18,23 @@ import click
 
 from sweeper._arguments import (
     NAMES,
-    check_folder,
+    Place,
+    check_ledger,
+    check_output,
+    check_stored,
     common_options,
+    damage_words,
+    failure_words,
     find_home,
     find_machine,
     find_questions,
-    known_sweep,
     known_sweeps,
     open_records,
     register,
+    settle_storage,
+    usage_words,
 )
+from sweeper.home import is_held, lock_home
 from trainables import plugins
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
@@ -34,26 +42,22 @@ from trainables.errors import InputError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
+    found: dict[str, Any] = {}
     try:
-        code = sweeper.main(args=arguments, prog_name="python -m sweeper", standalone_mode=False)
+        code = sweeper.main(args=arguments, prog_name="python -m sweeper", standalone_mode=False, obj=found)
         return code if isinstance(code, int) else 0
     except InputError as error:
         click.echo(str(error), err=True)
         return 2
     except click.ClickException as error:
-        click.echo(f"{error.format_message()}\nSee {_help_command(error)} --help.", err=True)
+        click.echo(usage_words(error), err=True)
         return 2
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped. What is committed stays: run the same command to go on.", err=True)
         return 130
-    except (OSError, DamagedBlockError, ConflictError) as error:
-        click.echo(f"The machine failed: {error}\nMend it and run the same command to go on.", err=True)
+    except (OSError, sqlite3.Error, DamagedBlockError, ConflictError) as error:
+        click.echo(failure_words(found.get("home"), error), err=True)
         return 3
-
-
-def _help_command(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return context.command_path if context else "python -m sweeper"
 
 
 @click.group()
@@ -61,7 +65,7 @@ def sweeper() -> None:
     """Sweep disentangling models; answer with a Pareto front of reconstruction against disentanglement."""
 
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = Place(dir_okay=False)
 _NAME = click.argument("name", metavar="NAME")
 _MANY = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
@@ -70,25 +74,23 @@ _MANY = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @common_options("as_json")
 def list_sweeps(as_json: bool) -> None:
     """Show the questions that can be asked."""
-    found = {name: plugins.load(NAMES, name, "sweep") for name in plugins.names(NAMES)}
+    found = {name: plugins.load(NAMES, name, "sweep").SWEEP for name in plugins.names(NAMES)}
     if as_json:
-        click.echo(json.dumps({name: module.SWEEP.question for name, module in found.items()}))
+        click.echo(json.dumps({name: sweep.question for name, sweep in found.items()}))
         return
     from rich.console import Console
 
     from sweeper import display
 
-    rows = [
-        (name, module.SWEEP.model, ", ".join(module.SWEEP.scales), module.SWEEP.question)
-        for name, module in found.items()
-    ]
+    rows = [(name, each.model, ", ".join(each.scales), each.question) for name, each in found.items()]
     Console().print(display.table("Sweeps", ("name", "model", "scales", "question"), rows))
 
 
 @sweeper.command("plan")
 @_MANY
-@common_options("scale", "seeds", "set", "label", "home", "storage", "address", "gpus", "as_json")
-@click.option("--price-per-hour", "price", type=float, help="of this machine, in your currency")
+@common_options(
+    "scale", "seeds", "set", "label", "home", "storage", "address", "gpus", "cluster_gpus", "as_json", "price"
+)
 def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **options: Any) -> None:
     """Show runs, packs, memory, time and cost before anything starts."""
     questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
@@ -96,9 +98,8 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
     from sweeper.machine import cluster, local_slots, measure_on_cluster
     from sweeper.plan import plan, with_known_seeds
     from sweeper.probing import Probe
-    from sweeper.records import Records
 
-    records = Records.open(home.ledger) if home.ledger.exists() else None
+    records = open_records(home) if home.ledger.exists() else None
     with Probe() as probe:
         planned = plan([with_known_seeds(each, records) for each in questions], probe)
         if machine.address is None:
@@ -124,15 +125,18 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
 
 @sweeper.command()
 @_MANY
-@common_options("scale", "seeds", "set", "label", "home", "storage", "uri", "address", "gpus", "as_json")
+@common_options(
+    "scale", "seeds", "set", "label", "home", "storage", "uri", "address", "gpus", "cluster_gpus", "as_json"
+)
 @click.option("--yes", is_flag=True, help="begin however long it takes")
 def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **options: Any) -> int:
     """Train what is missing, write the answer, deliver it to MLflow. Running again goes on."""
-    questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
-    from sweeper import display, projection
+    questions, machine = find_questions(names, options), find_machine(options)
+    home = find_home(options, is_written=True, has_store=True)
+    from sweeper import display
     from sweeper.execution import Execution
 
-    projection.store_uri(home, uri)
+    settle_storage(home)
     # A scheduler that takes a machine back asks by SIGTERM: stop as by Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -154,22 +158,15 @@ def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **opt
 @common_options("scale", "label", "home", "as_json")
 def status(name: str, as_json: bool, **options: Any) -> None:
     """Show how far a sweep has come; works while a driver holds the home."""
-    home, records = find_home(options), open_records(options)
-    sweep = known_sweep(name, options)
+    records = open_records(home := find_home(options))
+    (sweep,) = known_sweeps(records, [name], options)
     counts = records.counts(sweep)
+    if not is_held(home.path):  # whoever trained these is gone
+        counts["planned"] += counts.pop("running", 0)
     statuses = ("planned", "running", "done", "failed", "diverged")
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "sweep": name,
-                    "scale": sweep.scale,
-                    "label": sweep.label,
-                    "home": str(home.path),
-                    "counts": {status: counts[status] for status in statuses},
-                }
-            )
-        )
+        told = {"sweep": name, "scale": sweep.scale, "label": sweep.label, "home": str(home.path)}
+        click.echo(json.dumps(told | {"counts": {status: counts[status] for status in statuses}}))
         return
     from rich.console import Console
 
@@ -194,13 +191,11 @@ def show_front(
     names: tuple[str, ...], csv: Path | None, plot: Path | None, objectives: str | None, **options: Any
 ) -> None:
     """Show the Pareto front with its intervals over seeds."""
-    if plot and plot.suffix not in (".png", ".svg"):
-        raise InputError(f"--plot {plot}: '{plot.suffix}' is no picture.\nValid: .png, .svg.")
-    for option, path in (("--csv", csv), ("--plot", plot)):
-        if path:
-            check_folder(option, path, path.parent)
-    home, records = find_home(options), open_records(options)
-    sweeps = [known_sweep(name, options) for name in names]
+    home = find_home(options)
+    check_output("--csv", csv, (".csv",), home)
+    check_output("--plot", plot, (".png", ".svg"), home)
+    records = open_records(home)
+    sweeps = known_sweeps(records, names, options)
     from sweeper import report
 
     axes = tuple(objectives.split(",")) if objectives is not None else ()
@@ -209,14 +204,13 @@ def show_front(
     for axis in axes:
         plugins.check("trainables.metrics", axis, "metric")
     answer = report.answer(records, sweeps, allow_diverged=options["allow_diverged"], objectives=axes)
-    written = []
+    # The plot is made first: it refuses what it cannot show, and then nothing is written.
+    written = [(report.write_plot(answer, plot), "plot")] if plot else []
     if csv:
-        written += [
+        written[:0] = [
             (report.write_csv(answer, csv), "front"),
             (report.write_left_out(answer, csv), "left out"),
         ]
-    if plot:
-        written.append((report.write_plot(answer, plot), "plot"))
     register(home, written)
     if options["as_json"]:
         click.echo(
@@ -239,11 +233,12 @@ def show_front(
 @click.option("--runs", type=_FILE, required=True, help="write a row per run and objective here")
 def export(name: str, runs: Path, **options: Any) -> None:
     """Write the runs that the front is computed from."""
-    check_folder("--runs", runs, runs.parent)
-    home, records = find_home(options), open_records(options)
+    home = find_home(options)
+    check_output("--runs", runs, (".csv",), home)
+    records = open_records(home)
     from sweeper import report
 
-    path = report.write_runs(report.answer(records, [known_sweep(name, options)]), runs)
+    path = report.write_runs(report.answer(records, known_sweeps(records, [name], options)), runs)
     register(home, [(path, "runs")])
     click.echo(f"Wrote {path}")
 
@@ -253,16 +248,14 @@ def export(name: str, runs: Path, **options: Any) -> None:
 @common_options("scale", "label", "home", "storage", "uri")
 def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:
     """Deliver to MLflow what it lacks, from the ledger."""
-    home, sweeps = find_home(options), known_sweeps(names, options)
+    home = find_home(options, is_written=True, has_store=True)
+    sweeps = known_sweeps(open_records(home), names, options)
     from sweeper import projection
 
-    # Without the record of what was delivered everything is compared with MLflow anew, and what was lost there returns.
-    projection.delivery_record(home).unlink(missing_ok=True)
-    pending = projection.project_once(home, uri, sweeps)
+    pending = projection.project_once(home, uri, sweeps, is_anew=True)
     if pending:
-        click.echo(
-            f"MLflow still lacks {pending} runs. Nothing is lost: sync again once it answers.", err=True
-        )
+        left = f"MLflow still lacks {pending} runs."
+        click.echo(f"{left} Nothing is lost: sync again once it answers.", err=True)
         return 3
     click.echo(f"{projection.store_uri(home, uri)} has everything that is committed.")
     return 0
@@ -273,11 +266,17 @@ def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:
 @common_options("scale", "label", "home", "storage", "uri")
 def verify(name: str, uri: str | None, **options: Any) -> int:
     """Check blocks, ledger, exports and MLflow against each other; 0 only if all agree."""
-    home, (sweep,) = find_home(options), known_sweeps((name,), options)
+    home = find_home(options, has_store=True)
+    check_ledger(home)
     from sweeper import projection
     from sweeper import verify as checking
 
-    problems = [*checking.check(home.ledger, home.storage), *projection.verify_projection(home, uri, [sweep])]
+    if damage := home.damage():
+        problems = [damage_words(home, damage)]
+    else:
+        sweeps = known_sweeps(open_records(home), [name], options)
+        problems = checking.check(home.ledger, home.storage)
+        problems += projection.verify_projection(home, uri, sweeps)
     for problem in problems:
         click.echo(problem)
     click.echo(
@@ -290,10 +289,13 @@ def verify(name: str, uri: str | None, **options: Any) -> int:
 @common_options("home", "storage")
 def rebuild(**options: Any) -> None:
     """Make a lost ledger again from the storage."""
-    home = find_home(options)
+    home = find_home(options, is_written=True)
+    check_stored(home)
     from sweeper import verify as checking
 
-    found = checking.rebuild(home.ledger, home.storage)
+    with lock_home(home.path):
+        found = checking.rebuild(home.ledger, home.storage)
+        home.remember_storage()
     for problem in found.problems:
         click.echo(problem)
     click.echo(f"{home.ledger} holds {found.num_taken} blocks again.")
@@ -304,7 +306,7 @@ def rebuild(**options: Any) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 def ui(port: int, uri: str | None, **options: Any) -> int:
     """Show MLflow's pages on http://127.0.0.1:5000, to this machine alone."""
-    home = find_home(options)
+    home = find_home(options, is_written=True, has_store=True)
     from sweeper import projection
 
     store = projection.store_uri(home, uri)

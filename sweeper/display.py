@@ -69,7 +69,8 @@ def front(answer: "Answer") -> Table:
             for axis in answer.objectives
         ]
         place = "all" if row["on_front"] else "own" if row["on_model_front"] else ""
-        cells.append(f"{row['front_probability']:.2f} {place}")
+        probability = f"{row['front_probability']:.2f}" if row["num_seeds"] > 1 else "   -"
+        cells.append(f"{probability} {place}")
         built.add_row(*cells, style="bold" if row["on_front"] else None)
     return built
 
@@ -78,30 +79,31 @@ def _with_interval(mean: float, lower: float, upper: float) -> str:
     return f"{mean:.3g}" if math.isnan(lower) else f"{mean:.3g} [{lower:.3g}, {upper:.3g}]"
 
 
-class TrainingProgress:
-    """Run-steps done: a bar on a terminal, elsewhere a line now and then.
+class Counter:
+    """Work done: a bar on a terminal, elsewhere a line now and then.
 
     Attributes:
-        done: Run-steps that became true.
+        done: Units of work that became true.
     """
 
-    def __init__(self, console: Console, bar: Progress | None, total: int) -> None:
-        self._console, self._bar, self._total = console, bar, total
-        self._task = bar.add_task("training", total=total) if bar else None
+    def __init__(self, console: Console, bar: Progress | None, what: str, unit: str, total: int) -> None:
+        self._console, self._bar = console, bar
+        self._what, self._unit, self._total = what, unit, total
+        self._task = bar.add_task(what, total=total, unit=unit) if bar else None
         self.done, self._begun, self._said = 0, time.monotonic(), 0.0
         self._first: tuple[float, int] | None = None
 
-    def __call__(self, run_steps: int) -> None:
-        """Count run-steps that became true."""
-        self.done += run_steps
+    def __call__(self, num_done: int) -> None:
+        """Count work that became true."""
+        self.done += num_done
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.done)
             return
         elapsed = time.monotonic() - self._begun
         if elapsed - self._said >= LINE_EVERY_S or self.done >= self._total:
             self._said = elapsed
-            text = f"training: {self.done / self._total:4.0%} of {self._total:,} run-steps, {duration(elapsed)} gone"
-            self._console.print(text + self._time_left(elapsed))
+            share = f"{self._what}: {self.done / self._total:4.0%} of {self._total:,} {self._unit}"
+            self._console.print(f"{share}, {duration(elapsed)} gone{self._time_left(elapsed)}")
 
     def _time_left(self, elapsed: float) -> str:
         """By the pace since the first block, since workers take seconds to start."""
@@ -115,23 +117,25 @@ class TrainingProgress:
 
 
 @contextmanager
-def training(console: Console, total: int) -> Iterator[TrainingProgress]:
-    """Show progress of training until left.
+def counting(console: Console, what: str, unit: str, total: int) -> Iterator[Counter]:
+    """Show progress until left.
 
     Args:
         console: Where to show it.
-        total: Run-steps to do.
+        what: What is done, for example `training`.
+        unit: What is counted, for example `run-steps`.
+        total: How many there are.
     """
     if not console.is_terminal:
-        yield TrainingProgress(console, None, total)
+        yield Counter(console, None, what, unit, total)
         return
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}% of {task.total:,.0f} run-steps"),
+        TextColumn("{task.percentage:>3.0f}% of {task.total:,.0f} {task.fields[unit]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield TrainingProgress(console, bar, total)
+        yield Counter(console, bar, what, unit, total)

@@ -12,6 +12,7 @@ from sweeper.plan import Planned
 from sweeper.probing import Measured
 from sweeper.records import Records
 from trainables.config import RunSpec, spec_of
+from trainables.errors import InputError
 
 TOO_LONG_S = 24 * 3600.0
 """On a machine without a GPU a longer plan is not begun unless the user insists."""
@@ -67,7 +68,11 @@ def form_packs(
     planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int, measure: Measure
 ) -> list[PackPlan]:
     """Packs of all runs that a ledger lacks; a run that several sweeps want is in one of them."""
-    missing = {run.key: run for each in planned for run in each.waiting(records)}
+    missing: dict[str, Waiting] = {}
+    for run in (run for each in planned for run in each.waiting(records)):
+        # Of one that is wanted at two horizons the nearer comes first, so that it is evaluated there.
+        if run.key not in missing or run.schedule.steps < missing[run.key].schedule.steps:
+            missing[run.key] = run
     kinds = {run.static_key: run for run in missing.values()}
     max_runs = {key: _max_runs(run, machine, measure) for key, run in kinds.items()}
     return pack_up(missing.values(), num_slots, max_runs)
@@ -100,7 +105,10 @@ def estimate(
     """Measure a pack of each kind, a small one on a CPU; others are taken to cost in proportion to their runs.
 
     Returns:
-        None where nothing can be measured yet.
+        None where no node of a cluster is free to measure on.
+
+    Raises:
+        InputError: A pack does not fit the memory of this machine.
     """
     measured: dict[str, tuple[int, Measured]] = {}
     total_s = memory = 0.0
@@ -109,6 +117,11 @@ def estimate(
         if first.static_key not in measured:
             num_runs = len(pack.runs) if machine.gpus_per_pack else min(len(pack.runs), MAX_MEASURED_CPU)
             asked = measure(spec_of(first.spec), num_runs, machine.gpus_per_pack, machine.threads)
+            if asked is None and machine.address is None:
+                raise InputError(
+                    f"A pack of {num_runs} such runs does not fit the memory here.\n"
+                    "Set smaller networks or batches, or name a larger machine with --address."
+                )
             if asked is None:
                 return None
             measured[first.static_key] = num_runs, asked

@@ -3,6 +3,7 @@
 Running a sweep again is resuming it: only what the ledger lacks is trained.
 """
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape
 
-from sweeper import display, launch, machine, report
-from sweeper.estimate import TOO_LONG_S, Estimate, Measure, forecast, plan_table
+from sweeper import display, launch, machine, report, rescoring
+from sweeper.estimate import TOO_LONG_S, Estimate, Measure, forecast, form_packs, plan_table
 from sweeper.home import Home, lock_home
 from sweeper.ledger import Ledger
 from sweeper.machine import Machine
@@ -22,8 +23,12 @@ from sweeper.plan import SCALES, Planned, Question, plan, with_known_seeds
 from sweeper.probing import Probe
 from sweeper.projection import Projector
 from sweeper.records import Records
+from sweeper.rescoring import Unscored
 from sweeper.rows import SweepId
 from trainables.errors import InputError
+
+MAX_STEM = 200
+"""Letters of an export's name; file systems end at 255 bytes."""
 
 DELIVERY_S = 60.0
 """How long a run waits at its end for MLflow to take what is left."""
@@ -91,12 +96,16 @@ class Execution:
             ) as projector:
                 is_missing = any(each.waiting(ledger.records) for each in planned)
                 steps = self._train(ledger, planned, packs) if is_missing else 0
+                self._score(ledger, planned)
                 self._write_answer(ledger)
                 pending = self._deliver(projector)
+            after = self._statuses(ledger)
             for each in self.questions:
                 for line in troubles(ledger.records, each.id):
                     self.console.print(line, style="red", markup=False, soft_wrap=True)
-            return _outcome(before, self._statuses(ledger), steps, pending)
+            if left := sum(status in ("planned", "running") for status in after.values()):
+                raise OSError(f"{left} runs ended neither done nor failed")
+            return _outcome(before, after, steps, pending)
 
     def _plan(self, ledger: Ledger) -> tuple[list[Planned], list[PackPlan] | None]:
         """Register the questions, and say what they take; packs are formed later where a cluster is to be joined."""
@@ -105,6 +114,7 @@ class Execution:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
             planned = plan([with_known_seeds(each, ledger.records) for each in self.questions], probe)
+            self._unscored(ledger, planned)
             packs = None
             if any(each.waiting(ledger.records) for each in planned):
                 self.console.print(plan_table(planned, ledger.records))
@@ -143,40 +153,65 @@ class Execution:
         with redirect_stdout(sys.stderr), machine.cluster(self.machine) as num_slots:
             if packs is None:
                 packs = self._packs(ledger, planned, num_slots, machine.measure_on_cluster)
-            total = sum(pack.num_steps * len(pack.runs) for pack in packs)
-            with display.training(self.console, total) as progress:
-                launch.train(ledger, packs, self.machine, num_slots, progress)
+            done = self._work_on(ledger, packs, num_slots)
+            horizons = {each.question.scale.steps for each in planned}
+            for _ in range(len(horizons) - 1):  # runs that are wanted at a further horizon, too
+                measure = machine.measure_on_cluster
+                packs = form_packs(planned, ledger.records, self.machine, num_slots, measure)
+                done += self._work_on(ledger, packs, num_slots)
         ledger.prune()
+        return done
+
+    def _work_on(self, ledger: Ledger, packs: list[PackPlan], num_slots: int) -> int:
+        total = sum(pack.num_steps * len(pack.runs) for pack in packs)
+        if not total:
+            return 0
+        with display.counting(self.console, "training", "run-steps", total) as progress:
+            launch.train(ledger, packs, self.machine, num_slots, progress)
         return progress.done
+
+    def _unscored(self, ledger: Ledger, planned: Sequence[Planned]) -> list[Unscored]:
+        """Runs that are done but lack a metric that was added, or changed, since.
+
+        Raises:
+            InputError: They cannot be scored.
+        """
+        found = []
+        for each in planned:
+            lacking = rescoring.unscored(ledger.records, each.members, each.question.sweep.metrics)
+            rescoring.check(each.question.id, lacking)
+            found += lacking
+        return found
+
+    def _score(self, ledger: Ledger, planned: Sequence[Planned]) -> None:
+        if lacking := self._unscored(ledger, planned):
+            with display.counting(self.console, "scoring", "runs", len(lacking)) as progress:
+                rescoring.score(ledger, lacking, progress)
 
     def _write_answer(self, ledger: Ledger) -> None:
         """Keep the home's own copy of the answer, so that MLflow has it too."""
         ids = [question.id for question in self.questions]
         if not any(ledger.records.counts(each)["done"] for each in ids):
             return
+        self.home.exports.mkdir(exist_ok=True)
+        folder, stem = self.home.exports, "+".join(map(str, ids))[:MAX_STEM]
         try:
             answer = report.answer(ledger.records, ids)
-        except InputError as error:  # questions that cannot be compared were still trained
+            ledger.record_export(report.write_csv(answer, folder / f"{stem}.csv"), "front")
+            ledger.record_export(report.write_left_out(answer, folder / f"{stem}.csv"), "left out")
+            ledger.record_export(report.write_plot(answer, folder / f"{stem}.png"), "plot")
+        except InputError as error:  # what cannot be compared or drawn was still trained, and is delivered
             self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
-            return
-        self.home.exports.mkdir(exist_ok=True)
-        folder, stem = self.home.exports, "+".join(map(str, ids))
-        for path, kind in (
-            (report.write_csv(answer, folder / f"{stem}.csv"), "front"),
-            (report.write_left_out(answer, folder / f"{stem}.csv"), "left out"),
-            (report.write_plot(answer, folder / f"{stem}.png"), "plot"),
-        ):
-            ledger.record_export(path, kind)
 
     def _deliver(self, projector: Projector) -> int:
         pending = projector.stop(DELIVERY_S)
         if pending:
-            names = " ".join(question.id.name for question in self.questions)
             self.console.print(
-                f"[yellow]MLflow lacks {pending} runs ({escape(projector.complaint())}). Nothing is lost;[/] deliver them later:\n"
-                f"  python -m sweeper sync {names} --scale {self.questions[0].id.scale} --home {self.home.path}",
+                f"[yellow]MLflow lacks {pending} runs ({escape(projector.complaint())}). Nothing is lost;[/] deliver them later:",
                 soft_wrap=True,
             )
+            again = command("sync", self.questions, self.home, self.tracking_uri)
+            self.console.print(f"  {again}", soft_wrap=True, markup=False)
         return pending
 
     def _statuses(self, ledger: Ledger) -> dict[str, str]:
@@ -221,17 +256,22 @@ def troubles(records: Records, sweep: SweepId) -> list[str]:
     return lines
 
 
+def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: str | None = None) -> str:
+    """A command of ours about the same questions, as it can be typed."""
+    first = questions[0].id
+    parts = [word, *(question.id.name for question in questions), "--scale", first.scale]
+    parts += ["--as", first.label] if first.label else []
+    parts += ["--home", str(home.path)]
+    parts += ["--storage", str(home.storage)] if home.storage != home.path / "storage" else []
+    parts += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    return shlex.join(["python", "-m", "sweeper", *parts])
+
+
 def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -> list[str]:
     """What a run ends with on a terminal."""
-    names = " ".join(question.id.name for question in questions)
-    where = f"--scale {questions[0].id.scale} --home {home.path}"
-    where += f" --as {questions[0].id.label}" if questions[0].id.label else ""
-    lines = [
+    return [
         f"{outcome.trained} runs trained, {outcome.already_done} were done before, "
-        f"{outcome.failed} failed, {outcome.diverged} diverged."
+        f"{outcome.failed} failed, {outcome.diverged} diverged.",
+        f"The front: {command('pareto', questions, home)}",
+        f"MLflow:    {shlex.join(['python', '-m', 'sweeper', 'ui', '--home', str(home.path)])}",
     ]
-    lines += [
-        f"The front: python -m sweeper pareto {names} {where}",
-        f"MLflow:    python -m sweeper ui --home {home.path}",
-    ]
-    return lines

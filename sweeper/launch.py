@@ -117,10 +117,12 @@ class _Dispatch:
         path = blocks.manifest_path(self._ledger.storage, stored.attempt, stored.index)
         return stored.step, str(path), asdict(stored.slice)
 
-    def take(self, result: dict[str, Any]) -> None:
-        """Take the block of a result into the ledger."""
-        self._ledger.take(Path(result["manifest"]))
-        self._progress(result["run_steps"])
+    def take(self, result: dict[str, Any]) -> bool:
+        """Take the block of a result into the ledger; returns whether it was news."""
+        is_news = self._ledger.take(Path(result["manifest"])) == "taken"
+        if is_news:
+            self._progress(result["run_steps"])
+        return is_news
 
     def end(self, number: int, outcome: str, error: str) -> None:
         """Record how an attempt ended."""

@@ -66,7 +66,7 @@ class Ledger:
         if owner is not None and not path.exists():
             raise InputError(
                 f"Storage {storage} belongs to a ledger that is not at {path}.\n"
-                "Rebuild the ledger from it (sweeper rebuild), or name another folder with --storage."
+                "Rebuild the ledger from it (python -m sweeper rebuild), or name another folder with --storage."
             )
         self._db = _schema.open_for_writing(path)
         self.records = Records(self._db)
@@ -199,7 +199,7 @@ class Ledger:
         """
         needed = self.records.needed_states()
         num_deleted = 0
-        for path in (self.storage / "attempts").glob("*/block-*.slices"):
+        for path in (self.storage / "attempts").glob(f"{'[0-9]' * 8}/block-{'[0-9]' * 6}.slices"):
             attempt, index = blocks.place(path)
             fence, num_known = self._progress(attempt)
             if (attempt, index) not in needed and (index < num_known or fence is not None):

@@ -1,5 +1,6 @@
 """Where packs train: this machine or a cluster, the shares of its GPUs, what it holds at once, what a pack costs on it."""
 
+import contextlib
 import logging
 import math
 import os
@@ -9,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sweeper.probing import Measured
@@ -33,13 +35,15 @@ class Machine:
 
     Attributes:
         address: A running cluster, None for this machine alone.
-        gpus_per_pack: Share of a GPU that a pack takes, 1 / k or a whole number; 0 for CPU packs.
+        gpus_per_pack: Share of a GPU that a pack takes, 1 / k; 0 for CPU packs.
         threads: CPU threads of a pack.
+        cluster_gpus: GPUs that a cluster will grow to; 0 for those it has.
     """
 
     address: str | None
     gpus_per_pack: float
     threads: int = 1
+    cluster_gpus: int = 0
 
 
 MAX_PACKS_PER_GPU = 100
@@ -61,11 +65,12 @@ def check_share(share: float) -> None:
         InputError: It does not; the message offers the nearest that do.
     """
     is_part = 0 < share < 1 / MAX_PACKS_PER_GPU
-    if not math.isfinite(share) or share < 0 or is_part or (share > 1 and share != int(share)):
+    if not 0 <= share <= 1 or is_part:
         raise InputError(
-            f"--gpus-per-pack {share:g}: valid are 0, 1/k of a GPU (0.5, 0.333, 0.25 ...) or whole GPUs."
+            f"--gpus-per-pack {share:g}: a pack trains on one GPU or 1/k of it.\n"
+            "Valid are 0 (CPU), 1, 0.5, 0.333, 0.25 ..."
         )
-    if 0 < share <= 1:
+    if share:
         k = round(1 / share)
         if abs(share - 1 / k) > 1e-3:
             below, above = int(1 / share) + 1, int(1 / share)
@@ -83,12 +88,17 @@ def check_address(address: str | None) -> None:
     """
     if address in (None, "auto"):
         return
-    host, _, port = str(address).removeprefix("ray://").rpartition(":")
+    if str(address).startswith("ray://"):
+        raise InputError(
+            f"--address {address}: Tune needs its driver inside the cluster, Ray Client is none.\n"
+            "Run this command on the head node with --address auto."
+        )
+    host, _, port = str(address).rpartition(":")
     try:
         socket.create_connection((host, int(port)), ANSWER_S).close()
     except (OSError, ValueError, OverflowError):
         raise InputError(
-            f"--address {address}: no Ray cluster answers there; valid are auto, HOST:PORT and ray://HOST:PORT.\n"
+            f"--address {address}: no Ray cluster answers there; valid are auto and HOST:PORT.\n"
             "Start one with `ray start --head`, or leave --address out."
         ) from None
 
@@ -106,14 +116,17 @@ def cluster(machine: Machine) -> Iterator[int]:
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if machine.address is None:
-        options |= {"include_dashboard": False, "num_cpus": os.cpu_count()}
+        options |= {"include_dashboard": False, "num_cpus": num_cores()}
     try:
         # Not None, which would join whatever cluster was started on this machine, or RAY_ADDRESS.
         ray.init(address=machine.address or "local", **options)
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        if machine.address is None:
+            raise
+        (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"--address {machine.address}: no Ray cluster answers there ({error}).\n"
-            "Start one with `ray start --head`, or leave --address out."
+            f"--address {machine.address}: Ray does not let us in ({reason}).\n"
+            "Start a cluster with `ray start --head`, give its token, or leave --address out."
         ) from None
     try:
         yield _num_slots(ray.cluster_resources(), machine)
@@ -145,7 +158,17 @@ def local_slots(machine: Machine) -> int:
     Raises:
         InputError: A GPU is asked for and there is none.
     """
-    return _num_slots({"CPU": os.cpu_count() or 1, "GPU": _num_local_gpus()}, machine)
+    return _num_slots({"CPU": num_cores(), "GPU": _num_local_gpus()}, machine)
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use, by its affinity and its container's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or no limit ("max")
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        cores = min(cores, math.ceil(quota / period))
+    return max(1, cores)
 
 
 def _num_local_gpus() -> int:
@@ -165,12 +188,11 @@ def _num_slots(resources: dict[str, float], machine: Machine) -> int:
         raise InputError(
             "--gpus-per-pack: this machine has no GPU.\nLeave it out, or name a cluster with --address."
         )
-    # An autoscaled cluster has no GPU before the first pack asks for one.
-    gpus = gpus or EXPECTED_GPUS
-    per_gpu = round(1 / machine.gpus_per_pack) if machine.gpus_per_pack <= 1 else 1 / machine.gpus_per_pack
-    return max(1, int(gpus * per_gpu))
+    # An autoscaled cluster has few GPUs, or none, before packs ask for them.
+    gpus = max(gpus, machine.cluster_gpus) or EXPECTED_GPUS
+    return max(1, int(gpus * round(1 / machine.gpus_per_pack)))
 
 
 def exact_share(share: float) -> float:
     """1 / k as Ray counts it, in ten-thousandths rounded down, so that k of them fit."""
-    return share if share in (0, 1) or share > 1 else int(10_000 / round(1 / share)) / 10_000
+    return share if share in (0, 1) else int(10_000 / round(1 / share)) / 10_000

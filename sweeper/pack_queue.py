@@ -15,6 +15,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
 from sweeper.packing import PackPlan
+from trainables.errors import is_out_of_memory
 
 LOOK_EVERY_S = 5.0
 """How often Ray is asked whether a node is left."""
@@ -79,15 +80,19 @@ class PackQueue(Searcher):
             return
         number, pack = self._live.pop(trial_id)
         try:
+            is_moved = trial_id in self._moved
+            is_again = not is_moved and pack.num_failures > 0
             if not error:
                 self._end(number, "done", "")
-            elif _is_out_of_memory(error) and len(pack.runs) > 1:
-                self._end(number, "out of memory", error)
+                # An attempt that was fenced off ends early; `begin` passes over a pack that is whole.
+                if pack.num_failures < MAX_FAILURES:
+                    self._waiting.append(pack.failed_again())
+            elif len(pack.runs) > 1 and (is_out_of_memory(error) or is_again):
+                # Whatever it is that a pack dies of again, half of it may live.
+                self._end(number, "out of memory" if is_out_of_memory(error) else "failed", error)
                 self._waiting.extendleft(pack.halves())
             else:
-                self._retry(
-                    number, PackPlan(pack.runs) if trial_id in self._moved else pack.failed_again(), error
-                )
+                self._retry(number, PackPlan(pack.runs) if is_moved else pack.failed_again(), error)
         except Exception as problem:
             self.error = problem
 
@@ -96,7 +101,7 @@ class PackQueue(Searcher):
         if pack.num_failures < MAX_FAILURES:
             self._waiting.append(pack)
         else:
-            self._give_up(pack, number, "out of memory" if _is_out_of_memory(error) else "error", error)
+            self._give_up(pack, number, "out of memory" if is_out_of_memory(error) else "error", error)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it is given into its own folder, and a new launch never reads that."""
@@ -114,10 +119,10 @@ class BlockListener(Callback):
 
     Args:
         queue: Told how trials end.
-        take: Takes the block of a result into the ledger.
+        take: Takes the block of a result into the ledger, and says whether it was news.
     """
 
-    def __init__(self, queue: PackQueue, take: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, queue: PackQueue, take: Callable[[dict[str, Any]], bool]) -> None:
         self._queue, self._take = queue, take
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,8 +134,8 @@ class BlockListener(Callback):
     ) -> None:
         """Tune's word that a training iteration is over."""
         try:
-            self._take(result)
-            self._queue.moved(trial.trial_id)
+            if self._take(result):
+                self._queue.moved(trial.trial_id)
         except Exception as error:
             self._queue.error = self._queue.error or error
 
@@ -175,9 +180,3 @@ def _error_text(trial: Any) -> str:
         return Path(trial.error_file).read_text()
     except (OSError, TypeError):
         return "unknown error"
-
-
-def _is_out_of_memory(error: str) -> bool:
-    """Whether a GPU, Ray's memory monitor, or the CPU allocators of torch and NumPy said so."""
-    signs = ("OutOfMemory", "out of memory", "can't allocate memory", "Unable to allocate")
-    return any(sign in error for sign in signs)

@@ -211,8 +211,8 @@ def bootstrap_front(
 ) -> BootstrapFront:
     """Resample the seeds of every draw with replacement, and take the front of the means each time.
 
-    A seed's objectives stay together; draws are resampled apart. A draw with one seed does not move. A draw with a
-    NaN seed (diverged) is off the front whenever that seed is drawn. Cost: 0.2 s for 100 draws and 1,000 resamples.
+    A seed's objectives stay together; draws are resampled apart. A draw with one seed does not move, so nothing is
+    known of its membership, nor of the hypervolume if it is on the front of the means: NaN. A draw with a NaN seed (diverged) is off the front whenever that seed is drawn. Cost: 0.2 s for 100 draws and 1,000 resamples.
 
     Args:
         losses_by_draw: For each draw, its seeds' losses (S, M); S may differ.
@@ -229,6 +229,11 @@ def bootstrap_front(
     means_BNM = np.stack(means, axis=1)
     membership_N = np.mean([is_non_dominated(means_NM) for means_NM in means_BNM], axis=0)
     hypervolume_B = np.array([hypervolume(means_NM, reference_M) for means_NM in means_BNM])
+    is_lone_N = np.array([len(losses_SM) < 2 for losses_SM in losses_by_draw])
+    membership_N[is_lone_N] = np.nan
+    is_front_N = is_non_dominated(np.array([losses_SM.mean(axis=0) for losses_SM in losses_by_draw]))
+    if (is_lone_N & is_front_N).any():
+        hypervolume_B[:] = np.nan
     return BootstrapFront(means_BNM, membership_N, hypervolume_B)
 
 

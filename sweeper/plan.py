@@ -89,14 +89,18 @@ class Planned:
         }
         ledger.register_sweep(self.question.id, spec, self.draws)
 
+    @property
+    def members(self) -> list[Member]:
+        """All its runs."""
+        return [member for draw in self.draws for member in draw.members]
+
     def waiting(self, records: Records | None) -> list[Waiting]:
         """Its runs that are neither at their horizon nor diverged; those that failed are tried again.
 
         Args:
             records: The ledger, which may not know the question yet; None if there is no ledger.
         """
-        members = [member for draw in self.draws for member in draw.members]
-        standing = records.standing(member.key for member in members) if records else {}
+        standing = records.standing(member.key for member in self.members) if records else {}
         return [
             Waiting(
                 member.key,
@@ -106,7 +110,7 @@ class Planned:
                 self.question.schedule,
                 self.question.scale.block_s,
             )
-            for member in members
+            for member in self.members
             if member.key not in standing or standing[member.key].is_open(member.horizon_steps)
         ]
 

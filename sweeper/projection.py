@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
+from sweeper._command import How, command
 from sweeper._deliveries import delivered_states
 from sweeper._entries import outline
 from sweeper.home import Home
@@ -69,22 +70,8 @@ def store_uri(home: Home, uri: str | None) -> str:
 
 
 def delivery_record(home: Home) -> Path:
-    """What MLflow has by now; may be deleted at any time, then everything is compared and delivered again."""
+    """What MLflow has by now. May be deleted while no process projects the home: everything is then delivered again."""
     return home.path / "tracking.db"
-
-
-def command(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None, how: str) -> list[str]:
-    """The command line of the projecting process.
-
-    Args:
-        home: Whose ledger.
-        uri: MLflow store, None for the one in the home.
-        sweeps: Which ones, None for all.
-        how: `--once`, `--follow` or `--verify`.
-    """
-    named = [f"--sweep={sweep}" for sweep in sweeps or ()]
-    where = [f"--storage={home.storage}", *([f"--uri={uri}"] if uri else [])]
-    return [sys.executable, "-m", "sweeper.tracking", str(home.path), *where, *named, how]
 
 
 def pending(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> int:
@@ -177,8 +164,17 @@ class Projector:
         self._process.wait()
 
 
-def project_once(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> int:
+def project_once(
+    home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None, *, is_anew: bool = False
+) -> int:
     """Bring MLflow up to date, in another process; the reason why it could not be goes to standard error.
+
+    Args:
+        home: Whose ledger.
+        uri: MLflow store, None for the one in the home.
+        sweeps: Which ones, None for all.
+        is_anew: Believe MLflow alone: forget what was delivered, deliver everything that it lacks, and replace the
+            MLflow runs that hold what is not committed.
 
     Returns:
         What is `pending`.
@@ -187,7 +183,8 @@ def project_once(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None =
         InputError: No ledger, no such sweep, or a driver's projector is at it.
     """
     store_uri(home, uri)
-    return 0 if _run(home, uri, sweeps, "--once").returncode == 0 else pending(home, uri, sweeps)
+    done = _run(home, uri, sweeps, "--anew" if is_anew else "--once")
+    return 0 if done.returncode == 0 else pending(home, uri, sweeps)
 
 
 def verify_projection(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> list[str]:
@@ -205,7 +202,7 @@ def verify_projection(home: Home, uri: str | None, sweeps: Sequence[SweepId] | N
 
 
 def _run(
-    home: Home, uri: str | None, sweeps: Sequence[SweepId] | None, how: str
+    home: Home, uri: str | None, sweeps: Sequence[SweepId] | None, how: How
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         command(home, uri, sweeps, how), stdin=subprocess.DEVNULL, capture_output=True, text=True

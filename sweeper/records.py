@@ -29,6 +29,7 @@ _MEMBERS = """
     SELECT key, draws.number, params, seed,
         CASE WHEN done_step >= horizon_steps THEN 'done'
             WHEN first_bad_step < horizon_steps THEN 'diverged'
+            WHEN step >= horizon_steps THEN 'done'
             WHEN EXISTS (SELECT 1 FROM failures WHERE failures.run = run_states.id
                 AND failures.attempt = run_states.attempt) THEN 'failed'
             WHEN EXISTS (SELECT 1 FROM attempts WHERE attempts.number = run_states.attempt
@@ -112,7 +113,7 @@ class Records:
 
     def standing(self, keys: Iterable[str]) -> dict[str, Standing]:
         """How far runs have come; those that the ledger does not know are left out."""
-        query = "SELECT step, COALESCE(done_step, 0), first_bad_step FROM run_states WHERE key = ?"
+        query = "SELECT step, first_bad_step FROM run_states WHERE key = ?"
         rows = {key: self.db.execute(query, (key,)).fetchone() for key in keys}
         return {key: Standing(*row) for key, row in rows.items() if row}
 

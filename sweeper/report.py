@@ -287,7 +287,9 @@ def summary(answer: Answer) -> list[str]:
     sentences = [f"Front of {len(draws)} draws ({scope}): {shown}."]
     if answer.volumes:
         point = ", ".join(map(_quantity, answer.objectives, answer.reference_M))
-        volumes = [f"{model} {_number(v[0])} {_limits(*v[1:])}" for model, v in answer.volumes.items()]
+        volumes = [
+            f"{f'{model} {_number(v[0])} {_limits(*v[1:])}'.strip()}" for model, v in answer.volumes.items()
+        ]
         sentences.append(f"Hypervolume against reference ({point}): {', '.join(volumes)}.")
     sentences += [f"{row['model']} {_label(answer, row)}: {row['reason']}." for row in _rows(answer.left_out)]
     return [*sentences, answer.note] if answer.note else sentences
@@ -297,7 +299,7 @@ def _on_front(answer: Answer, row: Mapping[str, Any]) -> str:
     limits = {name: _limits(row[f"{name}_lower"], row[f"{name}_upper"]) for name in answer.objectives}
     said = [_quantity(name, row[name], text) for name, text in limits.items()]
     said += [
-        f"P(front) {row['front_probability']:.2f}",
+        *([f"P(front) {row['front_probability']:.2f}"] if row["num_seeds"] > 1 else []),
         f"{row['num_seeds']} seed{'s' * (row['num_seeds'] != 1)}",
     ]
     return f"{row['model']} {_label(answer, row)} ({', '.join(said)})"

@@ -34,8 +34,9 @@ class MemberRow:
 
     Attributes:
         draw: Number of its draw in the sweep.
-        status: `done` once a block says so at or beyond this sweep's horizon; `running` means only that its
-            newest attempt has not ended; `failed` that the driver gave up after its newest attempt.
+        status: `done` once a block has come to this sweep's horizon; `diverged` if it stopped being finite before;
+            `running` means only that its newest attempt has not ended; `failed` that the driver gave up after its
+            newest attempt.
         step: Newest committed step; may be beyond the horizon where another sweep asks for more.
         attempt: Newest attempt.
         numerics: Class of machines that trained it, `mixed` if several, None before the first block.
@@ -56,15 +57,18 @@ class MemberRow:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a run has come, whatever sweep asks: newest step, newest step at which it was done, else 0."""
+    """How far a run has come, whatever sweep asks: the newest committed step, and where it diverged."""
 
     step: int
-    done_step: int
     first_bad_step: int | None
 
     def is_open(self, horizon: int) -> bool:
         """Whether it can and should be trained up to this step."""
-        return self.first_bad_step is None and self.done_step < horizon
+        return self.first_bad_step is None and self.step < horizon
+
+    def is_past(self, horizon: int) -> bool:
+        """Whether it has come to this step and was finite up to there."""
+        return self.step >= horizon
 
 
 @dataclass(frozen=True)

@@ -7,47 +7,42 @@ from committed blocks and can be made again: an MLflow run is looked for by its 
 sent twice has the time it was stored with, so MLflow keeps it once. Hence this process may be killed at any moment,
 and MLflow may be away for as long as it likes.
 
+MLflow takes no point back: an MLflow run that holds what is not committed, as after a ledger was rebuilt without a
+damaged block, is deleted and made again by `--anew`, which believes nothing but MLflow itself.
+
 `--follow` goes on until its standard input ends or has a line. Exit codes: 0 all is delivered, 1 `--verify` found
 something, 2 it cannot be done as asked, 3 it could not be delivered now.
 """
 
-import argparse
 import os
-import select
 import shlex
 import sqlite3
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from sweeper._comparison import differences
+from sweeper._command import Command, command, parse
+from sweeper._comparison import Found, differences
 from sweeper._contents import Content, MetricPoint
 from sweeper._deliveries import Deliveries
 from sweeper._delivering import (
     ENTRY,
     LEDGER,
     PARENT,
-    Found,
-    HeldError,
     Projection,
     UndeliveredError,
     lock_projection,
 )
 from sweeper._entries import outline, title
+from sweeper._following import CatchUp, follow
 from sweeper.home import Home
-from sweeper.projection import command, delivery_record, sqlite_file, store_uri
+from sweeper.projection import delivery_record, sqlite_file, store_uri
 from sweeper.records import Records
 from sweeper.rows import SweepId
 from trainables import durable
 from trainables.errors import InputError
-
-POLL_S = 5.0
-REST = 9
-"""Following rests this many times as long as it worked, so it takes a tenth of a core at most."""
-MAX_WAIT_S = 60.0
 
 _PAGE = 1000
 
@@ -64,7 +59,7 @@ class Store:
         self._mlflow = _import_mlflow()
         if (file := sqlite_file(uri)) and not file.exists():
             _make_file(file, home)
-        self._client = self._mlflow.MlflowClient(uri)
+        self._uri, self._client = uri, self._mlflow.MlflowClient(uri)
         self._artifacts = None if uri.startswith("http") else home.path / "mlartifacts"
 
     def experiment(self, sweep: SweepId) -> str | None:
@@ -137,6 +132,18 @@ class Store:
         """Keep a file with a run, in the place of one of its name."""
         self._client.log_artifact(run_id, str(path))
 
+    def artifacts(self, run_id: str) -> dict[str, int]:
+        """Files that are kept with a run, and their sizes in bytes."""
+        found = self._client.list_artifacts(run_id)
+        return {file.path: file.file_size or 0 for file in found if not file.is_dir}
+
+    def remove(self, run_id: str, name: str) -> None:
+        """Delete a file that is kept with a run."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        place = self._client.get_run(run_id).info.artifact_uri
+        get_artifact_repository(place, tracking_uri=self._uri).delete_artifacts(name)
+
     def history(self, run_id: str, name: str) -> list[MetricPoint]:
         """All points of a metric of a run."""
         points = self._client.get_metric_history(run_id, name)
@@ -168,65 +175,48 @@ def reaching(uri: str) -> Iterator[None]:
         raise UndeliveredError(f"MLflow at {uri}: {line}") from error
 
 
-def project_once(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> None:
+def project_once(
+    home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None, *, is_anew: bool = False
+) -> None:
     """Deliver what the ledger has and MLflow lacks.
+
+    Args:
+        home: Whose ledger.
+        uri: MLflow store, None for the one in the home.
+        sweeps: Which ones, None for all.
+        is_anew: Forget first what was delivered, and replace the MLflow runs that hold what is not committed.
 
     Raises:
         HeldError: Another process is at it.
         InputError: No ledger, no such sweep, or a store that cannot be one.
         UndeliveredError: Some or all of it could not be delivered.
     """
-    uri = store_uri(home, uri)
-    with _projection(home, uri) as projection, reaching(uri):
-        projection.catch_up(sweeps)
-
-
-def follow(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None, stop: TextIO) -> None:
-    """Deliver what is committed until asked to stop, and then what is left; complains of the same thing once.
-
-    Args:
-        home: Whose ledger.
-        uri: MLflow store, None for the one in the home.
-        sweeps: Which ones, None for all.
-        stop: Ends, or has a line, when this shall stop.
-
-    Raises:
-        InputError: No ledger, no such sweep, or a store that cannot be one.
-        UndeliveredError: What was left could not be delivered.
-    """
-    uri, projection = store_uri(home, uri), None
-    complaint, num_failures, wait_s, is_last = "", 0, 0.0, False
-    with ExitStack() as stack:
-        while not is_last:
-            is_last = bool(select.select([stop], [], [], wait_s)[0])
-            began_s = time.monotonic()
-            try:
-                projection = projection or stack.enter_context(_projection(home, uri))
-                with reaching(uri):
-                    projection.catch_up(sweeps)
-                complaint, num_failures = "", 0
-                wait_s = max(POLL_S, REST * (time.monotonic() - began_s))
-            except (UndeliveredError, HeldError) as error:
-                stack.close()
-                projection = None
-                if is_last:
-                    raise UndeliveredError(str(error)) from error
-                if str(error) != complaint:
-                    complaint = str(error)
-                    print(complaint, file=sys.stderr, flush=True)
-                num_failures += 1
-                wait_s = min(2.0**num_failures, MAX_WAIT_S)
+    with _projecting(home, uri, sweeps, is_anew=is_anew) as catch_up:
+        lacking = catch_up()
+    if lacking:
+        raise UndeliveredError("\n".join(lacking))
 
 
 @contextmanager
-def _projection(home: Home, uri: str) -> Iterator[Projection]:
+def _projecting(
+    home: Home, uri: str | None, sweeps: Sequence[SweepId] | None, *, is_anew: bool = False
+) -> Iterator[CatchUp]:
+    """Be the one who projects a home; anew means that what was delivered of the sweeps is forgotten first."""
+    uri = store_uri(home, uri)
     with ExitStack() as stack:
         records = stack.enter_context(closing(Records.open(home.ledger)))
         stack.enter_context(lock_projection(home))
         with reaching(uri):
             deliveries = stack.enter_context(closing(Deliveries(delivery_record(home), uri)))
-            store = Store(home, uri)
-        yield Projection(home, records, deliveries, store)
+            if is_anew:
+                deliveries.forget(sweeps)
+            projection = Projection(home, records, deliveries, Store(home, uri), is_anew=is_anew)
+
+        def catch_up() -> list[str]:
+            with reaching(uri):
+                return projection.catch_up(sweeps)
+
+        yield catch_up
 
 
 def verify_projection(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> list[str]:
@@ -242,7 +232,7 @@ def verify_projection(home: Home, uri: str | None, sweeps: Sequence[SweepId] | N
     with closing(Records.open(home.ledger)) as records, reaching(uri):
         store, chosen = Store(home, uri), records.sweeps() if sweeps is None else sweeps
         shown = [outline(records, home, sweep) for sweep in chosen]
-        return [line for each in shown for line in differences(records, each, store)]
+        return [line for each in shown for line in differences(records, home.storage, each, store)]
 
 
 def _import_mlflow() -> Any:
@@ -276,57 +266,38 @@ def _make_file(path: Path, home: Home) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeper.tracking", description="Project a ledger into MLflow."
-    )
-    parser.add_argument("home", type=Path, help="folder of the ledger")
-    parser.add_argument("--storage", type=Path, help="folder of the blocks, if it is not in the home")
-    parser.add_argument("--uri", help="MLflow store, if it is not the file in the home")
-    parser.add_argument("--sweep", action="append", dest="sweeps", metavar="NAME-SCALE[-LABEL]")
-    how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--once", action="store_true", help="deliver what is committed")
-    how.add_argument("--follow", action="store_true", help="go on until standard input ends or has a line")
-    how.add_argument("--verify", action="store_true", help="compare MLflow with the ledger")
-    given = parser.parse_args(arguments)
-    home = Home.at(given.home, given.storage)
     try:
-        sweeps = [_sweep(text) for text in given.sweeps] if given.sweeps else None
-        return _do(given, home, sweeps)
+        return _do(parse(arguments))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _do(given: argparse.Namespace, home: Home, sweeps: Sequence[SweepId] | None) -> int:
-    deliver = shlex.join(["python", *command(home, given.uri, sweeps, "--once")[1:]])
+def _do(asked: Command) -> int:
+    given = asked.home, asked.uri, asked.sweeps
+    is_verifying = asked.how == "--verify"
     try:
-        if given.verify:
-            lines = verify_projection(home, given.uri, sweeps)
+        if is_verifying:
+            lines = verify_projection(*given)
             if lines:
                 print(*lines, sep="\n")
-                print("`python -m sweeper sync` mends what MLflow lacks.", file=sys.stderr)
+                print("`python -m sweeper sync` mends what differs in MLflow.", file=sys.stderr)
             return 1 if lines else 0
-        if given.once:
-            project_once(home, given.uri, sweeps)
-        else:
+        if asked.how == "--follow":
             os.nice(10)
-            follow(home, given.uri, sweeps, sys.stdin)
+            follow(lambda: _projecting(*given), sys.stdin)
+        else:
+            project_once(*given, is_anew=asked.how == "--anew")
         return 0
     except UndeliveredError as error:
-        if given.verify:
+        if is_verifying:
             print(error)
             return 1
-        if given.once:
+        if asked.how != "--follow":
+            deliver = shlex.join(["python", *command(*given, asked.how)[1:]])
             print(f"To deliver it: {deliver}", file=sys.stderr)
         print(error, file=sys.stderr)
         return 3
-
-
-def _sweep(text: str) -> SweepId:
-    words = text.split("-", 2)
-    if len(words) < 2:
-        raise InputError(f"'{text}' is no sweep; write NAME-SCALE or NAME-SCALE-LABEL, as in the ledger.")
-    return SweepId(*words)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import torch
 
-from trainables import __version__, blocks, config, engine, evaluation, plugins
+from trainables import __version__, blocks, config, engine, evaluation, scoring
 from trainables.blocks import Manifest, Point, RunEntry, Status
 from trainables.config import Schedule
 from trainables.data._images import Images
@@ -144,14 +143,7 @@ class Attempt:
 
     def scores(self) -> list[dict[str, float]]:
         """Metrics of each run where it stands."""
-        modules = {name: plugins.load("trainables.metrics", name, "metric") for name in self.schedule.metrics}
-        scores: list[dict[str, float]] = []
-        for encoding in self._encodings():
-            found: dict[str, float] = {}
-            for name, module in modules.items():
-                found |= module.score(encoding, metric_generator(name))
-            scores.append(found)
-        return scores
+        return [scoring.scores(encoding, self.schedule.metrics) for encoding in self._encodings()]
 
     def _encodings(self) -> list[Encoding]:
         """Encodings of the runs where they stand, made once a step since they cost more than training does."""
@@ -220,9 +212,3 @@ def spec_of(run: Resolved) -> dict[str, Any]:
     """What a ledger keeps of a run: its specification with every field of the configuration filled in."""
     spec = dataclasses.asdict(run.spec)
     return spec | {"fields": config.flatten(run.config), "recipe": run.recipe}
-
-
-def metric_generator(metric: str) -> np.random.Generator:
-    """The generator of a metric's own draws, the same for all runs, so that runs are compared on equal draws."""
-    seed = int.from_bytes(sha256(metric.encode()).digest()[:8], "big")
-    return np.random.Generator(np.random.PCG64(seed))

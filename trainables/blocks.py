@@ -136,8 +136,8 @@ def place(path: Path) -> tuple[int, int]:
 
 def committed(storage: Path, attempt: int | None = None) -> list[Path]:
     """Manifests of all blocks that are true, or of one attempt's, by attempt and index."""
-    folder = "*" if attempt is None else f"{attempt:08d}"
-    return sorted((storage / "attempts").glob(f"{folder}/block-*.json"), key=place)
+    folder = "[0-9]" * 8 if attempt is None else f"{attempt:08d}"
+    return sorted((storage / "attempts").glob(f"{folder}/block-{'[0-9]' * 6}.json"), key=place)
 
 
 def write_block(storage: Path, manifest: Manifest, blobs: Mapping[str, Mapping[str, bytes]]) -> Path:

@@ -213,7 +213,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 40:
             raise InputError(f"Seeds '{text}': '{part}' is no seed and no range.\nFor example 0-9 or 0,3,7.")
         ends = int(first), int(last or first)
         if ends[0] > ends[1] or ends[1] >= 2**32:

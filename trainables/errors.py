@@ -7,6 +7,16 @@ Any other exception that reaches the command line is a bug of ours and keeps its
 import difflib
 from collections.abc import Iterable
 
+_OUT_OF_MEMORY = (
+    *("OutOfMemory", "out of memory", "can't allocate memory", "Unable to allocate"),
+    *("MemoryError", "ALLOC_FAILED"),
+)
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether an error's text is that of a GPU, Ray's memory monitor, or the CPU allocators of torch and NumPy."""
+    return any(sign in text for sign in _OUT_OF_MEMORY)
+
 
 class InputError(ValueError):
     """Something the user typed or pointed at; its text is all that they are shown."""

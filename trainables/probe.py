@@ -5,7 +5,7 @@ Reads one JSON object a line from standard input and answers each with one:
     {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec"}, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
     anything that the user got wrong          -> {"error": text}
-    a pack that the GPU does not hold         -> {"out_of_memory": true}
+    a pack that the memory does not hold      -> {"out_of_memory": true}
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from trainables import attempt, engine, plugins
 from trainables.config import RunSpec
 from trainables.data._images import Images
 from trainables.engine import Pack
-from trainables.errors import InputError
+from trainables.errors import InputError, is_out_of_memory
 
 NUM_IMAGES = 256
 MEASURE_S = 0.7
@@ -37,7 +37,9 @@ def main() -> None:
             answer = _answer(question)
         except InputError as error:
             answer = {"error": str(error)}
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:  # torch's own for a GPU is a RuntimeError
+            if not is_out_of_memory(str(error)) and not isinstance(error, MemoryError):
+                raise
             answer = {"out_of_memory": True}
         print(json.dumps(answer), flush=True)
 

@@ -4,6 +4,7 @@ A result carries the path of a manifest and how far it goes; what is true is in 
 """
 
 import gc
+import socket
 import sys
 import time
 from pathlib import Path
@@ -39,6 +40,11 @@ class PackTrainable(Trainable):
         from trainables.attempt import Attempt
 
         self._blocks_folder, self._block_s = Path(config["storage"]), config["block_s"]
+        if not self._blocks_folder.exists():
+            raise FileNotFoundError(
+                f"{self._blocks_folder} is not there on {socket.gethostname()}: machines that train need a folder that"
+                " they share with the driver, named with --storage."
+            )
         specs = [spec_of(stored) for stored in config["specs"]]
         engine.set_arithmetic(specs[0].precision, config["threads"])
         engine.keep_freed_memory()
@@ -66,10 +72,10 @@ class PackTrainable(Trainable):
         blocks.prune(path.parent)
         # A fenced attempt's blocks are refused: its driver is gone, or has given the runs to a newer attempt.
         is_over = self._attempt.is_done or blocks.is_fenced(path.parent)
-        steps = block.manifest.end_step - block.manifest.start_step
+        start = block.manifest.start_step
         return {
             "manifest": str(path),
-            "run_steps": steps * len(block.manifest.runs),
+            "run_steps": sum(run.step - start for run in block.manifest.runs),
             "done": is_over,
         }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.cli import main, sweeper
+from sweeper.home import Home
 from trainables import plugins
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,7 @@ COMMANDS = sorted(sweeper.commands)
 RUN = ["run", "factorvae_gamma", "--scale", "smoke"]
 PLAN = ["plan", "factorvae_gamma", "--scale", "smoke"]
 SET = [*RUN, "--as", "x", "--set"]
+LONG = "x" * 300
 
 AT_ONCE = {
     "command": (["rnu"], ["rnu", "Did you mean 'run'?", "--help"]),
@@ -41,30 +44,64 @@ AT_ONCE = {
     "set, no steps": ([*SET, "steps=0"], ["steps=0", "steps=1000"]),
     "set, half a step": ([*SET, "evaluate_every=1.5"], ["evaluate_every=1.5", "evaluate_every=1000"]),
     "set, a value twice": ([*SET, "gamma=1,1.0"], ["gamma=1,1.0", "once"]),
+    "set, too many steps": ([*SET, "steps=99999999999999999999"], ["steps=9999", "1,000,000,000"]),
+    "set, too rare reports": (
+        [*SET, "report_every=1000000001"],
+        ["report_every=1000000001", "1,000,000,000"],
+    ),
+    "set, no end of steps": ([*SET, f"steps={'9' * 5000}"], ["steps=9999", "1,000,000,000"]),
+    "set, nothing": ([*RUN, "--as", "x", "--set", ""], ["''", "gamma=10"]),
     "label": ([*RUN, "--as", "a/b"], ["a/b", "letters"]),
+    "label, empty": ([*RUN, "--as", ""], ["--as ''", "Leave --as out"]),
+    "label, too long": ([*RUN, "--as", LONG], [LONG, "300", "64"]),
     "home": ([*RUN, "--home", __file__], ["--home", __file__]),
     "home in a file": ([*RUN, "--home", f"{__file__}/x"], ["--home", __file__, "Name another"]),
+    "home, empty": ([*RUN, "--home", ""], ["--home", "''", "--help"]),
+    "home, empty, to be shown": (["status", "factorvae_gamma", "--home", ""], ["--home", "''", "--help"]),
+    "home, too long a name": ([*RUN, "--home", LONG], ["--home", LONG, "200"]),
+    "home, too long": ([*RUN, "--home", "sweeps/" * 70], ["--home", "400"]),
+    "home, too long, to be shown": (["status", "factorvae_gamma", "--home", LONG], ["--home", LONG, "200"]),
+    "home of the kernel": ([*RUN, "--home", "/proc/x"], ["--home /proc/x", "Name another"]),
+    "home, percent": ([*RUN, "--home", "50%"], ["--home 50%", "'%'", "MLflow", "Name another"]),
+    "home, question mark": (["sync", "factorvae_gamma", "--home", "why?/x"], ["why?", "'?'", "MLflow"]),
+    "home, hash": (["verify", "factorvae_gamma", "--home", "take#2"], ["take#2", "'#'", "MLflow"]),
+    "home, a line": (["ui", "--home", "a\nb"], [r"'\n'", "MLflow"]),
+    "nothing to rebuild": (["rebuild", "--home", "x"], ["--home", "x/storage", "--storage"]),
+    "nothing to rebuild there": (["rebuild", "--home", "x", "--storage", "y"], ["--home", "/y", "--storage"]),
+    "storage, empty": ([*RUN, "--storage", ""], ["--storage", "''", "--help"]),
+    "storage, too long": ([*RUN, "--storage", LONG], ["--storage", LONG, "200"]),
     "storage": ([*RUN, "--storage", __file__], ["--storage", __file__]),
     "storage in a file": ([*RUN, "--storage", f"{__file__}/x"], ["--storage", __file__, "Name another"]),
     "GPU share": ([*RUN, "--gpus-per-pack", "0.3"], ["0.3", "0.25", "0.333"]),
-    "GPU share above 1": ([*PLAN, "--gpus-per-pack", "1.5"], ["1.5", "0.5", "whole"]),
+    "GPU share above 1": ([*PLAN, "--gpus-per-pack", "1.5"], ["1.5", "0.5"]),
     "GPU share below 0": ([*PLAN, "--gpus-per-pack", "-0.5"], ["-0.5", "0.25"]),
     "GPU share, a word": ([*RUN, "--gpus-per-pack", "half"], ["half", "--help"]),
     "GPU share, nan": ([*RUN, "--gpus-per-pack", "nan"], ["nan", "0.25"]),
     "GPU share, inf": ([*RUN, "--gpus-per-pack", "inf"], ["inf", "0.25"]),
     "GPU share, nothing": ([*RUN, "--gpus-per-pack", "1e-9"], ["1e-09", "0.25"]),
     "tracking, no address": ([*RUN, "--tracking-uri", "mlruns"], ["mlruns", "http"]),
+    "tracking, empty": ([*RUN, "--tracking-uri", ""], ["''", "MLflow", "sqlite"]),
     "tracking, a folder": ([*RUN, "--tracking-uri", "file:///tmp/x"], ["file:///tmp/x", "sqlite"]),
     "address": ([*RUN, "--address", "nowhere"], ["--address nowhere", "ray start"]),
-    "address, no port": ([*RUN, "--address", "ray://nowhere"], ["--address ray://nowhere", "ray start"]),
+    "address, no port": ([*RUN, "--address", "ray://nowhere"], ["--address ray://nowhere", "--address"]),
     "address, empty": ([*RUN, "--address", ""], ["--address", "ray start"]),
     "address, nobody there": ([*RUN, "--address", "127.0.0.1:9"], ["127.0.0.1:9", "ray start"]),
     "price": ([*PLAN, "--price-per-hour", "cheap"], ["cheap", "--help"]),
+    "price, nan": ([*PLAN, "--price-per-hour", "nan"], ["--price-per-hour nan", "from 0"]),
+    "price, inf": ([*PLAN, "--price-per-hour", "inf"], ["--price-per-hour inf", "from 0"]),
+    "price, below 0": ([*PLAN, "--price-per-hour", "-3"], ["--price-per-hour -3", "from 0"]),
     "plot": (["pareto", "factorvae_gamma", "--plot", "front.jpg"], ["front.jpg", ".png, .svg"]),
     "plot, no suffix": (["pareto", "factorvae_gamma", "--plot", "front"], ["front", ".png, .svg"]),
     "plot, a folder": (["pareto", "factorvae_gamma", "--plot", "/tmp"], ["/tmp", "--help"]),
+    "plot, empty": (["pareto", "factorvae_gamma", "--plot", ""], ["--plot", "''", "--help"]),
+    "csv, empty": (["pareto", "factorvae_gamma", "--csv", ""], ["--csv", "''", "--help"]),
+    "csv, another suffix": (["pareto", "factorvae_gamma", "--csv", "front.db"], ["front.db", ".csv"]),
+    "csv, too long": (["pareto", "factorvae_gamma", "--csv", f"{LONG}.csv"], ["--csv", LONG, "200"]),
+    "csv of the kernel": (["pareto", "factorvae_gamma", "--csv", "/proc/x.csv"], ["--csv /proc/x.csv"]),
     "csv, a folder": (["pareto", "factorvae_gamma", "--csv", "/tmp"], ["/tmp", "--help"]),
     "export, no file": (["export", "factorvae_gamma"], ["--runs", "export --help"]),
+    "export, empty": (["export", "factorvae_gamma", "--runs", ""], ["--runs", "''", "--help"]),
+    "export, another suffix": (["export", "factorvae_gamma", "--runs", "runs"], ["--runs runs", ".csv"]),
     "port": (["ui", "--port", "http"], ["http", "--help"]),
     "port, too large": (["ui", "--port", "70000"], ["70000", "--help"]),
 }
@@ -142,17 +179,24 @@ def test_a_field_that_a_model_does_not_take_is_refused_before_anything_is_kept(w
     assert not (tmp_path / "home").exists()
 
 
-def test_a_gpu_is_asked_for_where_there_is_none(refused, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", [PLAN, RUN], ids=["plan", "run"])
+def test_a_gpu_is_asked_for_where_there_is_none(command, refused, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    refused([*PLAN, "--gpus-per-pack", "0.25", "--home", tmp_path], ["--gpus-per-pack", "--address"])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    words = ["--gpus-per-pack", "0.25", "--home", tmp_path / "home", "--storage", tmp_path / "shared"]
+    refused([*command, *words], ["--gpus-per-pack", "--address"])
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime == before, "a process was started to tell"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_plan_that_takes_days_on_a_cpu_is_refused_unless_insisted(refused, capsys, tmp_path):
-    assert main(["run", "betavae_beta", "--home", str(tmp_path / "home")]) == 2
+    home, shared = tmp_path / "home", tmp_path / "shared"
+    assert main(["run", "betavae_beta", "--home", str(home), "--storage", str(shared)]) == 2
     refusal = "\n".join(capsys.readouterr().err.splitlines()[-2:])
     for word in ("paper", "days", "--scale laptop", "--gpus-per-pack", "--yes"):
         assert word in refusal
-    refused(["status", "betavae_beta", "--home", tmp_path / "home"], ["betavae_beta-paper"])
+    refused(["status", "betavae_beta", "--home", home], ["betavae_beta-paper"])
+    assert Home.at(home).storage == shared, "its storage is known all the same"
 
 
 def test_plan_tells_runs_time_and_cost_and_keeps_nothing(capsys, tmp_path):

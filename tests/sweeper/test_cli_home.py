@@ -2,9 +2,13 @@
 
 import json
 import os
+import resource
 import socket
+import sqlite3
+import subprocess
+import sys
 import tempfile
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,7 @@ METRICS = ("recon_error", "factor_vae_score")
 SPEC = {"model": "factor_vae", "recipe": "sprites (rendered v1)"}
 STEPS = 200
 NOBODY = 65534
+ROOT = Path(__file__).parents[2]
 RUN = ["run", "factorvae_gamma", "--scale", "smoke"]
 
 
@@ -115,6 +120,153 @@ def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(home, ca
 def test_a_file_that_is_no_ledger_is_refused(tmp_path, refused):
     (tmp_path / "ledger.db").write_text("this is a shopping list " * 99)
     refused(["status", "factorvae_gamma", "--home", tmp_path], [tmp_path / "ledger.db", "ledger"])
+
+
+def spoil(home):
+    """Overwrite where the ledger looks sweeps up."""
+    ledger = home / "ledger.db"
+    with closing(sqlite3.connect(ledger)) as db:
+        (page,) = db.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_sweeps_1'"
+        ).fetchone()
+    content = bytearray(ledger.read_bytes())
+    content[4096 * (page - 1) : 4096 * page] = b"\xff" * 4096
+    ledger.write_bytes(content)
+
+
+def spoil_all(home):
+    """Overwrite all but the first page of the ledger."""
+    ledger = home / "ledger.db"
+    ledger.write_bytes(ledger.read_bytes()[:4096] + b"\xff" * (ledger.stat().st_size - 4096))
+
+
+def replace(home):
+    """Put something else in the place of the ledger."""
+    (home / "ledger.db").write_text("shopping " * 999)
+
+
+@pytest.mark.parametrize("damage", [spoil, spoil_all])
+@pytest.mark.parametrize("command", ["status", "pareto", "sync"])
+def test_a_damaged_ledger_is_named_with_the_way_back(command, damage, home, refused):
+    damage(home)
+    said = [home / "ledger.db", "damaged", f"python -m sweeper rebuild --home {home}"]
+    refused([command, "factorvae_gamma", "--scale", "smoke", "--home", home], said, code=3)
+
+
+@pytest.mark.parametrize("damage", [spoil, spoil_all, replace])
+def test_verify_tells_of_a_damaged_ledger_which_can_be_rebuilt(damage, home, capsys):
+    verify = ["verify", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
+    damage(home)
+    assert main(verify) == 1
+    told = capsys.readouterr().out
+    for word in (f"{home / 'ledger.db'} is damaged", f"rebuild --home {home}", "Problems found: 1."):
+        assert word in told
+    (home / "ledger.db").unlink()
+    assert main(["rebuild", "--home", str(home)]) == 0
+    assert "holds 1 blocks again" in capsys.readouterr().out
+    assert main(verify) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"There is no {home / 'mlflow.db'}.",
+        "Problems found: 1.",
+    ]
+
+
+def test_a_disk_that_takes_no_more_is_no_bug(home, refused):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        words = ["status", "factorvae_gamma", "--scale", "smoke", "--home", home]
+        refused(words, ["The machine failed", home / "ledger.db", "run the same command"], code=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_home_remembers_its_storage(home, tmp_path, refused, capsys):
+    shared, words = tmp_path / "shared", ["factorvae_gamma", "--scale", "smoke", "--home", home]
+    (home / "storage").rename(shared)
+    assert main([str(w) for w in ("pareto", *words, "--storage", shared, "--csv", tmp_path / "a.csv")]) == 0
+    capsys.readouterr()
+    assert main([str(w) for w in ("verify", *words)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"There is no {home / 'mlflow.db'}.",
+        "Problems found: 1.",
+    ]
+    for command in ("run", "verify", "sync", "pareto"):
+        refused(
+            [command, *words, "--storage", tmp_path / "x"], [shared, tmp_path / "x", "Leave --storage out"]
+        )
+
+
+def test_a_rebuilt_home_remembers_its_storage(home, tmp_path, capsys):
+    (home / "storage").rename(tmp_path / "shared")
+    new = tmp_path / "new"
+    assert main(["rebuild", "--home", str(new), "--storage", str(tmp_path / "shared")]) == 0
+    assert Home.at(new).storage == tmp_path / "shared"
+    assert main(["status", "factorvae_gamma", "--scale", "smoke", "--home", str(new)]) == 0
+
+
+def test_a_home_in_use_is_not_rebuilt(home, refused):
+    (home / "ledger.db").unlink()
+    with lock_home(home):
+        refused(["rebuild", "--home", home], [home, f"pid {os.getpid()}"])
+
+
+@pytest.mark.parametrize(
+    "place", ["ledger.db", "storage/a.csv", "storage/new/a.csv", "exports/a.csv", "link/a.csv"]
+)
+@pytest.mark.parametrize("option", ["--csv", "--runs"])
+def test_nothing_of_a_home_is_written_over(option, place, home, refused):
+    (home / "link").symlink_to(home / "storage")
+    before = (home / "ledger.db").read_bytes()
+    words = ["pareto" if option == "--csv" else "export", "factorvae_gamma", "--scale", "smoke"]
+    refused([*words, "--home", home, option, home / place], [option, home / place])
+    assert (home / "ledger.db").read_bytes() == before
+    assert not list(home.rglob("*.csv"))
+
+
+def test_a_plot_that_cannot_be_drawn_leaves_no_table(home, tmp_path, refused):
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", home, "--objectives", "recon_error"]
+    refused([*words, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "a.svg"], ["recon_error"])
+    assert not list(tmp_path.glob("a*"))
+
+
+READ_ONLY = """
+import ctypes, os, sys
+from pathlib import Path
+if len(sys.argv) == 3:  # once more, as a root who may not do everything
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+    os.execv(sys.executable, [sys.executable, "-c", os.environ["CODE"], *sys.argv[1:], "again"])
+from sweeper.cli import main
+home, free = sys.argv[1:3]
+words = ["factorvae_gamma", "--scale", "smoke", "--home", home]
+lines = [["status", *words], ["pareto", *words], ["export", *words, "--runs", f"{free}/runs.csv"]]
+lines += [["verify", *words], ["plan", *words], ["run", *words], ["sync", *words], ["rebuild", "--home", home]]
+print(*[f"{line[0]} {main(line)}" for line in lines], sep="\\n", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a root who may not write everywhere")
+def test_a_home_that_may_only_be_read_can_be_asked(home, tmp_path):
+    places = [home, *(path for path in home.rglob("*") if path.is_dir())]
+    for path in places:
+        path.chmod(0o555)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, home, tmp_path],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "CODE": READ_ONLY, "OMP_NUM_THREADS": "1"},
+        )
+    finally:
+        for path in places:
+            path.chmod(0o755)
+    answered = ["status 0", "pareto 0", "export 0", "verify 1", "plan 0", "run 2", "sync 2", "rebuild 2"]
+    assert ran.stdout.splitlines()[-len(answered) :] == answered, ran.stderr
+    assert f"There is no {home / 'mlflow.db'}.\nProblems found: 1." in ran.stdout
+    assert "Not registered for verify" in ran.stderr
+    assert ran.stderr.count("no folder that you may write in") == 4
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 4 * len(METRICS)
 
 
 def test_a_storage_of_another_home_is_refused(home, tmp_path, refused):

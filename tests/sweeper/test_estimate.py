@@ -12,6 +12,7 @@ from sweeper.packing import PackPlan, Waiting
 from sweeper.plan import Planned, find_question
 from sweeper.probing import Measured, Resolved
 from trainables.config import Schedule
+from trainables.errors import InputError
 
 SPEC = {"model": "beta_vae", "data": "sprites", "fields": {}, "seed": 0, "precision": "fp32"}
 CPU, GPU = Machine(None, 0.0), Machine(None, 0.25)
@@ -87,9 +88,15 @@ def test_packs_on_a_gpu_are_no_larger_than_its_memory_holds(room_gib, sizes):
 
 
 def test_where_nothing_can_be_measured_packs_are_formed_and_no_time_is_told():
-    packs, expected = forecast([planned("x", "y")], None, GPU, 1, lambda *_: None)
+    cluster = Machine("somewhere:6379", 0.25)
+    packs, expected = forecast([planned("x", "y")], None, cluster, 1, lambda *_: None)
     assert [len(each.runs) for each in packs] == [2]
     assert expected is None
+
+
+def test_a_pack_that_does_not_fit_this_machine_is_refused():
+    with pytest.raises(InputError, match="does not fit the memory here"):
+        forecast([planned("x", "y")], None, CPU, 1, lambda *_: None)
 
 
 def test_the_plan_says_what_each_question_asks_for():
@@ -122,7 +129,7 @@ def test_memory_reads_as_people_say_it():
 
 def test_progress_off_a_terminal_is_a_line_now_and_then_and_one_at_the_end():
     console = Console(file=io.StringIO(), width=200)
-    with display.training(console, 1000) as progress:
+    with display.counting(console, "training", "run-steps", 1000) as progress:
         for _ in range(9):
             progress(100)
         assert console.file.getvalue() == "", "no line a block"
@@ -134,7 +141,7 @@ def test_progress_off_a_terminal_is_a_line_now_and_then_and_one_at_the_end():
 
 def test_progress_on_a_terminal_is_a_bar_that_leaves_nothing_behind():
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    with display.training(console, 10) as progress:
+    with display.counting(console, "training", "run-steps", 10) as progress:
         progress(10)
     assert progress.done == 10
     assert console.file.getvalue().endswith("\x1b[2K")

@@ -22,8 +22,10 @@ from trainables.errors import InputError
         (0.3, ["0.25 (4 packs a GPU)", "0.333 (3 packs a GPU)"]),
         (0.15, ["0.143 (7 packs a GPU)", "0.167 (6 packs a GPU)"]),
         (0.7, ["0.5 (2 packs a GPU)", "1 (1 packs a GPU)"]),
-        (1.5, ["whole GPUs"]),
-        (-1.0, ["whole GPUs"]),
+        (1.5, ["one GPU or 1/k of it"]),
+        (2.0, ["one GPU or 1/k of it"]),
+        (-1.0, ["Valid are 0 (CPU)"]),
+        (float("nan"), ["Valid are 0 (CPU)"]),
     ],
 )
 def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share, said):
@@ -33,7 +35,7 @@ def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share, said):
         assert word in str(raised.value)
 
 
-@pytest.mark.parametrize("share", [0, 1 / 3, 0.333, 0.25, 0.125, 1 / 7, 1, 2, 8])
+@pytest.mark.parametrize("share", [0, 1 / 3, 0.333, 0.25, 0.125, 1 / 7, 1])
 def test_shares_that_fill_a_gpu_are_taken(share):
     check_share(share)
 
@@ -47,11 +49,13 @@ def test_so_many_packs_fit_a_gpu_as_ray_counts(k):
 
 
 @pytest.mark.parametrize(
-    ("share", "num_gpus", "num_slots"), [(0.25, 2, 8), (1 / 3, 2, 6), (1, 8, 8), (2, 8, 4), (4, 2, 1)]
+    ("share", "num_gpus", "num_slots"), [(0.25, 2, 8), (1 / 3, 2, 6), (1, 8, 8), (0.25, 0, 16)]
 )
 def test_slots_are_counted_in_gpus(share, num_gpus, num_slots):
     resources = {"CPU": 64.0, "GPU": float(num_gpus)}
     assert machine._num_slots(resources, Machine("somewhere:6379", share)) == num_slots
+    growing = Machine("somewhere:6379", share, cluster_gpus=10)
+    assert machine._num_slots(resources, growing) == 10 * round(1 / share)
 
 
 def test_slots_without_gpus_are_counted_in_threads():

@@ -1,13 +1,15 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from sweeper.home import Home, lock_home
+from sweeper.home import Home, is_held, lock_home
 from trainables.errors import InputError
 
 LOCAL = "/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n"
@@ -24,6 +26,59 @@ def test_a_home_names_its_files(tmp_path, monkeypatch):
         == tmp_path / "home"
     )
     assert Home.at(Path("home"), Path("shared")).storage == tmp_path / "shared"
+
+
+def test_a_home_remembers_a_storage_elsewhere(tmp_path):
+    path, shared = tmp_path / "home", tmp_path / "a shared folder"
+    path.mkdir()
+    assert Home.at(path).is_settled
+    home = Home.at(path, shared)
+    assert not home.is_settled
+    home.remember_storage()
+    assert Home.at(path) == Home.at(path, shared) == home
+    assert home.is_settled
+    with pytest.raises(InputError) as raised:
+        Home.at(path, tmp_path / "other")
+    for word in (path, shared, tmp_path / "other", "--storage", "storage.path"):
+        assert str(word) in str(raised.value)
+
+
+def test_a_storage_inside_needs_no_note_and_moves_with_its_home(tmp_path):
+    path = tmp_path / "home"
+    path.mkdir()
+    Home.at(path, path / "x" / ".." / "storage").remember_storage()
+    assert not list(path.iterdir())
+    path.rename(tmp_path / "moved")
+    assert Home.at(tmp_path / "moved").storage == tmp_path / "moved" / "storage"
+
+
+def test_a_storage_inside_that_was_used_is_not_left_for_another(tmp_path):
+    attempts = tmp_path / "home" / "storage" / "attempts"
+    attempts.mkdir(parents=True)
+    assert Home.at(tmp_path / "home", tmp_path / "shared").storage == tmp_path / "shared"
+    (attempts / "00000001.json").touch()
+    with pytest.raises(InputError, match="keeps its blocks in"):
+        Home.at(tmp_path / "home", tmp_path / "shared")
+
+
+def test_the_same_storage_may_be_named_in_any_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "shared")
+    Home.at(Path("home"), Path("shared")).remember_storage()
+    assert Home.at(Path("home"), Path("link")).is_settled
+
+
+def test_damage_to_a_ledger_is_found(tmp_path):
+    home = Home.at(tmp_path)
+    with closing(sqlite3.connect(home.ledger)) as db:
+        db.executescript("CREATE TABLE a (b); CREATE INDEX c ON a (b); INSERT INTO a VALUES (1)")
+    assert home.damage() == ""
+    whole = home.ledger.read_bytes()
+    home.ledger.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    assert home.damage()
+    home.ledger.write_bytes(b"no database " * 999)
+    assert "not a database" in home.damage()
 
 
 def test_a_second_driver_is_told_who_holds_the_home(tmp_path):
@@ -87,3 +142,12 @@ def test_mount_points_and_links_are_followed(tmp_path):
     for place in ("my disk", "link"):
         with pytest.raises(InputError, match="my disk"), lock_home(tmp_path / place / "home", mounts):
             pytest.fail("locked a home on a network file system")
+
+
+def test_a_home_is_held_while_a_driver_is_there(tmp_path):
+    assert not is_held(tmp_path / "none")
+    with lock_home(tmp_path):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with lock_home(tmp_path):
+        assert is_held(tmp_path), "looking did not take it"

@@ -256,7 +256,7 @@ def test_a_status_says_where_a_run_stands(ledger):
     ledger.take(pack.write())
     shorter = SweepId("toy", "smoke", "shorter")
     register(ledger, ["a"], horizon=10, sweep=shorter)
-    assert ledger.records.counts(shorter) == {"running": 1}
+    assert ledger.records.counts(shorter) == {"done": 1}, "it has come that far"
     ledger.end_attempt(pack.attempt, "failed", "out of memory")
     ledger.end_attempt(pack.attempt, "done")
     ledger.record_failure("a", pack.attempt, "error", "CUDA error")
@@ -301,9 +301,15 @@ def test_registering_again_writes_nothing_and_more_seeds_only_add(ledger):
 @pytest.mark.parametrize(
     ("draw", "why"),
     [
-        (Draw(0, {"gamma": 9.0}, (member("a", 0),)), 'draw 0 was {"gamma":0.0}, now it is {"gamma":9.0}'),
-        (Draw(0, {"gamma": 0.0}, (member("x", 0),)), "draw 0, seed 0: its model, data or precision changed"),
-        (Draw(0, {"gamma": 0.0}, (member("a", 0, 30),)), "draw 0, seed 0: its 40 steps became 30"),
+        (
+            Draw(0, {"beta": 9.0}, (member("a", 0),)),
+            'had a draw {"gamma":0.0}, now {"beta":9.0} has other param',
+        ),
+        (
+            Draw(0, {"gamma": 0.0}, (member("x", 0),)),
+            '{"gamma":0.0}, seed 0: its model, data or precision changed',
+        ),
+        (Draw(0, {"gamma": 0.0}, (member("a", 0, 30),)), '{"gamma":0.0}, seed 0: its 40 steps became 30'),
     ],
     ids=["params", "run", "steps"],
 )
@@ -318,6 +324,16 @@ def test_a_changed_sweep_asks_for_a_label(ledger, draw, why):
         SweepId("toy", "smoke", "../x")
     with pytest.raises(UnknownNameError, match="toy-smoke"):
         ledger.records.members(SweepId("toy", "laptop"))
+
+
+def test_a_value_put_into_the_middle_of_a_grid_adds_a_draw_and_moves_none(ledger):
+    before = {row.key: row.draw for row in ledger.records.members(SWEEP)}
+    known = sorted({row.params["gamma"] for row in ledger.records.members(SWEEP)})
+    draws = [Draw(number, {"gamma": gamma}, ()) for number, gamma in enumerate([-1.0, *known])]
+    draws[0] = Draw(0, {"gamma": -1.0}, (member("new", 0),))
+    assert ledger.register_sweep(SWEEP, {"model": "toy"}, draws)
+    after = {row.key: row.draw for row in ledger.records.members(SWEEP)}
+    assert after == before | {"new": max(before.values()) + 1}
 
 
 def test_intentions_recorded_by_a_driver_that_then_died_are_learnt(ledger, tmp_path):

@@ -24,7 +24,7 @@ class Book:
     """What the queue asks and tells: attempts begun and ended, runs given up."""
 
     def __init__(self, *packs, finished=()):
-        self.finished = set(finished)
+        self.finished, self.runs_of = set(finished), {}
         self.begun, self.ended, self.given_up = [], [], []
         self.queue = PackQueue(packs, self.begin, self.give_up, self.end)
 
@@ -33,9 +33,12 @@ class Book:
         if not left.runs:
             return None
         self.begun.append(keys(left))
+        self.runs_of[len(self.begun)] = {run.key for run in left.runs}
         return len(self.begun), left, {"attempt": len(self.begun)}
 
     def end(self, number, outcome, error):
+        if outcome == "done":
+            self.finished.update(self.runs_of[number])
         self.ended.append((number, outcome, error))
 
     def give_up(self, pack, number, kind, error):
@@ -81,16 +84,35 @@ def test_a_pack_that_fails_is_tried_again_after_the_others():
     assert not book.given_up
 
 
-def test_a_pack_is_given_up_after_three_tries_without_a_block():
-    book = Book(pack_of("a", "b"))
+def test_a_run_is_given_up_after_three_tries_without_a_block():
+    book = Book(pack_of("a"))
     for number in range(MAX_FAILURES):
         assert book.queue.suggest(f"{number}") == {"attempt": number + 1}
         assert not book.given_up
         book.queue.ended(f"{number}", f"error {number}")
     assert MAX_FAILURES == 3
-    assert book.given_up == [("ab", 3, "error", "error 2")]
+    assert book.given_up == [("a", 3, "error", "error 2")]
     assert [outcome for _, outcome, _ in book.ended] == ["failed"] * 3
     assert book.queue.suggest("4") == Searcher.FINISHED
+
+
+def test_a_pack_that_fails_again_is_split_since_one_run_may_be_to_blame():
+    book = Book(pack_of("a", "b", "c", "d"))
+    for number in range(2):
+        book.queue.suggest(f"{number}")
+        book.queue.ended(f"{number}", "killed by SIGSEGV")
+    book.queue.suggest("2"), book.queue.suggest("3")
+    assert sorted(book.begun) == ["ab", "abcd", "abcd", "cd"]
+    assert not book.given_up
+
+
+def test_a_pack_that_ends_unfinished_is_begun_again():
+    """Its attempt was fenced off by a driver that is gone."""
+    book = Book(pack_of("a"))
+    book.queue.suggest("1")
+    book.runs_of[1] = set()
+    book.queue.ended("1", "")
+    assert book.queue.suggest("2") == {"attempt": 2}
 
 
 def test_a_block_forgives_the_failures_before_it():
@@ -183,7 +205,7 @@ def test_the_listener_takes_blocks_and_passes_on_how_trials_end(tmp_path):
     text = tmp_path / "error.txt"
     text.write_text("Traceback ... ValueError: bad")
     taken, book = [], Book(pack_of("a"), pack_of("b"))
-    listener = BlockListener(book.queue, taken.append)
+    listener = BlockListener(book.queue, lambda result: taken.append(result) or True)
     done = SimpleNamespace(trial_id="1", error_file=None)
     failed = SimpleNamespace(trial_id="2", error_file=str(text))
     book.queue.suggest("1"), book.queue.suggest("2")

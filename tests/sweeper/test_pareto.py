@@ -319,16 +319,26 @@ def test_the_same_generator_gives_the_same_bootstrap_and_another_one_another():
         assert (getattr(first, name) != getattr(other, name)).any()
 
 
-def test_one_seed_a_draw_leaves_the_plain_front_without_spread():
+def test_equal_seeds_leave_the_plain_front_without_spread():
     losses_NM = np.array([[1.0, 3.0, 2.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]])
     reference_M = np.full(3, 4.0)
-    result = pareto.bootstrap_front(list(losses_NM[:, None]), reference_M, np.random.default_rng(0), 10)
+    twice = list(losses_NM[:, None].repeat(2, axis=1))
+    result = pareto.bootstrap_front(twice, reference_M, np.random.default_rng(0), 10)
     assert (result.membership_N == pareto.is_non_dominated(losses_NM)).all()
     assert result.hypervolume_interval() == (pareto.hypervolume(losses_NM, reference_M),) * 2
 
 
+def test_of_a_single_seed_nothing_is_known():
+    lone, many = np.array([[1.0, 1.0]]), np.array([[2.0, 2.0], [2.0, 2.0]])
+    on_front = bootstrap([lone, many])
+    assert np.isnan(on_front.membership_N).tolist() == [True, False]
+    assert np.isnan(on_front.hypervolume_interval()).all()
+    behind = bootstrap([lone + 2, many])
+    assert np.isfinite(behind.hypervolume_interval()).all()
+
+
 def test_a_draw_with_a_diverged_seed_is_on_the_front_only_when_that_seed_is_not_drawn():
-    draws = [np.array([[0.0, 0.0], [np.nan, np.nan]]), np.array([[1.0, 1.0]])]
+    draws = [np.array([[0.0, 0.0], [np.nan, np.nan]]), np.array([[1.0, 1.0]] * 2)]
     result = bootstrap(draws, num_resamples=4000)
     assert result.membership_N == pytest.approx([0.25, 0.75], abs=4 * np.sqrt(0.25 * 0.75 / 4000))
 

@@ -303,7 +303,7 @@ def test_hypervolume_is_that_of_the_means_against_the_stated_reference(ledger):
         GAMMA,
         {gamma(1.0): {0: (1.0, 0.5), 1: (1.0, 0.5)}, gamma(2.0): {0: (2.0, 1.0), 1: (2.0, 1.0)}},
     )
-    train(ledger, BETA, {beta(1.0): {0: (2.0, 0.5)}}, model="beta_vae")
+    train(ledger, BETA, {beta(1.0): {0: (2.0, 0.5), 1: (2.0, 0.5)}}, model="beta_vae")
     found = answer(ledger.records, [GAMMA, BETA])
     assert found.reference_M == pytest.approx([2.1, 0.45])  # a tenth of the range behind the worst
     expected = 1.1 * 0.05 + 0.1 * 0.5
@@ -313,7 +313,11 @@ def test_hypervolume_is_that_of_the_means_against_the_stated_reference(ledger):
 
 
 def test_the_summary_says_the_front_with_its_uncertainty(ledger):
-    train(ledger, GAMMA, {gamma(60.0): {0: (8.0, 0.9), 1: (9.0, 0.9)}, gamma(1.0): {0: (9.5, 0.5)}})
+    train(
+        ledger,
+        GAMMA,
+        {gamma(60.0): {0: (8.0, 0.9), 1: (9.0, 0.9)}, gamma(1.0): {0: (9.5, 0.5), 1: (9.5, 0.5)}},
+    )
     said = summary(answer(ledger.records, [GAMMA]))
     half_width = pareto.student_t_bound(0.95, 1) / 2
     assert said[0] == (

@@ -1,6 +1,7 @@
 """Sweeps trained through Ray at smoke scale: what a person types, the answer, and what typing again does."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from search_spaces import betavae_beta
 from sweeper.records import Records
 from sweeper.rows import SweepId
 from sweeper.verify import check
@@ -264,6 +266,66 @@ def test_runs_that_fail_thrice_are_given_up_and_named(make_home, cluster, typed)
     assert "NotADirectoryError" in line
     with closing(Records.open(home.ledger)) as records:
         assert [attempt.outcome for attempt in records.attempts()] == ["failed"] * 3
+
+
+def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(make_home, cluster, typed, monkeypatch):
+    """Trained before `kl` was among the sweep's metrics, and beside it a home that was trained with it."""
+    ran = {}
+    for name in ("before", "with"):
+        home, _ = make_home(name)
+        words = ["run", *ONE_RUN, "--home", home.path, "--address", cluster, "--json"]
+        with monkeypatch.context() as patch:
+            if name == "before":
+                fewer = dataclasses.replace(betavae_beta.SWEEP, metrics=betavae_beta.SWEEP.objectives)
+                patch.setattr(betavae_beta, "SWEEP", fewer)
+            assert typed(*words).code == 0
+        again = typed(*words)
+        told = json.loads(again.out)
+        assert (again.code, told["trained"], told["steps_trained"]) == (0, 0, 0)
+        assert ("scoring: 100% of 1 runs" in again.err) == (name == "before")
+        assert "scoring" not in typed(*words).err
+        assert check(home.ledger, home.storage) == []
+        with closing(Records.open(home.ledger)) as records:
+            (sweep,) = records.sweeps()
+            (member,) = records.members(sweep)
+            points = records.run_points(member.key)
+        assert (member.status, member.numerics is None) == ("done", False)
+        assert not member.numerics.startswith("scored"), "what scored a run did not train it"
+        found = zip(points.name, points.identity, points.step, points.value, strict=True)
+        ran[name] = {point for point in found if point[0].startswith("kl") and point[2] == 50}
+    assert len(ran["with"]) > 1
+    assert ran["before"] == ran["with"]
+
+
+def test_a_shorter_horizon_is_answered_where_runs_were_evaluated_and_refused_elsewhere(
+    make_home, cluster, typed
+):
+    home, _ = make_home("short")
+    where = ["--home", home.path, "--address", cluster, "--json"]
+    one = [BETA.name, "--scale", "smoke", "--set", "beta=1", "--seeds", "0", *where]
+    assert typed("run", *one, "--as", "long").code == 0
+    refused = typed("run", *one, "--set", "steps=150", "--as", "odd")
+    assert refused.code == 2
+    assert "seed 0 was trained past step 150 and has no recon_error there" in refused.err
+    answered = typed("run", *one, "--set", "steps=100", "--as", "short")
+    assert (answered.code, json.loads(answered.out)["trained"]) == (0, 0), answered.err
+    with closing(Records.open(home.ledger)) as records:
+        assert [sweep.label for sweep in records.sweeps()] == ["long", "short"]
+    (row,) = rows(home.exports / "betavae_beta-smoke-short.csv")
+    assert float(row["recon_error"]) > 0
+
+
+def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(make_home, cluster, typed):
+    """One of two seeds diverges at once, so no draw is left for a front."""
+    home, _ = make_home("undrawn")
+    diverging = ["--set", "adam.learning_rate=1", "--set", "beta=1", "--set", "steps=3", "--as", "half"]
+    ended = typed(
+        "run", BETA.name, "--scale", "smoke", *diverging, "--home", home.path, "--address", cluster, "--json"
+    )
+    told = json.loads(ended.out)
+    assert told["diverged"] > 0
+    assert ended.code == 1, ended.err
+    assert "Traceback" not in ended.err
 
 
 def test_a_ledger_that_cannot_be_written_ends_the_run(make_home, cluster, typed):

@@ -25,6 +25,7 @@ from sweeper.ledger import Draw, Ledger, Member
 from sweeper.pareto import mean_interval
 from sweeper.records import Records
 from sweeper.rows import SweepId
+from sweeper.verify import rebuild
 from trainables.blocks import Manifest, Point, RunEntry, pack_arrays, write_block
 from trainables.errors import InputError, UnknownNameError
 
@@ -240,7 +241,7 @@ def test_a_finished_sweep_has_three_levels_with_all_that_was_committed(home, led
     for run in runs:
         assert found[run].tags["mlflow.parentRunId"] == found[run[:6]].run_id
     assert [found[entry].name for entry in ("sweep", *draws, runs[3])] == [
-        *("factorvae_gamma smoke", "gamma=1", "gamma=10", "gamma=10 seed 1"),
+        *("factorvae_gamma smoke", "gamma=1", "gamma=10", "seed 1, gamma=10"),
     ]
     assert {run.status for run in found.values()} == {"FINISHED"}
     assert run_points(home) == expected_points()
@@ -372,12 +373,12 @@ def test_killed_at_any_moment_and_begun_again_it_delivers_everything_once(home, 
     assert tracking.verify_projection(home, None) == []
 
 
-def kill_after(home, delay_s):
+def kill_after(home, delay_s, is_anew=False):
     """Project in another process and kill it after a while, or let it end; returns whether it was killed."""
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            tracking.project_once(home, None)
+            tracking.project_once(home, None, is_anew=is_anew)
             os._exit(0)
         os._exit(1)
     if delay_s is not None:
@@ -489,7 +490,7 @@ def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home, le
     draw, sweep = seen(home)["draw 0"], seen(home)["sweep"]
     assert not artifact_folder(home, draw).exists()
     work(ledger, KEYS, 20, 40)
-    (home.exports / f"{SWEEP}+betavae_beta-smoke.csv").write_text("both\n")
+    export(home.exports / f"{SWEEP}+betavae_beta-smoke.csv", "both\n", NEWEST_S)
     (home.exports / f"{SWEEP}.csv").write_text("a,b\n1,2\n")
     (home.exports / "betavae_beta-smoke.csv").write_text("other\n")
     tracking.project_once(home, None)
@@ -507,11 +508,236 @@ def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home, le
     best = max((0, 1), key=lambda seed: value(key_of(1.0, seed), "factor_vae_score", 40))
     assert [f"seed {best}: the best of 2 by factor_vae_score" in one.stamp for one in found] == [True, True]
     records.close()
-    for path in home.storage.glob("attempts/*/*.kept"):
-        path.write_bytes(b"")
-    projection.delivery_record(home).unlink()
+
+
+def hidden_pictures(home):
+    """The files of the storage that pictures are made from, moved away."""
+    paths = list(home.storage.glob("attempts/*/*.kept"))
+    assert paths
+    return [(path.rename(path.with_suffix(".hidden")), path) for path in paths]
+
+
+def test_an_entry_whose_picture_cannot_be_made_stays_pending_until_it_can(home, ledger, capsys):
+    work(ledger, KEYS, 0, 40)
+    hidden = hidden_pictures(home)
+    for _ in range(2):
+        with pytest.raises(UndeliveredError) as caught:
+            tracking.project_once(home, None)
+        lines = str(caught.value).splitlines()
+        assert sorted(line.partition(" of ")[0] for line in lines) == [
+            *("No reconstructions.png",) * 2,
+            *("No traversal.png",) * 2,
+        ]
+        assert all(f"of {SWEEP}, draw " in line and ".kept is missing" in line for line in lines)
+        assert projection.pending(home, None) == projection.project_once(home, None) == 2
+    assert "No traversal.png" in capsys.readouterr().err
+    assert run_points(home) == expected_points()
+    lines = tracking.verify_projection(home, None)
+    draws = {name: seen(home)[f"draw {n}"].run_id for n, name in enumerate(("gamma=1", "gamma=10"))}
+    assert sorted(lines) == sorted(
+        f"{SWEEP}, draw '{name}': {picture}.png is missing in MLflow (run {run_id})."
+        for name, run_id in draws.items()
+        for picture in ("reconstructions", "traversal")
+    )
+    for now, then in hidden:
+        now.rename(then)
     tracking.project_once(home, None)
     assert projection.pending(home, None) == 0
+    assert tracking.verify_projection(home, None) == []
+
+
+def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(home, ledger):
+    work(ledger, KEYS[:2], 0, 40)
+    hidden_pictures(home)
+    requests = []
+    with served(home, requests.append) as uri, tracking._projecting(home, uri, None) as catch_up:
+        (first, second) = catch_up()
+        requests.clear()
+        assert catch_up() == [first, second]
+        assert requests == []
+        work(ledger, KEYS[2:], 0, 40)
+        assert catch_up() == [first, second]
+    assert run_points(home) == expected_points()
+    with projection.Projector.start(home, None) as projector:
+        assert projector.stop(timeout_s=60) == 1
+    assert projector.complaint() == second
+
+
+def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home, ledger):
+    work(ledger, KEYS, 0, 20)
+    with tracking._projecting(home, None, None) as catch_up:
+        catch_up()
+        with pytest.raises(InputError, match="Another process"):
+            projection.project_once(home, None, is_anew=True)
+        assert projection.pending(home, None) == 0
+        work(ledger, KEYS, 20, 40)
+        assert catch_up() == []
+    assert projection.pending(home, None) == 0
+    assert run_points(home) == expected_points()
+
+
+def test_a_sync_forgets_only_what_it_is_asked_to_deliver(home, ledger):
+    other = SweepId("factorvae_gamma", "smoke", "b")
+    register(ledger, sweep=other)
+    work(ledger, KEYS, 0, 40)
+    tracking.project_once(home, None)
+    before = everything(home)
+    assert projection.project_once(home, DEAD, is_anew=True) == 14
+    assert projection.pending(home, None) == 0
+    tracking.Store(home, f"sqlite:///{home.mlflow}").delete(seen(home)["draw 0"].run_id)
+    shutil.move(home.mlflow, home.path / "away.db")
+    home.mlflow.write_bytes(b"no database at all" * 100)
+    assert projection.project_once(home, None, [SWEEP], is_anew=True) == 7
+    assert projection.pending(home, None) == 7
+    shutil.move(home.path / "away.db", home.mlflow)
+    assert projection.project_once(home, None, [SWEEP], is_anew=True) == 0
+    assert projection.pending(home, None) == 0
+    assert {run.status for run in seen(home).values()} == {"FINISHED"}
+    assert len(everything(home)["metrics"]) == len(before["metrics"]) + len(seen(home)["draw 0"].points)
+    assert tracking.verify_projection(home, None) == []
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_points_that_a_rebuilt_ledger_has_not_are_replaced_by_those_it_has(home, ledger, is_killed):
+    work(ledger, KEYS, 0, 20)
+    work(ledger, KEYS, 20, 40)
+    tracking.project_once(home, None)
+    old = seen(home)
+    ledger.close()
+    newest = max(home.storage.glob("attempts/*/block-*.json"))
+    newest.write_bytes(newest.read_bytes().replace(b"2", b"3", 1))
+    home.ledger.unlink()
+    assert rebuild(home.ledger, home.storage).problems
+    with Ledger(home.ledger, home.storage) as rebuilt:
+        # Trained again: one run to another value at the very same time, the others later, one not yet.
+        found = [Point(p.key, p.step, p.time_s, p.name, p.value + 1.0) for p in points(KEYS[0], 20, 40)] + [
+            p for key in KEYS[1:3] for p in points(key, 20, 40, begun_s=1.5e9)
+        ]
+        work(rebuilt, KEYS[:3], 20, 40, found=found)
+        tracking.project_once(home, None)
+        lines = tracking.verify_projection(home, None)
+        assert [sum("points in MLflow are not in the ledger" in line for line in lines)] == [4], lines
+        if is_killed:
+            while not kill_after(home, random.random(), is_anew=True):
+                pass
+        tracking.project_once(home, None, is_anew=True)
+        assert tracking.verify_projection(home, None) == []
+        kept = {entry for entry, run in seen(home).items() if run.run_id == old[entry].run_id}
+        assert kept == {"sweep"}
+        expected = expected_points(end=20)
+        for point in found:
+            expected[point.key].append((point.name, point.step, round(point.time_s * 1000), point.value))
+        assert run_points(home) == {key: sorted(rows) for key, rows in expected.items()}
+        before = everything(home)
+        tracking.project_once(home, None, is_anew=True)
+        assert everything(home) == before
+
+
+def test_a_sync_replaces_what_holds_points_or_runs_that_are_not_committed(home, ledger):
+    work(ledger, KEYS, 0, 40)
+    tracking.project_once(home, None)
+    old = seen(home)
+    client = tracking.Store(home, f"sqlite:///{home.mlflow}")._client
+    client.log_metric(old[f"draw 0 run {KEYS[0]}"].run_id, "train/loss", 5.0, 123, 3)
+    # A mean that a later value hides is wrong; what is noted beside the means hides none.
+    client.log_metric(old["draw 1"].run_id, "recon_error", 5.0, 3 * 10**12, 40)
+    client.log_metric(old["sweep"].run_id, "mine", 5.0, 123, 3)
+    stranger = client.create_run(
+        client.get_run(old["sweep"].run_id).info.experiment_id,
+        tags=old["draw 0"].tags | {"sweeper.entry": "draw 9"},
+    ).info.run_id
+    assert len(tracking.verify_projection(home, None)) == 3
+    tracking.project_once(home, None, is_anew=True)
+    assert tracking.verify_projection(home, None) == []
+    replaced = {entry for entry, run in seen(home).items() if run.run_id != old[entry].run_id}
+    assert replaced == {"draw 0", "draw 1", f"draw 0 run {KEYS[0]}"}
+    assert client.get_run(stranger).info.lifecycle_stage == "deleted"
+    assert run_points(home) == expected_points()
+
+
+def test_a_sync_keeps_a_draw_with_means_of_fewer_seeds(home, ledger):
+    work(ledger, KEYS, 0, 40)
+    tracking.project_once(home, None)
+    old = seen(home)["draw 0"]
+    register(ledger, seeds=(0, 1, 2))
+    added = [key_of(1.0, 2), key_of(10.0, 2)]
+    for start in (0, 20):
+        work(ledger, added, start, start + 20)
+        tracking.project_once(home, None, is_anew=True)
+        assert tracking.verify_projection(home, None) == []
+        assert seen(home)["draw 0"].run_id == old.run_id
+
+
+NEWEST_S = 2e9 + 40
+"""When `work` writes the blocks that end at step 40."""
+
+
+def export(path, text, changed_at_s):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (changed_at_s, changed_at_s))
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_an_answer_to_two_sweeps_goes_once_one_of_them_has_newer_blocks(home, ledger, is_recorded):
+    beta, longer = SweepId("betavae_beta", "smoke"), SweepId("factorvae_gamma", "smoke", "long")
+    register(ledger, gammas=(7.0,), sweep=beta)
+    work(ledger, [*KEYS, key_of(7.0, 0), key_of(7.0, 1)], 0, 40)
+    both = [f"{beta}+{SWEEP}.csv", f"{beta}+{SWEEP}.png", f"{beta}+{SWEEP}_left_out.csv"]
+    for name in (*both, f"{SWEEP}.csv"):
+        export(home.exports / name, name, NEWEST_S)
+    # What another sweep adds beyond the horizon says nothing about these.
+    register(ledger, horizon=80, sweep=longer)
+    work(ledger, KEYS, 40, 80, horizon=80)
+    tracking.project_once(home, None)
+    front = seen(home)["sweep"]
+    other = seen(home, "betavae_beta smoke")["sweep"]
+    folders = [
+        artifact_folder(home, front),
+        home.path / "mlartifacts" / str(beta) / other.run_id / "artifacts",
+    ]
+    assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == [
+        sorted([*both, f"{SWEEP}.csv"]),
+        sorted(both),
+    ]
+    (folders[0] / "notes+of mine.txt").write_text("a user's")
+    assert tracking.verify_projection(home, None) == []
+    register(ledger, seeds=(0, 1, 2))
+    work(ledger, [key_of(1.0, 2)], 0, 39)
+    work(ledger, [key_of(1.0, 2)], 39, 41, horizon=41)
+    assert projection.pending(home, None, [beta]) == 1
+    lines = tracking.verify_projection(home, None)
+    assert sum(line.endswith(f".csv in MLflow is out of date (run {front.run_id}).") for line in lines) == 2
+    assert sum(f"is out of date (run {other.run_id})" in line for line in lines) == 3
+    tracking.project_once(home, None, is_anew=not is_recorded)
+    assert sorted(path.name for path in folders[0].iterdir()) == [f"{SWEEP}.csv", "notes+of mine.txt"]
+    assert list(folders[1].iterdir()) == []
+    assert tracking.verify_projection(home, None) == []
+    assert projection.pending(home, None) == 0
+    export(home.exports / both[0], "new", NEWEST_S + 1)
+    tracking.project_once(home, None)
+    assert {(folder / both[0]).read_text() for folder in folders} == {"new"}
+    assert tracking.verify_projection(home, None) == []
+
+
+def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home, ledger):
+    export(home.exports / f"{SWEEP}.csv", "a,b\n", NEWEST_S)
+    work(ledger, KEYS, 0, 40)
+    tracking.project_once(home, None)
+    assert tracking.verify_projection(home, None) == []
+    found = seen(home)
+    (artifact_folder(home, found["draw 1"]) / "traversal.png").unlink()
+    (artifact_folder(home, found["sweep"]) / f"{SWEEP}.csv").write_text("a")
+    assert tracking.verify_projection(home, None) == [
+        f"{SWEEP}, sweep 'factorvae_gamma smoke': {SWEEP}.csv has 1 bytes in MLflow, 4 here"
+        f" (run {found['sweep'].run_id}).",
+        f"{SWEEP}, draw 'gamma=10': traversal.png is missing in MLflow (run {found['draw 1'].run_id}).",
+    ]
+    tracking.project_once(home, None, is_anew=True)
+    assert tracking.verify_projection(home, None) == []
+    assert {entry: run.run_id for entry, run in seen(home).items()} == {
+        entry: run.run_id for entry, run in found.items()
+    }
 
 
 def test_two_homes_with_a_sweep_of_one_name_share_an_experiment_and_no_run(home, ledger, tmp_path):
@@ -578,6 +804,8 @@ def test_what_is_changed_in_mlflow_is_seen_and_mended(home, ledger):
     tracking.project_once(home, None)
     (line,) = tracking.verify_projection(home, None)
     assert "1 points in MLflow are not in the ledger" in line
+    tracking.project_once(home, None, is_anew=True)
+    assert tracking.verify_projection(home, None) == []
 
 
 def test_a_deleted_experiment_is_said_to_be_so(home, ledger):
@@ -668,13 +896,13 @@ def test_answers_of_a_server_that_get_lost_double_nothing(home, ledger):
 def test_a_round_sends_only_what_is_new(home, ledger):
     requests = []
     work(ledger, KEYS, 0, 20)
-    with served(home, requests.append) as uri, tracking._projection(home, uri) as following:
-        following.catch_up(None)
+    with served(home, requests.append) as uri, tracking._projecting(home, uri, None) as catch_up:
+        catch_up()
         requests.clear()
-        following.catch_up(None)
+        catch_up()
         assert requests == []
         work(ledger, KEYS[:1], 20, 30)
-        following.catch_up(None)
+        catch_up()
         # The run and its draw; nothing is looked for again.
         assert [path.rpartition("/")[2] for path in requests] == ["log-batch"] * 2
     assert run_points(home)[KEYS[0]] == expected_points(KEYS[:1], 30)[KEYS[0]]

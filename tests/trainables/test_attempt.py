@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables import attempt, blocks, evaluation, plugins
+from trainables import blocks, evaluation, plugins, scoring
 from trainables.attempt import Attempt, Start
 from trainables.blocks import unpack_arrays
 from trainables.config import Schedule
@@ -230,7 +230,7 @@ def test_the_last_points_are_the_metrics_of_the_kept_encoding(runs, whole):
         encoding = Encoding.from_bytes(whole[0].blobs[run.key]["encoding"])
         for metric in METRICS:
             module = plugins.load("trainables.metrics", metric, "metric")
-            for name, value in module.score(encoding, attempt.metric_generator(metric)).items():
+            for name, value in module.score(encoding, scoring.metric_generator(metric)).items():
                 assert values[run.key, 50, name] == value
 
 

@@ -1,0 +1,29 @@
+"""The metrics of one encoding, the same whether a run has just been trained or is scored years later; needs no torch."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+import numpy as np
+
+from trainables import plugins
+from trainables.encoding import Encoding
+
+
+def scores(encoding: Encoding, metrics: Iterable[str]) -> dict[str, float]:
+    """Values of metrics under their names; parts of a metric are named after it, for example `kl/dim_0`.
+
+    Raises:
+        UnknownNameError: There is no such metric.
+        InputError: The images lack what a metric needs.
+    """
+    found: dict[str, float] = {}
+    for name in metrics:
+        metric = plugins.load("trainables.metrics", name, "metric")
+        found |= metric.score(encoding, metric_generator(name))
+    return found
+
+
+def metric_generator(metric: str) -> np.random.Generator:
+    """The generator of a metric's own draws, the same for all runs, so that runs are compared on equal draws."""
+    seed = int.from_bytes(sha256(metric.encode()).digest()[:8], "big")
+    return np.random.Generator(np.random.PCG64(seed))
