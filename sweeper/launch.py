@@ -118,11 +118,12 @@ class _Dispatch:
         return stored.step, str(path), asdict(stored.slice)
 
     def take(self, result: dict[str, Any]) -> bool:
-        """Take the block of a result into the ledger; returns whether it was news."""
-        is_news = self._ledger.take(Path(result["manifest"])) == "taken"
-        if is_news:
+        """Take the block of a result into the ledger; returns whether it is true."""
+        # It is known already where `begin` took in all that there was.
+        is_true = self._ledger.take(Path(result["manifest"])) != "stale"
+        if is_true:
             self._progress(result["run_steps"])
-        return is_news
+        return is_true
 
     def end(self, number: int, outcome: str, error: str) -> None:
         """Record how an attempt ended."""

@@ -119,7 +119,7 @@ class BlockListener(Callback):
 
     Args:
         queue: Told how trials end.
-        take: Takes the block of a result into the ledger, and says whether it was news.
+        take: Takes the block of a result into the ledger, and says whether it is true.
     """
 
     def __init__(self, queue: PackQueue, take: Callable[[dict[str, Any]], bool]) -> None:

@@ -15,9 +15,11 @@ something, 2 it cannot be done as asked, 3 it could not be delivered now.
 """
 
 import os
+import re
 import shlex
 import sqlite3
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -171,8 +173,15 @@ def reaching(uri: str) -> Iterator[None]:
     try:
         yield
     except faults as error:
-        line = " ".join(str(error).split())[:120]
-        raise UndeliveredError(f"MLflow at {uri}: {line}") from error
+        raise UndeliveredError(f"MLflow at {uri}: {_reason(str(error))}") from error
+
+
+def _reason(text: str) -> str:
+    """The one thing that a person needs of a long error."""
+    network = re.search(
+        r"Connection refused|Name or service not known|timed out|Network is unreachable", text
+    )
+    return network[0] if network else textwrap.shorten(text, 160, placeholder=" ...")
 
 
 def project_once(

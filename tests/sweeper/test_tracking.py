@@ -828,7 +828,7 @@ def test_a_dead_server_is_given_up_quickly_and_a_live_store_takes_all_later(home
     assert (
         f"python -m sweeper.tracking {home.path} --storage={home.storage} --uri={DEAD} --once" in printed.err
     )
-    assert f"MLflow at {DEAD}: API request" in printed.err.splitlines()[-1]
+    assert f"MLflow at {DEAD}: Connection refused" in printed.err.splitlines()[-1]
     assert projection.pending(home, DEAD) == 7
     assert tracking.main([str(home.path), "--once"]) == 0
     assert (projection.pending(home, None), projection.pending(home, DEAD)) == (0, 7)
@@ -956,7 +956,7 @@ def test_a_projector_without_a_server_harms_nobody_and_says_why(home, ledger):
         began_s = time.monotonic()
         assert projector.stop(timeout_s=20) == 7
         assert time.monotonic() - began_s < 10
-    assert f"MLflow at {DEAD}: API request" in projector.complaint()
+    assert f"MLflow at {DEAD}: Connection refused" in projector.complaint()
     with projection.Projector.start(home, None) as projector:
         assert projector.stop(timeout_s=0) == 7
 
