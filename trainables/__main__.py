@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables import blocks, config, durable, engine, plugins
+from trainables import blocks, config, durable, engine, plugins, scoring
 from trainables.attempt import Attempt, Start
 from trainables.config import RunSpec, Schedule
 from trainables.durable import DamagedBlockError
@@ -70,7 +70,7 @@ def _train(options: argparse.Namespace) -> int:
     plugins.check("trainables.models", options.model, "model")
     plugins.check("trainables.data", options.data, "data set")
     fields = config.parse_fields(options.set)
-    metrics = tuple(plugins.names("trainables.metrics"))
+    metrics = scoring.cheap_metrics()
     evaluate_every = options.steps if options.evaluate_every is None else options.evaluate_every
     schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
     runs = [

@@ -23,6 +23,12 @@ def scores(encoding: Encoding, metrics: Iterable[str]) -> dict[str, float]:
     return found
 
 
+def cheap_metrics() -> tuple[str, ...]:
+    """Metrics that may be computed whenever a run is evaluated; the others take minutes."""
+    names = plugins.names("trainables.metrics")
+    return tuple(n for n in names if plugins.load("trainables.metrics", n, "metric").IS_CHEAP)
+
+
 def metric_generator(metric: str) -> np.random.Generator:
     """The generator of a metric's own draws, the same for all runs, so that runs are compared on equal draws."""
     seed = int.from_bytes(sha256(metric.encode()).digest()[:8], "big")

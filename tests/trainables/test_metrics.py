@@ -106,6 +106,7 @@ def test_a_metric_declares_its_identity(metric):
     assert metric.VERSION >= 1
     assert isinstance(metric.UNIT, str)
     assert isinstance(metric.NEEDS_FACTORS, bool)
+    assert isinstance(metric.IS_CHEAP, bool)
     assert all(type(value) in (int, float, str) for value in metric.SETTINGS.values())
 
 

@@ -20,6 +20,7 @@ VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 UNIT: str = "dimensions"
 NEEDS_FACTORS: bool = False
+IS_CHEAP: bool = True
 SETTINGS: dict[str, int | float | str] = {
     "prune_kl": _activity.PRUNE_KL,
     "prune_std": _activity.PRUNE_STD,

@@ -32,6 +32,7 @@ VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 UNIT: str = ""
 NEEDS_FACTORS: bool = True
+IS_CHEAP: bool = True
 
 NUM_VOTES = 800
 NUM_SAMPLES = 100

@@ -22,6 +22,7 @@ VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 UNIT: str = "nats"
 NEEDS_FACTORS: bool = False
+IS_CHEAP: bool = True
 SETTINGS: dict[str, int | float | str] = {}
 
 
