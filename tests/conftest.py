@@ -5,17 +5,29 @@ from typing import Any
 
 import pytest
 
-SMALL = {
+SMALL_VAE = {
     "vae.network": "mlp",
     "vae.latent_dim": 6,
     "vae.width": 64,
     "adam.learning_rate": 1e-3,
 }
-SMALL_DISCRIMINATOR = {
-    "discriminator.width": 64,
-    "discriminator.depth": 3,
-    "discriminator.adam.learning_rate": 1e-3,
+SMALL = {
+    "beta_vae": SMALL_VAE,
+    "factor_vae": SMALL_VAE
+    | {
+        "discriminator.width": 64,
+        "discriminator.depth": 3,
+        "discriminator.adam.learning_rate": 1e-3,
+    },
+    "info_wgan_gp": {
+        "network": "mlp",
+        "width": 64,
+        "generator.noise_dim": 5,
+        "critic.steps": 2,
+        "critic.adam.learning_rate": 1e-3,
+    },
 }
+"""Fields of a run of each model that is trained in seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +73,6 @@ def small_run() -> Callable[..., Any]:
     def resolve(
         model: str, seed: int = 0, fields: Mapping[str, Any] | None = None, data: str = "sprites"
     ) -> Any:
-        small = SMALL | (SMALL_DISCRIMINATOR if model == "factor_vae" else {})
-        return engine.resolve(RunSpec(model, data, small | dict(fields or {}), seed))
+        return engine.resolve(RunSpec(model, data, {**SMALL[model], **(fields or {})}, seed))
 
     return resolve

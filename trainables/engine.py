@@ -23,7 +23,7 @@ from trainables import config, plugins, streams
 from trainables.config import RunSpec
 from trainables.data._images import Images
 from trainables.errors import InputError
-from trainables.models._draws import Draw, ImageBatch, Normal, Permutations
+from trainables.models._draws import Draw, ImageBatch, Integers, Normal, Permutations, Uniform
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -194,6 +194,10 @@ class Pack:
                     drawn[name] = streams.integers(bits, len(self.images))
                 case Normal(shape):
                     drawn[name] = streams.normal(bits)[..., : math.prod(shape)].unflatten(2, shape)
+                case Uniform(shape):
+                    drawn[name] = streams.uniform(bits).unflatten(2, shape)
+                case Integers(high):
+                    drawn[name] = streams.integers(bits, high)
                 case Permutations(count, size):
                     drawn[name] = streams.permutations(bits.unflatten(2, (count, size)))
         for t in range(len(steps_T)):
@@ -227,7 +231,7 @@ class Pack:
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(np.stack([state[name] for state in states])))
         for adam in self.model.optimizers.values():
-            adam.num_steps.fill_(step)
+            adam.num_steps.fill_(step * adam.steps_per_update)
         self.step = step
 
     def _optimizer_state(self) -> dict[str, torch.Tensor]:
@@ -236,15 +240,16 @@ class Pack:
             state[f"{name}.values"] = adam.parameters.values_RP
             state[f"{name}.first_moment"] = adam.first_moment_RP
             state[f"{name}.second_moment"] = adam.second_moment_RP
-        return state
+        return state | {f"buffers.{name}": buffer_RP for name, buffer_RP in self.model.buffers.items()}
 
     def weights(self) -> list[dict[str, np.ndarray]]:
-        """Encoder and decoder of each run, arrays by parameter name."""
+        """What encodes and decodes of each run, arrays by name of parameter or buffer."""
         arrays = {
             name: tensor.detach().cpu().numpy()
             for network in self.model.KEPT
             for name, tensor in self.model.optimizers[network].parameters.tensors.items()
         }
+        arrays |= {name: buffer_RP.cpu().numpy() for name, buffer_RP in self.model.buffers.items()}
         return [{name: array[r] for name, array in arrays.items()} for r in range(len(self.runs))]
 
 
@@ -254,5 +259,9 @@ def _num_words(draw: Draw) -> int:
             return size
         case Normal(shape):
             return math.prod(shape) + math.prod(shape) % 2
+        case Uniform(shape):
+            return math.prod(shape)
+        case Integers(_, count):
+            return count
         case Permutations(count, size):
             return count * size

@@ -17,8 +17,6 @@ BATCH = 64
 """Images at once: the activations of the paper's networks stay in memory that the allocator keeps."""
 
 NUM_PICTURES = 8
-TRAVERSAL = tuple(x / 3 for x in range(-6, 7, 2))
-"""Values that a traversed dimension takes, in standard deviations of the prior."""
 
 
 def evaluation_rows(num_images: int) -> np.ndarray:
@@ -38,7 +36,7 @@ def encodings(pack: Pack) -> list[Encoding]:
         _encode_batch(pack, rows_N[start : start + BATCH], start) for start in range(0, len(rows_N), BATCH)
     ]
     joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-    images = pack.images
+    images, num_codes = pack.images, len(pack.model.discrete_D)
     return [
         Encoding(
             data=images.recipe,
@@ -47,10 +45,10 @@ def encodings(pack: Pack) -> list[Encoding]:
             rows_N=rows_N,
             factors_NK=images.factors(rows_N),
             mu_ND=joined["mu"][r],
-            logvar_ND=joined["logvar"][r],
-            kl_D=joined["kl"][r].mean(0, dtype=np.float64),
-            discrete_D=np.zeros(joined["mu"].shape[2], dtype=bool),
-            recon_nats_N=joined["nats"][r].astype(np.float64),
+            logvar_ND=joined["logvar"][r] if "logvar" in joined else None,
+            kl_D=joined["kl"][r].mean(0, dtype=np.float64) if "kl" in joined else np.zeros(num_codes),
+            discrete_D=np.array(pack.model.discrete_D),
+            recon_nats_N=joined["nats"][r].astype(np.float64) if "nats" in joined else None,
             recon_mse_N=joined["mse"][r].astype(np.float64),
         )
         for r in range(len(pack.runs))
@@ -62,15 +60,15 @@ def _encode_batch(pack: Pack, rows_B: np.ndarray, start: int) -> dict[str, np.nd
     x_BCHW = pack.images.at(torch.from_numpy(rows_B).to(pack.device))
     x_RBCHW = x_BCHW.expand(runs, *x_BCHW.shape).contiguous()
     mu_RBD, logvar_RBD = model.encode(x_RBCHW)
-    z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, _noise(pack, start, mu_RBD.shape[1:]))
     squared = (model.decode(mu_RBD) - x_RBCHW).square_()
-    computed = {
-        "mu": mu_RBD,
-        "logvar": logvar_RBD,
-        "kl": stacked.gaussian_kl(mu_RBD, logvar_RBD),
-        "nats": stacked.bernoulli_nats(model.logits(z_RBD), x_RBCHW),
-        "mse": squared.flatten(2).mean(2),
-    }
+    computed = {"mu": mu_RBD, "mse": squared.flatten(2).mean(2)}
+    if model.HAS_LIKELIHOOD:
+        z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, _noise(pack, start, mu_RBD.shape[1:]))
+        computed |= {
+            "logvar": logvar_RBD,
+            "kl": stacked.gaussian_kl(mu_RBD, logvar_RBD),
+            "nats": stacked.bernoulli_nats(model.logits(z_RBD), x_RBCHW),
+        }
     return {name: value.cpu().numpy() for name, value in computed.items()}
 
 
@@ -96,16 +94,16 @@ def pictures(pack: Pack) -> list[dict[str, np.ndarray]]:
     x_RBCHW = x_BCHW.expand(len(pack.seeds), *x_BCHW.shape).contiguous()
     mu_RBD, _ = pack.model.encode(x_RBCHW)
     rebuilt = _levels(pack.model.decode(mu_RBD))
-    latent, values = mu_RBD.shape[2], torch.tensor(TRAVERSAL, device=pack.device)
-    z = mu_RBD[:, NUM_PICTURES // 2, None].repeat(1, latent * len(values), 1)
-    which = torch.arange(latent, device=pack.device).repeat_interleave(len(values))
-    z[:, torch.arange(len(which), device=pack.device), which] = values.repeat(latent)
+    latent, num_values = pack.model.traversal_DV.shape
+    z = mu_RBD[:, NUM_PICTURES // 2, None].repeat(1, latent * num_values, 1)
+    which = torch.arange(latent, device=pack.device).repeat_interleave(num_values)
+    z[:, torch.arange(len(which), device=pack.device), which] = pack.model.traversal_DV.reshape(-1)
     traversal = _levels(pack.model.decode(z))
     return [
         {
             "inputs": _levels(x_BCHW),
             "reconstructions": rebuilt[r],
-            "traversal": traversal[r].reshape(latent, len(values), *pack.images.shape),
+            "traversal": traversal[r].reshape(latent, num_values, *pack.images.shape),
         }
         for r in range(len(pack.runs))
     ]

@@ -78,8 +78,10 @@ class Adam:
         beta1: float,
         beta2: float,
         epsilon: float,
+        steps_per_update: int = 1,
     ) -> None:
         self.parameters = parameters
+        self.steps_per_update = steps_per_update
         values = parameters.values_RP
         self.first_moment_RP = torch.zeros_like(values)
         self.second_moment_RP = torch.zeros_like(values)
@@ -195,6 +197,27 @@ def bernoulli_nats(logits: torch.Tensor, x: torch.Tensor, *, is_valued: bool = T
     """
     nats: torch.Tensor = _BernoulliNats.apply(logits, x, is_valued)
     return nats
+
+
+def softmax_nats(log_odds_RBK: torch.Tensor, target_RBK: torch.Tensor) -> torch.Tensor:
+    """Negative log likelihood of categories under a softmax, nats, (R, B).
+
+    Args:
+        log_odds_RBK: Up to a constant for each image.
+        target_RBK: Ones and zeros.
+    """
+    # The largest is a constant: subtracted, it keeps the sum in range and leaves the gradient as it is.
+    shifted_RBK = log_odds_RBK - log_odds_RBK.detach().amax(2, keepdim=True)
+    total_RB = elementwise(torch.exp, shifted_RBK).sum(2)
+    return elementwise(torch.log, total_RB) - (shifted_RBK * target_RBK).sum(2)
+
+
+def moments(rows_RMN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance of the M rows of each run, each (R, N)."""
+    # By products with ones: a reduction over the middle axis may give a run other bits in other packs.
+    share_R1M = torch.full_like(rows_RMN[:, None, :, 0], 1 / rows_RMN.shape[1])
+    mean_R1N = matmul(share_R1M, rows_RMN)
+    return mean_R1N[:, 0], matmul(share_R1M, (rows_RMN - mean_R1N).square())[:, 0]
 
 
 def gaussian_kl(mu_RBD: torch.Tensor, logvar_RBD: torch.Tensor) -> torch.Tensor:

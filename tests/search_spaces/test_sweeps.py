@@ -60,6 +60,8 @@ SIZES = {
     ("betavae_beta", "paper"): ("dsprites", 10, 300_000, 30_000, (1, 2, 4, 6, 8, 16)),
     ("betavae_beta", "laptop"): ("sprites", 5, 12_000, 1_200, (1, 1.5, 2, 3, 4)),
     ("betavae_beta", "smoke"): ("sprites", 2, 200, 100, (1, 4)),
+    ("infowgan_gp", "laptop"): ("sprites", 5, 1_500, 150, (0, 0.1, 0.3, 1, 3)),
+    ("infowgan_gp", "smoke"): ("sprites", 2, 60, 30, (0, 1)),
 }
 
 
@@ -69,6 +71,13 @@ def test_the_sizes_of_a_scale_are_frozen(name, scale):
     (space,) = protocol.space.values()
     sizes = protocol.data, protocol.num_seeds, protocol.steps, protocol.evaluate_every, space.choices
     assert sizes == SIZES[name, scale]
+
+
+def test_the_papers_grid_of_infowgan_gp_is_whole():
+    paper = SWEEPS["infowgan_gp"].scales["paper"]
+    assert len(paper.draws()) == 11 * 6 * 2 * 2
+    assert (paper.data, paper.num_seeds, paper.steps) == ("dsprites", 10, 300_000)
+    assert {draw["information"] for draw in paper.draws()} == {n / 10 for n in range(11)}
 
 
 @pytest.mark.parametrize(("name", "scale"), SCALES)

@@ -21,6 +21,21 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class Uniform:
+    """Numbers uniform in (0, 1), (R, *shape)."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Integers:
+    """`count` numbers uniform in 0 .. high - 1, int64 (R, count)."""
+
+    high: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Permutations:
     """`count` independent permutations of 0 .. size - 1, int64 (R, count, size)."""
 
@@ -28,4 +43,4 @@ class Permutations:
     size: int
 
 
-Draw = ImageBatch | Normal | Permutations
+Draw = ImageBatch | Normal | Uniform | Integers | Permutations

@@ -70,6 +70,9 @@ class Vae:
             raise InputError("latent_dim and width are at least 1.")
 
 
+NUM_TRAVERSED = 7
+"""Values of a code that a picture shows."""
+
 Tensors = Mapping[str, torch.Tensor]
 Uniform = Callable[[str, int], torch.Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -170,6 +173,13 @@ def _linear(tensors: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
     return stacked.linear(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
 
 
-def adam(parameters: stacked.Parameters, config: Adam) -> stacked.Adam:
-    """The optimizer of these parameters."""
-    return stacked.Adam(parameters, config.learning_rate, config.beta1, config.beta2, config.epsilon)
+def prior_traversal(device: torch.device) -> torch.Tensor:
+    """Values from -2 to 2 standard deviations of a normal prior, (V,)."""
+    steps = torch.arange(NUM_TRAVERSED, device=device)
+    return (steps * 2 - (NUM_TRAVERSED - 1)) * 2 / (NUM_TRAVERSED - 1)
+
+
+def adam(parameters: stacked.Parameters, config: Adam, steps_per_update: int = 1) -> stacked.Adam:
+    """The optimizer of these parameters, which steps so often in an update of the model."""
+    settings = (config.learning_rate, config.beta1, config.beta2, config.epsilon)
+    return stacked.Adam(parameters, *settings, steps_per_update)

@@ -48,6 +48,12 @@ class Model:
         image: (C, H, W).
         uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
         device: Where to train.
+
+    Attributes:
+        optimizers: By network.
+        buffers: What training moves beside the parameters, a row per run, (R, P); nothing here.
+        discrete_D: Which codes are categories.
+        traversal_DV: Values that a picture shows of each code, in the order of V.
     """
 
     KEPT = ("vae",)
@@ -67,6 +73,10 @@ class Model:
         self.beta_R = torch.tensor([config.beta for config in configs], device=device)
         self.vae = stacked.Parameters(_networks.vae_shapes(self.config.vae, image), len(configs), device)
         _networks.initialize(self.vae, uniform)
+        latent = self.config.vae.latent_dim
+        self.buffers: dict[str, torch.Tensor] = {}
+        self.discrete_D = (False,) * latent
+        self.traversal_DV = _networks.prior_traversal(device).expand(latent, -1)
         self.optimizers = {"vae": _networks.adam(self.vae, self.config.adam)}
 
     def draws(self) -> dict[str, Draw]:

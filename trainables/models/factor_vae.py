@@ -76,6 +76,12 @@ class Model:
         image: (C, H, W).
         uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
         device: Where to train.
+
+    Attributes:
+        optimizers: By network.
+        buffers: What training moves beside the parameters, a row per run, (R, P); nothing here.
+        discrete_D: Which codes are categories.
+        traversal_DV: Values that a picture shows of each code, in the order of V.
     """
 
     KEPT = ("vae",)
@@ -99,6 +105,10 @@ class Model:
         self.discriminator = stacked.Parameters(shapes, len(configs), device)
         _networks.initialize(self.vae, uniform)
         _networks.initialize(self.discriminator, uniform)
+        latent = self.config.vae.latent_dim
+        self.buffers: dict[str, torch.Tensor] = {}
+        self.discrete_D = (False,) * latent
+        self.traversal_DV = _networks.prior_traversal(device).expand(latent, -1)
         self.optimizers = {
             "vae": _networks.adam(self.vae, self.config.adam),
             "discriminator": _networks.adam(self.discriminator, settings.adam),
