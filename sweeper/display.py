@@ -56,10 +56,15 @@ def front(answer: "Answer") -> Table:
     from sweeper import results
 
     built = Table(
-        title="Means over seeds with 95 % intervals", title_justify="left", box=None, header_style="underline"
+        title="Means over seeds \N{PLUS-MINUS SIGN} 95 % intervals",
+        title_justify="left",
+        box=None,
+        header_style="underline",
     )
     for column in ("draw", "seeds", *answer.objectives, "P(front)"):
-        built.add_column(column, justify="left" if column in ("draw", "P(front)") else "right", no_wrap=True)
+        built.add_column(
+            column, justify="left" if column in ("draw", "P(front)") else "right", overflow="fold"
+        )
     names = results.hyperparameters(answer.runs)
     for row in answer.draws.to_dict("records"):
         set_here = [setting(name, row[name]) for name in names if row[name] == row[name]]
@@ -76,7 +81,8 @@ def front(answer: "Answer") -> Table:
 
 
 def _with_interval(mean: float, lower: float, upper: float) -> str:
-    return f"{mean:.3g}" if math.isnan(lower) else f"{mean:.3g} [{lower:.3g}, {upper:.3g}]"
+    """A mean and half the width of its interval, which is symmetric; so a row fits a narrow terminal."""
+    return f"{mean:.3g}" if math.isnan(lower) else f"{mean:.3g} \N{PLUS-MINUS SIGN} {(upper - lower) / 2:.2g}"
 
 
 class Counter:
