@@ -244,6 +244,24 @@ def export(name: str, runs: Path, **options: Any) -> None:
 
 
 @sweeper.command()
+@_NAME
+@common_options("scale", "label", "home", "storage")
+@click.option("--metric", "metrics", multiple=True, required=True, help="for example mig; may be repeated")
+def evaluate(name: str, metrics: tuple[str, ...], **options: Any) -> None:
+    """Give finished runs metrics that they lack, from what they kept; trains nothing."""
+    for metric in metrics:
+        plugins.check("trainables.metrics", metric, "metric")
+    home = find_home(options, is_written=True)
+    (sweep,) = known_sweeps(open_records(home), [name], options)
+    from sweeper import display, rescoring
+    from sweeper.ledger import Ledger
+
+    with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+        said = rescoring.evaluate(ledger, sweep, tuple(dict.fromkeys(metrics)), display.notes())
+    click.echo(f"{said} MLflow takes them with the next run or sync.")
+
+
+@sweeper.command()
 @_MANY
 @common_options("scale", "label", "home", "storage", "uri")
 def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
+from rich.console import Console
 
+from sweeper import display
 from sweeper.ledger import Ledger, Member
 from sweeper.machine import num_cores
 from sweeper.records import Records
-from sweeper.rows import StoredSlice
+from sweeper.rows import StoredSlice, SweepId
 from trainables import __version__, blocks, scoring
 from trainables.blocks import Manifest, Point, RunEntry
 from trainables.encoding import Encoding
@@ -125,6 +127,25 @@ def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> No
                 _commit(ledger, results, time.monotonic() - begun)
                 results, begun = [], time.monotonic()
     _commit(ledger, results, time.monotonic() - begun)
+
+
+def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Console) -> str:
+    """Give the finished runs of a sweep metrics that they lack; returns what was done, as a sentence.
+
+    Raises:
+        InputError: The images lack what a metric needs.
+        DamagedBlockError: An encoding is missing or changed.
+    """
+    rows = ledger.records.members(sweep)
+    members = [Member(row.key, row.seed, row.horizon_steps, row.spec) for row in rows]
+    num_done = sum(row.status == "done" for row in rows)
+    lacking = unscored(ledger.records, members, metrics)
+    kept = [each for each in lacking if each.encoding]
+    if kept:
+        with display.counting(console, "scoring", "runs", len(kept)) as progress:
+            score(ledger, kept, progress)
+    said = f"{len(kept)} runs scored, {num_done - len(lacking)} had {', '.join(metrics)} before"
+    return f"{said}, {len(lacking) - len(kept)} kept no encoding." if len(kept) < len(lacking) else f"{said}."
 
 
 def scored(run: Unscored, encoding: bytes) -> Scored:

@@ -24,7 +24,7 @@ def scores(encoding: Encoding, metrics: Iterable[str]) -> dict[str, float]:
 
 
 def cheap_metrics() -> tuple[str, ...]:
-    """Metrics that may be computed whenever a run is evaluated; the others take minutes."""
+    """Metrics for every evaluation, anywhere: NumPy alone and about a second; the others take minutes or a library."""
     names = plugins.names("trainables.metrics")
     return tuple(n for n in names if plugins.load("trainables.metrics", n, "metric").IS_CHEAP)
 

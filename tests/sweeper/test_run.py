@@ -338,3 +338,19 @@ def test_a_ledger_that_cannot_be_written_ends_the_run(make_home, cluster, typed)
     assert str(in_the_way) in failed.err
     assert "run the same command to go on" in failed.err
     assert "Traceback" not in failed.err
+
+
+def test_finished_runs_are_given_a_metric_by_name(run, home, typed):
+    run(*BOTH)
+    words = ["--scale", "smoke", "--home", home.path]
+    assert typed("pareto", BETA.name, *words, "--objectives", "recon_error,mig").code == 2
+    scored = typed("evaluate", BETA.name, *words, "--metric", "mig", "--metric", "sap")
+    assert scored.code == 0, scored.err
+    num_runs = len(members(home, BETA))
+    assert scored.out.startswith(f"{num_runs} runs scored, 0 had mig, sap before.")
+    again = typed("evaluate", BETA.name, *words, "--metric", "sap")
+    assert again.out.startswith(f"0 runs scored, {num_runs} had sap before.")
+    assert typed("pareto", BETA.name, *words, "--objectives", "recon_error,mig").code == 0
+    assert check(home.ledger, home.storage) == []
+    wrong = typed("evaluate", BETA.name, *words, "--metric", "mgi")
+    assert (wrong.code, "Did you mean 'mig'?" in wrong.err) == (2, True)

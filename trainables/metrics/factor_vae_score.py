@@ -25,8 +25,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.errors import InputError
-from trainables.metrics import _activity
+from trainables.metrics import _activity, _votes
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -77,39 +76,4 @@ def draw_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.n
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    factors_NK = encoding.factors_NK
-    counts_by_factor = [np.bincount(values_N) for values_N in factors_NK.T]
-    varied = [k for k, counts in enumerate(counts_by_factor) if np.count_nonzero(counts) > 1]
-    if not varied:
-        raise InputError(
-            f"factor_vae_score needs images with ground-truth factors, and {encoding.data} has none.\n"
-            "Score other metrics on it, or train on a factor grid such as dsprites."
-        )
-    factor_V = generator.choice(varied, NUM_VOTES)
-    rows_VL = np.empty((NUM_VOTES, NUM_SAMPLES), dtype=np.int64)
-    for k in varied:
-        votes = np.flatnonzero(factor_V == k)
-        counts = counts_by_factor[k]
-        value_v = generator.choice(np.flatnonzero(counts), len(votes))
-        start_v = (np.cumsum(counts) - counts)[value_v]
-        # The narrow type makes the stable sort a radix sort, ten times as fast as on int64.
-        values_N = factors_NK[:, k].astype(np.min_scalar_type(len(counts)))
-        sorted_rows_N = np.argsort(values_N, kind="stable")
-        rows_VL[votes] = sorted_rows_N[start_v[:, None] + _picks(counts[value_v], generator)]
-    return factor_V, rows_VL
-
-
-def _picks(counts_V: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """For each vote L of the numbers 0 .. count - 1: distinct where the count allows, (V, L).
-
-    Floyd's method, for all votes at once: the i-th of L picks is uniform on 0 .. count - L + i, and becomes that upper
-    end itself where it was picked before. Every subset of L is equally likely.
-    """
-    is_distinct_V = counts_V >= NUM_SAMPLES
-    step_L1 = np.arange(NUM_SAMPLES)[:, None]
-    top_LV = np.where(is_distinct_V, counts_V - NUM_SAMPLES + step_L1, counts_V - 1)
-    picks_LV = generator.integers(0, top_LV, endpoint=True)
-    for i in range(1, NUM_SAMPLES):
-        is_taken_V = is_distinct_V & (picks_LV[:i] == picks_LV[i]).any(axis=0)
-        picks_LV[i] = np.where(is_taken_V, top_LV[i], picks_LV[i])
-    return picks_LV.T
+    return _votes.draw("factor_vae_score", encoding, NUM_VOTES, NUM_SAMPLES, generator)

@@ -1,0 +1,42 @@
+"""Which factors can be scored, and the values of a metric that has one for each.
+
+Shape suffixes: N images, K factors.
+"""
+
+import numpy as np
+
+from trainables.encoding import Encoding
+from trainables.errors import InputError
+
+
+def varying_factors(encoding: Encoding, metric: str, *parts: np.ndarray, num_needed: int = 1) -> list[int]:
+    """Indices of the factors that have two values or more, in the order of the data set.
+
+    Args:
+        encoding: What is scored.
+        metric: Who asks, for the message.
+        parts: Sets of rows in each of which a factor must vary; all rows where none is given.
+        num_needed: Fewest factors that the metric makes sense with.
+
+    Raises:
+        InputError: There are fewer of them than needed.
+    """
+    blocks = [encoding.factors_NK[rows] for rows in parts] or [encoding.factors_NK]
+    found = [
+        k
+        for k in range(len(encoding.factor_names))
+        if all((factors_NK[:, k] != factors_NK[:1, k]).any() for factors_NK in blocks)
+    ]
+    if len(found) < num_needed:
+        raise InputError(
+            f"{metric} needs ground-truth factors that vary over the images, {num_needed} at least, "
+            f"and {encoding.data} has {len(found)}.\n"
+            "Score other metrics on it, or train on a factor grid such as dsprites."
+        )
+    return found
+
+
+def mean_and_parts(metric: str, values: dict[str, float]) -> dict[str, float]:
+    """The mean of a metric's parts under its own name, then the parts, for example `mig/scale`."""
+    mean = sum(values.values()) / len(values)
+    return {metric: mean} | {f"{metric}/{part}": value for part, value in values.items()}
