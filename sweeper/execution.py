@@ -116,12 +116,10 @@ class Execution:
             planned = plan([with_known_seeds(each, ledger.records) for each in self.questions], probe)
             self._unscored(ledger, planned)
             packs = None
-            if any(each.waiting(ledger.records) for each in planned):
-                self.console.print(plan_table(planned, ledger.records))
-                if (
-                    self.machine.address is None
-                ):  # a question that this machine should not begin is not registered
-                    packs = self._packs(ledger, planned, machine.local_slots(self.machine), probe.measure)
+            is_missing = any(each.waiting(ledger.records) for each in planned)
+            if is_missing and self.machine.address is None:
+                # First of all: a question that this machine should not begin is not registered.
+                packs = self._packs(ledger, planned, machine.local_slots(self.machine), probe.measure)
         for each in planned:
             each.register(ledger)
         return planned, packs
@@ -131,6 +129,7 @@ class Execution:
     ) -> list[PackPlan]:
         """Form packs, and say what they take."""
         packs, expected = forecast(planned, ledger.records, self.machine, num_slots, measure)
+        self.console.print(plan_table(planned, ledger.records))
         if expected:
             self.console.print(expected.sentence(), soft_wrap=True)
             self._refuse_if_too_long(expected)
