@@ -22,7 +22,7 @@ quickstart: install
 		--csv $(QUICKSTART)/pareto.csv --plot $(QUICKSTART)/pareto.png
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff format --check .
