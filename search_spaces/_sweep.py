@@ -55,6 +55,7 @@ class Sweep:
         objectives: Entries of `trainables.metrics` whose trade-off is asked for, the front's x axis first.
         metrics: Entries of `trainables.metrics` that are computed at every evaluation, objectives among them.
         scales: By name: `paper`, `laptop`, `smoke`.
+        step: What a step of the model is. Horizons in other steps do not compare; in the same ones they must agree.
     """
 
     question: str
@@ -62,3 +63,4 @@ class Sweep:
     objectives: tuple[str, ...]
     metrics: tuple[str, ...]
     scales: Mapping[str, Scale]
+    step: str = "update"

@@ -28,6 +28,7 @@ SWEEP = Sweep(
     model="info_wgan_gp",
     objectives=("recon_mse", "factor_vae_score"),
     metrics=("recon_mse", "factor_vae_score", "active_dims", "gaussian_tc"),
+    step="generator update",
     scales={
         "paper": Scale(
             data="dsprites",

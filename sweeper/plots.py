@@ -104,7 +104,7 @@ class FrontFigure:
         recon: Name and unit of the horizontal axis, for example `Reconstruction error (nats per image)`.
         score: Name of the vertical axis, for example `FactorVAE score`.
         families: Models, in the order of their colors; at most six.
-        num_steps: Steps of every run.
+        training: How far every run was trained, for example `12,000 updates`.
         data: Recipe of the images, for example `dsprites (rendered v1)`.
         scale: Scale of the protocol.
         caveat: A last sentence of the caption, for example how the setting was chosen.
@@ -114,7 +114,7 @@ class FrontFigure:
     recon: str
     score: str
     families: tuple[FamilyFront, ...]
-    num_steps: int
+    training: str
     data: str
     scale: str
     caveat: str = ""
@@ -171,7 +171,7 @@ def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
     num_left_out = sum(len(family.labels) for family in figure.families) - len(seeds_N)
     seeds = f"{seeds_N.min()}" if seeds_N.min() == seeds_N.max() else f"{seeds_N.min()} to {seeds_N.max()}"
     sentences = [
-        f"Points: means of {seeds} seeds after {figure.num_steps:,} steps on {figure.data}, {figure.scale} scale. "
+        f"Points: means of {seeds} seeds after {figure.training} on {figure.data}, {figure.scale} scale. "
         "Bars: 95 % Student t intervals; an arrowhead says that one goes on.",
         "Filled: on the front of its own model. Bands: the best score reached at this reconstruction error or below, "
         "median and 95 % over bootstrap resamples of the seeds, from where 97.5 % of them reach any.",

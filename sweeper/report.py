@@ -34,7 +34,7 @@ class Answer:
     """What the committed runs of one or several sweeps say.
 
     Attributes:
-        sweeps: Sorted; all of one scale, horizon and data set.
+        sweeps: Sorted; all of one scale and data set.
         objectives: Names of metrics.
         runs: Their rows of `results.run_table`.
         draws: The first of `results.draw_table`, with front_probability: the share of bootstrap resamples (the seeds
@@ -126,7 +126,7 @@ def _agreed(objectives: Mapping[SweepId, Sequence[str]]) -> tuple[str, ...]:
         if tuple(other) != tuple(chosen):
             raise InputError(
                 f"Sweep {first} asks for {', '.join(chosen)}, sweep {sweep} for {', '.join(other)}.\n"
-                "Name the objectives to compare them by, for example recon_mse and factor_vae_score."
+                "Name what to compare them by: --objectives recon_mse,factor_vae_score"
             )
     return tuple(chosen)
 
@@ -237,7 +237,7 @@ def write_plot(answer: Answer, path: Path) -> Path:
         recon=recon,
         score=score,
         families=tuple(_family(answer, model) for model in models),
-        num_steps=int(answer.runs["step"].iloc[0]),
+        training=results.training(answer.runs),
         data=answer.runs["data"].iloc[0],
         scale=answer.sweeps[0].scale,
         caveat=answer.note,
@@ -281,7 +281,7 @@ def summary(answer: Answer) -> list[str]:
     """The answer in plain sentences, for a terminal."""
     run, draws = answer.runs.iloc[0], answer.draws
     front = draws[draws["on_front"]].sort_values(answer.objectives[0], kind="stable")
-    scope = f"{run['scale']} scale, {run['step']:,} steps on {run['data']}"
+    scope = f"{run['scale']} scale, {results.training(answer.runs)} on {run['data']}"
     none = "none; every draw has a diverged seed or an objective that is not finite"
     shown = "; ".join(_on_front(answer, row) for row in _rows(front)) or none
     sentences = [f"Front of {len(draws)} draws ({scope}): {shown}."]

@@ -118,7 +118,8 @@ def draw_table(
 
     Raises:
         UnknownNameError: No such metric, or a sweep has not computed it.
-        InputError: The runs are of several scales, horizons, data or metric settings: they do not compare.
+        InputError: The runs are of several scales, data, metric settings, or horizons in the same kind of step: they do
+            not compare.
     """
     sense, names = directions(objectives), hyperparameters(runs)
     _check_computed(runs, objectives)
@@ -224,10 +225,31 @@ def _refuse_mixed(runs: pd.DataFrame) -> None:
     """Refuse what does not compare, before a mean or a front hides that it was mixed."""
     _refuse(runs, "scale", "scale", "Compare sweeps of one scale.")
     _refuse(runs, "data", "data", "Compare sweeps on one data set.")
-    _refuse(runs, "step", "horizon", "Train both to the same step.")
+    for unit, trained in _by_step_unit(runs):
+        _refuse(trained, "step", f"{unit}s", "Train both to the same step.")
     for name, scored in runs[runs["value"].notna()].groupby("metric"):
         remedy = "Train the older ones again under a label, so that all are scored alike."
         _refuse(scored, "metric_settings", f"settings of {name}", remedy)
+
+
+def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Runs by what a step of their sweep is; that of a sweep whose module is gone is an update."""
+    known = plugins.names("search_spaces")
+    units = {
+        name: plugins.load("search_spaces", name, "sweep").SWEEP.step if name in known else "update"
+        for name in runs["sweep"].unique()
+    }
+    kinds = runs["sweep"].map(units)
+    return [(unit, runs[kinds == unit]) for unit in dict.fromkeys(kinds)]
+
+
+def training(runs: pd.DataFrame) -> str:
+    """How far runs that compare were trained, for example `12,000 updates (beta_vae) and 900 generator updates (gan)`."""
+    parts = [
+        (f"{trained['step'].iloc[0]:,} {unit}s", ", ".join(sorted(set(trained["model"]))))
+        for unit, trained in _by_step_unit(runs)
+    ]
+    return parts[0][0] if len(parts) == 1 else " and ".join(f"{steps} ({models})" for steps, models in parts)
 
 
 def _refuse(runs: pd.DataFrame, column: str, what: str, remedy: str) -> None:

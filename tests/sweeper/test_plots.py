@@ -52,7 +52,7 @@ def figure_of(models, num_seeds=5, **changes):
         "caveat": "A caveat.",
     }
     return plots.FrontFigure(
-        **words, families=families, num_steps=12_000, data="sprites", scale="laptop", **changes
+        **words, families=families, training="12,000 updates", data="sprites", scale="laptop", **changes
     )
 
 

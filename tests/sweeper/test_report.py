@@ -270,7 +270,7 @@ def test_the_plot_is_drawn_in_the_format_of_its_suffix(both, tmp_path, suffix):
 def test_the_caption_says_seeds_steps_data_scale_and_the_note(both, tmp_path):
     text = write_plot(both, tmp_path / "front.svg").read_text()
     comments = " ".join(re.findall(r"<!-- (.*?) -->", text, re.DOTALL)).replace("\n", " ")
-    for said in ("2 to 3 seeds after 20 steps", SPRITES, "laptop scale", LAPTOP_NOTE):
+    for said in ("2 to 3 seeds after 20 updates", SPRITES, "laptop scale", LAPTOP_NOTE):
         assert said in comments
     assert "Reconstruction error (nats per image)" in comments
     assert "FactorVAE score" in comments
@@ -321,7 +321,7 @@ def test_the_summary_says_the_front_with_its_uncertainty(ledger):
     said = summary(answer(ledger.records, [GAMMA]))
     half_width = pareto.student_t_bound(0.95, 1) / 2
     assert said[0] == (
-        "Front of 2 draws (laptop scale, 20 steps on sprites (rendered v1)): factor_vae gamma=60 (recon_error 8.5"
+        "Front of 2 draws (laptop scale, 20 updates on sprites (rendered v1)): factor_vae gamma=60 (recon_error 8.5"
         f" [{8.5 - half_width:.3g}, {8.5 + half_width:.3g}] nats per image, factor_vae_score 0.9 [0.9, 0.9],"
         " P(front) 1.00, 2 seeds)."
     )

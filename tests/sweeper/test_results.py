@@ -12,6 +12,7 @@ from trainables.errors import InputError, UnknownNameError
 
 GAMMA = SweepId("factorvae_gamma", "laptop")
 BETA = SweepId("betavae_beta", "laptop")
+GAN = SweepId("infowgan_gp", "laptop")
 OBJECTIVES = ("recon_error", "factor_vae_score")
 STEPS = 20
 SPRITES = "sprites (rendered v1)"
@@ -330,8 +331,18 @@ def test_mixed_scales_are_refused_and_both_are_named(ledger):
 
 
 def test_mixed_horizons_are_refused_and_both_are_named(ledger):
-    sides = "horizon: 15 (sweep betavae_beta) and 20 (sweep factorvae_gamma)"
+    sides = "updates: 15 (sweep betavae_beta) and 20 (sweep factorvae_gamma)"
     assert sides in refusal(ledger, steps=15)
+
+
+def test_steps_of_different_kinds_need_not_be_equally_many_and_are_both_told(ledger):
+    train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}})
+    train(ledger, GAN, {(("information", 0.0),): {0: (1.0, 0.5)}}, model="info_wgan_gp", steps=7)
+    runs = results.stack([results.run_table(ledger.records, sweep) for sweep in (GAMMA, GAN)])
+    draws, _ = results.draw_table(runs, OBJECTIVES)
+    assert set(draws["model"]) == {"factor_vae", "info_wgan_gp"}
+    assert results.training(runs) == "20 updates (factor_vae) and 7 generator updates (info_wgan_gp)"
+    assert results.training(runs[runs["sweep"] == GAMMA.name]) == "20 updates"
 
 
 def test_an_objective_that_nobody_computed_or_knows_is_unknown(runs, ledger):
