@@ -17,7 +17,7 @@ class Scale:
     """How large the protocol of a question is.
 
     Attributes:
-        data: Entry of `trainables.data`.
+        data: Entry of `trainables.data`, or the path of one's own images.
         space: Hyperparameters and their values, by dotted field of the model's configuration; a draw is one point of
             their product.
         num_seeds: Seeds 0 .. num_seeds - 1 of every draw.

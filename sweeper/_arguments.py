@@ -36,6 +36,11 @@ class Place(click.Path):
         return super().convert(value, param, ctx)
 
 
+FILE = Place(dir_okay=False)
+NAME = click.argument("name", metavar="NAME")
+MANY = click.argument("names", nargs=-1, required=True, metavar="NAME...")
+
+
 def common_options(*names: str) -> Callable[[Any], Any]:
     """Give a command the common options, and those named."""
     known = {
@@ -45,7 +50,7 @@ def common_options(*names: str) -> Callable[[Any], Any]:
             "label",
             metavar="LABEL",
             callback=_check_label,
-            help="name of a question changed by --set",
+            help="name of a question changed by --set or --data",
         ),
         "home": click.option(
             "--home",
@@ -63,6 +68,10 @@ def common_options(*names: str) -> Callable[[Any], Any]:
         "seeds": click.option("--seeds", help="for example 0-9; adds to what is there, never removes"),
         "set": click.option(
             "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="change a field; needs --as"
+        ),
+        "data": click.option(
+            "--data",
+            help="another data set, or images of your own: .npz, .h5, a folder, .zip or .tar; needs --as",
         ),
         "address": click.option("--address", help="a running Ray cluster (default: this machine)"),
         "cluster_gpus": click.option(
@@ -124,7 +133,7 @@ def find_questions(names: Sequence[str], options: dict[str, Any]) -> list[Any]:
         if value.isdecimal() and (len(value) > len(str(MAX_STEPS)) or int(value) > MAX_STEPS):
             raise InputError(f"--set {name}={value[:40]}: at most {MAX_STEPS:,}, for example {name}=1000.")
     return [
-        find_question(name, options["scale"], seeds, fields, options["label"])
+        find_question(name, options["scale"], seeds, fields, options["label"], options["data"])
         for name in dict.fromkeys(names)
     ]
 

@@ -77,6 +77,10 @@ def front(answer: "Answer") -> Table:
         probability = f"{row['front_probability']:.2f}" if row["num_seeds"] > 1 else "   -"
         cells.append(f"{probability} {place}")
         built.add_row(*cells, style="bold" if row["on_front"] else None)
+    for name in dict.fromkeys(name for levels in answer.levels.values() for name, _ in levels):
+        values = [dict(answer.levels[axis]).get(name) for axis in answer.objectives]
+        shown = ["" if value is None else f"{value:.3g}" for value in values]
+        built.add_row(f"a {name}", "", *shown, "", style="dim")
     return built
 
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from sweeper import display, launch, machine, report, rescoring
 from sweeper.estimate import TOO_LONG_S, Estimate, Measure, forecast, form_packs, plan_table
-from sweeper.home import Home, lock_home
+from sweeper.home import MAX_STEM, Home, lock_home
 from sweeper.ledger import Ledger
 from sweeper.machine import Machine
 from sweeper.packing import PackPlan
@@ -26,9 +26,6 @@ from sweeper.records import Records
 from sweeper.rescoring import Unscored
 from sweeper.rows import SweepId
 from trainables.errors import InputError
-
-MAX_STEM = 200
-"""Letters of an export's name; file systems end at 255 bytes."""
 
 DELIVERY_S = 60.0
 """How long a run waits at its end for MLflow to take what is left."""
@@ -195,7 +192,7 @@ class Execution:
         self.home.exports.mkdir(exist_ok=True)
         folder, stem = self.home.exports, "+".join(map(str, ids))[:MAX_STEM]
         try:
-            answer = report.answer(ledger.records, ids)
+            answer = report.answer(ledger.records, ids, home=self.home.path)
             ledger.record_export(report.write_csv(answer, folder / f"{stem}.csv"), "front")
             ledger.record_export(report.write_left_out(answer, folder / f"{stem}.csv"), "left out")
             ledger.record_export(report.write_plot(answer, folder / f"{stem}.png"), "plot")

@@ -31,6 +31,9 @@ MAX_NAME_BYTES = 200
 MAX_PATH_BYTES = 400
 """Of a path; SQLite takes 512, and we append."""
 
+MAX_STEM = 200
+"""Letters of the name of an export or figure; file systems end at 255 bytes."""
+
 
 @dataclass(frozen=True)
 class Home:

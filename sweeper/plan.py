@@ -5,17 +5,19 @@ A question is one sweep at one scale with the user's changes; planning it twice 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
 from search_spaces._sweep import Scale, Sweep
+from sweeper.label_free import without_factors
 from sweeper.ledger import Draw, Ledger, Member
 from sweeper.packing import Waiting
 from sweeper.probing import Probe, Resolved
 from sweeper.records import Records
 from sweeper.rows import SweepId
-from trainables import plugins
+from trainables import plugins, sources
 from trainables.config import RunSpec, Schedule
 from trainables.errors import InputError, UnknownNameError
 
@@ -68,11 +70,13 @@ class Planned:
         question: The question.
         draws: As the ledger registers them.
         runs: Run key -> identity.
+        has_factors: Whether the images have ground truth; the question is as can be asked of them.
     """
 
     question: Question
     draws: tuple[Draw, ...]
     runs: Mapping[str, Resolved]
+    has_factors: bool
 
     def register(self, ledger: Ledger) -> None:
         """Add to the ledger what is new of this question."""
@@ -86,6 +90,7 @@ class Planned:
             "fields": dict(scale.fields),
             "steps": scale.steps,
             "note": scale.note,
+            "has_factors": self.has_factors,
         }
         ledger.register_sweep(self.question.id, spec, self.draws)
 
@@ -121,6 +126,7 @@ def find_question(
     seeds: tuple[int, ...] | None = None,
     fields: Mapping[str, str] | None = None,
     label: str = "",
+    data: str | None = None,
 ) -> Question:
     """The question of a sweep's name, with the user's changes.
 
@@ -130,6 +136,7 @@ def find_question(
         seeds: Instead of those of the scale.
         fields: Dotted fields of the model, hyperparameters or settings of the protocol, as typed.
         label: What the changed question is called.
+        data: Data set, or the path of one's own, instead of that of the scale.
 
     Raises:
         InputError: An unknown name or scale, or a change without a label.
@@ -137,12 +144,26 @@ def find_question(
     sweep: Sweep = plugins.load("search_spaces", name, "sweep").SWEEP
     if scale not in sweep.scales:
         raise UnknownNameError("scale", scale, sweep.scales)
-    if fields and not label:
-        raise InputError(
-            f"--set {next(iter(fields))}=... makes another question of {name}.\nGive it a name with --as LABEL."
-        )
+    if (fields or data) and not label:
+        change = f"--set {next(iter(fields))}=..." if fields else f"--data {data}"
+        raise InputError(f"{change} makes another question of {name}.\nGive it a name with --as LABEL.")
     protocol = _changed(sweep.scales[scale], fields or {})
+    if data:
+        protocol = replace(protocol, data=_data(data), note="")
     return Question(SweepId(name, scale, label), sweep, protocol, seeds or tuple(range(protocol.num_seeds)))
+
+
+def _data(data: str) -> str:
+    """A data set as workers find it: a path is absolute."""
+    sources.check(data)
+    if not sources.is_path(data):
+        return data
+    path = Path(data).expanduser().absolute()
+    if not path.exists():
+        raise InputError(
+            f"--data {data}: there is no such file or folder.\nName images of your own, or a data set."
+        )
+    return str(path)
 
 
 def _changed(scale: Scale, fields: Mapping[str, str]) -> Scale:
@@ -198,7 +219,10 @@ def _planned(question: Question, found: Mapping[str, Resolved]) -> Planned:
             runs[run.key] = run
             members.append(Member(run.key, spec.seed, question.scale.steps, run.spec))
         draws.append(Draw(number, params, tuple(members)))
-    return Planned(question, tuple(draws), runs)
+    has_factors = all(run.has_factors for run in runs.values())
+    if not has_factors:
+        question = replace(question, sweep=without_factors(question.sweep))
+    return Planned(question, tuple(draws), runs, has_factors)
 
 
 def _token(spec: RunSpec) -> str:

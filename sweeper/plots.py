@@ -1,34 +1,25 @@
 """The figure of the answer: fronts of two objectives with their error bars.
 
-Drawn with matplotlib's object interface on Agg, under its default style whatever the user's settings, and without
-dates or versions in the files: equal input gives equal bytes under one matplotlib. Nothing global changes.
 Objectives are as reported here: reconstruction error (lower is better) and score (higher is better).
 Shape suffixes: N draws, 2 objectives, S seeds, Q quantiles, G grid points.
 """
 
-import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from sweeper import pareto
+from sweeper import _canvas, pareto
+from sweeper._canvas import COLORS, MARKERS
+from sweeper._canvas import DPI as DPI
 from sweeper._labels import place_labels, shared_name
 from trainables.errors import InputError
 
-DPI = 200
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito, colorblind-safe
-MARKERS = ("o", "s", "^", "D", "v", "P")
 LOG_ABOVE = 4
 """Ratio of the largest to the smallest reconstruction error from which on the axis is logarithmic."""
 
@@ -108,6 +99,9 @@ class FrontFigure:
         data: Recipe of the images, for example `dsprites (rendered v1)`.
         scale: Scale of the protocol.
         caveat: A last sentence of the caption, for example how the setting was chosen.
+        levels: Scores to read the others by.
+        is_negated: Whether the score is one to minimize and was negated; up is better all the same, and the axis says the
+            values as they were.
     """
 
     title: str
@@ -118,6 +112,8 @@ class FrontFigure:
     data: str
     scale: str
     caveat: str = ""
+    levels: tuple[_canvas.Level, ...] = ()
+    is_negated: bool = False
 
 
 def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
@@ -140,8 +136,9 @@ def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
             f"A front of {len(families)} models and {len(means_N2)} finished draws cannot be drawn.\n"
             f"Choose 1 to {len(COLORS)} models with at least one draw whose means are finite."
         )
-    with _own_style():
-        axes = _axes(figure.title, _caption(figure, families), top_in=0.92, height_in=4.6)
+    with _canvas.own_style():
+        sheet = _canvas.sheet(figure.title, _caption(figure, families), room_in=0.6 + 4.6 + 0.92)
+        axes = sheet.axes(_canvas.LEFT_IN, 0.6, 0.88 * _canvas.WIDTH_IN, 4.6)
         _frame(axes, figure, families)
         for family, color, marker in zip(families, COLORS, MARKERS, strict=False):
             _draw_band(axes, family, color)
@@ -150,7 +147,7 @@ def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
             _draw_front_of_all(axes, means_N2)
         _draw_legend(axes, families)
         place_labels(axes, families, COLORS)
-        return _save(axes, path, ".png"), _save(axes, path, ".svg")
+        return _canvas.save(sheet.figure, path)
 
 
 def _finite(family: FamilyFront) -> FamilyFront:
@@ -183,39 +180,6 @@ def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
     return " ".join([*sentences, figure.caveat]).strip()
 
 
-@contextmanager
-def _own_style() -> Iterator[None]:
-    own = {
-        "font.size": 9,
-        "svg.hashsalt": "disentangle-sweeper",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with matplotlib.style.context(["default", own]):
-        yield
-
-
-def _axes(title: str, caption: str, top_in: float, height_in: float) -> Axes:
-    """Axes on a new canvas 9 inches wide: title above, wrapped caption below."""
-    lines = textwrap.wrap(caption, 128)
-    bottom_in = 0.6 + 0.165 * len(lines)
-    total_in = bottom_in + height_in + top_in
-    canvas = Figure(figsize=(9.0, total_in), dpi=DPI)
-    FigureCanvasAgg(canvas)
-    canvas.text(0.095, 1 - 0.1 / total_in, title, fontsize=12, weight="bold", va="top", parse_math=False)
-    canvas.text(
-        0.095,
-        0.1 / total_in,
-        "\n".join(lines),
-        fontsize=8,
-        color="0.25",
-        va="bottom",
-        linespacing=1.3,
-        parse_math=False,
-    )
-    return canvas.add_axes((0.095, bottom_in / total_in, 0.88, height_in / total_in))
-
-
 def _frame(axes: Axes, figure: FrontFigure, families: Sequence[FamilyFront]) -> None:
     """Limits, scale, axis labels, grid, and the note that says which corner is better."""
     means_N2 = np.concatenate([family.means_N2 for family in families])
@@ -228,9 +192,14 @@ def _frame(axes: Axes, figure: FrontFigure, families: Sequence[FamilyFront]) -> 
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(_limits(recon_N, np.empty(0), is_log))
-    axes.set_ylim(_limits(means_N2[:, 1], bands, is_log=False))
+    levels = [(name, -value if figure.is_negated else value) for name, value in figure.levels]
+    shown = np.append(means_N2[:, 1], [value for _, value in levels])
+    axes.set_ylim(_limits(shown, bands, is_log=False))
+    _canvas.draw_levels(axes, levels)
     axes.set_xlabel(f"{figure.recon}, lower is better{' (log scale)' * is_log}", fontsize=10)
-    axes.set_ylabel(f"{figure.score}, higher is better", fontsize=10)
+    axes.set_ylabel(f"{figure.score}, {'lower' if figure.is_negated else 'higher'} is better", fontsize=10)
+    if figure.is_negated:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{0.0 - value:.6g}")
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.text(
@@ -339,12 +308,3 @@ def _draw_legend(axes: Axes, families: Sequence[FamilyFront]) -> None:
         handlelength=2.2,
         borderaxespad=0.2,
     )
-
-
-def _save(axes: Axes, path: Path, suffix: str) -> Path:
-    file = path.with_name(path.name + suffix)
-    absent = {"Software": None} if suffix == ".png" else {"Date": None, "Creator": None}
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.savefig(file, metadata=absent)
-    return file

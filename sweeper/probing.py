@@ -14,11 +14,12 @@ from trainables.errors import InputError
 
 @dataclass(frozen=True)
 class Resolved:
-    """Identity of a run, and its specification with every field filled in."""
+    """Identity of a run, its specification with every field filled in, and whether its images have ground truth."""
 
     key: str
     static_key: str
     spec: dict[str, Any]
+    has_factors: bool
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ class Measured:
     step_time_s: float
     memory_gib: float
     room_gib: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What images metrics are computed on.
+
+    Attributes:
+        recipe: What they are.
+        num_images: How many of them.
+    """
+
+    recipe: str
+    num_images: int
 
 
 class Probe:
@@ -70,6 +84,29 @@ class Probe:
         question = {"measure": asdict(run), "num_runs": num_runs, "gpus": gpus, "threads": threads}
         answer = self._ask(question)
         return None if "out_of_memory" in answer else Measured(**answer)
+
+    def evaluated(self, data: str) -> Evaluated:
+        """What metrics are computed on.
+
+        Raises:
+            InputError: No such data set, or it has no ground truth.
+        """
+        return Evaluated(**self._ask({"evaluated": data}))
+
+    def calibrate(self, data: str, code: str, metric: str, num_seeds: int) -> list[float]:
+        """What a metric says of a code that is no model's, once a seed; see `trainables.calibration`.
+
+        Raises:
+            InputError: No such data set, code or metric, no ground truth, or the memory does not hold so many seeds.
+        """
+        question = {"calibrate": data, "code": code, "metric": metric, "num_seeds": num_seeds}
+        answer = self._ask(question)
+        if "out_of_memory" in answer:
+            raise InputError(
+                f"{data}: the memory does not hold {num_seeds} encoders of it.\nAsk for fewer seeds."
+            )
+        values: list[float] = answer["values"]
+        return values
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweeper import pareto, plots, results
+from sweeper import calibration, pareto, plots, results, wording
 from sweeper.records import Records
 from sweeper.rows import SweepId
-from trainables import durable, plugins
+from trainables import durable
 from trainables.config import canonical_json
-from trainables.errors import InputError, UnknownNameError
+from trainables.errors import InputError
 
 SEED = 0
 """Of every bootstrap, so that a report made again says the same."""
@@ -43,6 +43,7 @@ class Answer:
         reference_M: Reference point of the hypervolumes, in the objectives' units: `pareto.reference_point` of the
             means of all draws that may be on a front.
         volumes: Model -> hypervolume of the front of its means, and the ends of its 95 % bootstrap interval.
+        levels: Objective -> what it is read by, see `calibration.levels`; nothing where the data set was not calibrated.
         question: What was asked.
         note: Sentences that go with every picture of these sweeps.
     """
@@ -54,6 +55,7 @@ class Answer:
     left_out: pd.DataFrame
     reference_M: np.ndarray
     volumes: Mapping[str, tuple[float, float, float]]
+    levels: Mapping[str, tuple[tuple[str, float], ...]]
     question: str
     note: str
 
@@ -64,6 +66,7 @@ def answer(
     *,
     allow_diverged: bool = False,
     objectives: Sequence[str] = (),
+    home: Path | None = None,
 ) -> Answer:
     """Answer sweeps from what is committed.
 
@@ -72,6 +75,7 @@ def answer(
         sweeps: At least one.
         allow_diverged: Judge draws with diverged seeds by their finished ones, instead of keeping them off the fronts.
         objectives: Metrics, instead of those that the sweeps name.
+        home: Where calibrations are looked for.
 
     Raises:
         UnknownNameError: No such sweep or metric, or a sweep has not computed the metric.
@@ -81,10 +85,11 @@ def answer(
     runs = results.stack([results.run_table(records, sweep) for sweep in sweeps])
     if "done" not in set(runs["status"]):
         raise _nothing_yet(records, sweeps)
-    asked = {sweep: _words(records, sweep) for sweep in sweeps}
+    asked = {sweep: wording.words(records, sweep) for sweep in sweeps}
     chosen = tuple(objectives) or _agreed({sweep: words["objectives"] for sweep, words in asked.items()})
     draws, left_out = results.draw_table(runs, chosen, allow_diverged)
     reference_M, probability_N, volumes = _bootstrap(runs, draws, chosen)
+    calibrated = calibration.references(home, runs["data"].iloc[0]) if home else {}
     return Answer(
         sweeps=tuple(sweeps),
         objectives=chosen,
@@ -93,6 +98,7 @@ def answer(
         left_out=left_out,
         reference_M=reference_M,
         volumes=volumes,
+        levels={name: calibration.levels(calibrated, results.settings(runs, name)) for name in chosen},
         question=" ".join(dict.fromkeys(words["question"] for words in asked.values())),
         note=" ".join(dict.fromkeys(words["note"] for words in asked.values() if words["note"])),
     )
@@ -106,18 +112,6 @@ def _nothing_yet(records: Records, sweeps: Sequence[SweepId]) -> InputError:
     label = f" --as {sweeps[0].label}" if sweeps[0].label else ""
     command = f"python -m sweeper run {sweeps[0].name} --scale {sweeps[0].scale}{label}"
     return InputError(f"{' '.join(lines)}\nTrain first: {command}")
-
-
-def _words(records: Records, sweep: SweepId) -> dict[str, Any]:
-    """Objectives, question and note as the sweep's module has them now; as registered if it is gone."""
-    spec = records.spec(sweep)
-    try:
-        module = plugins.load("search_spaces", sweep.name, "sweep")
-    except UnknownNameError:
-        return spec
-    scale = module.SWEEP.scales.get(sweep.scale)
-    words = {"objectives": module.SWEEP.objectives, "question": module.SWEEP.question}
-    return spec | words | ({"note": scale.note} if scale else {})
 
 
 def _agreed(objectives: Mapping[SweepId, Sequence[str]]) -> tuple[str, ...]:
@@ -142,17 +136,18 @@ def _bootstrap(
     means_NM = pareto.to_losses(shown[list(objectives)].to_numpy(dtype=np.float64), sense)
     reference_M = pareto.reference_point(means_NM)
     if losses:
-        probability_N[eligible_N] = pareto.bootstrap_front(losses, reference_M, _generator()).membership_N
+        probability_N[eligible_N] = pareto.bootstrap_front(losses, reference_M, generator()).membership_N
     volumes = {}
     for model in sorted(set(shown["model"])):
         own = np.flatnonzero(shown["model"] == model)
-        resampled = pareto.bootstrap_front([losses[n] for n in own], reference_M, _generator())
+        resampled = pareto.bootstrap_front([losses[n] for n in own], reference_M, generator())
         interval = resampled.hypervolume_interval()
         volumes[model] = (pareto.hypervolume(means_NM[own], reference_M), *interval)
     return pareto.to_losses(reference_M, sense), probability_N, volumes
 
 
-def _generator() -> np.random.Generator:
+def generator() -> np.random.Generator:
+    """That of a bootstrap."""
     return np.random.Generator(np.random.PCG64(SEED))
 
 
@@ -193,7 +188,7 @@ def _write_table(answer: Answer, table: pd.DataFrame, path: Path) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
     writer.writerows(map(_cell, row) for row in table.itertuples(index=False, name=None))
-    return _write(path, text.getvalue().encode())
+    return durable.replace_file(path, text.getvalue().encode())
 
 
 def _cell(value: Any) -> str:
@@ -202,34 +197,21 @@ def _cell(value: Any) -> str:
     return canonical_json(value) if isinstance(value, list | dict) else str(value)
 
 
-def _write(path: Path, content: bytes) -> Path:
-    """A file that is whole, or what it was before."""
-    durable.make_folder(path.parent)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        durable.write_file(partial, [content])
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    durable.sync_folder(path.parent)
-    return path
-
-
 def write_plot(answer: Answer, path: Path) -> Path:
     """Draw the front of each model and that of all, as PNG or SVG by the suffix.
 
     Raises:
-        InputError: Another suffix; objectives that are not one to minimize, then one to maximize; more than six
-            models; or no draw that may be on a front.
+        InputError: Another suffix; objectives that are not two, the first one to minimize; more than six models; or no draw that may be on a front.
     """
     if path.suffix not in (".png", ".svg"):
         raise InputError(f"Plot {path.name}: the suffix is .png or .svg.")
-    if results.directions(answer.objectives) != ("minimize", "maximize"):
+    sense = results.directions(answer.objectives)
+    if len(sense) != 2 or sense[0] != "minimize":
         raise InputError(
-            f"No plot of {', '.join(answer.objectives)}: it shows one objective to minimize, then one to maximize.\n"
+            f"No plot of {', '.join(answer.objectives)}: it shows two objectives, the first one to minimize.\n"
             "Name two such, for example recon_error and factor_vae_score; a CSV takes any."
         )
-    recon, score = map(_axis, answer.objectives)
+    recon, score = map(wording.axis, answer.objectives)
     models = sorted(set(answer.draws["model"]))
     versus = f"{score.partition(' (')[0]} at equal reconstruction: {', '.join(models)}"
     figure = plots.FrontFigure(
@@ -241,17 +223,14 @@ def write_plot(answer: Answer, path: Path) -> Path:
         data=answer.runs["data"].iloc[0],
         scale=answer.sweeps[0].scale,
         caveat=answer.note,
+        is_negated=sense[1] == "minimize",
+        levels=answer.levels[answer.objectives[1]],
     )
     with tempfile.TemporaryDirectory() as folder:
         drawn = plots.draw_front(figure, Path(folder, "front"))
-        return _write(path, next(file for file in drawn if file.suffix == path.suffix).read_bytes())
-
-
-def _axis(objective: str) -> str:
-    """Name and unit of an objective; the name is what its metric's docstring begins with."""
-    metric = plugins.load("trainables.metrics", objective, "metric")
-    name = (metric.__doc__ or objective).partition(":")[0]
-    return f"{name} ({metric.UNIT})" if metric.UNIT else name
+        return durable.replace_file(
+            path, next(file for file in drawn if file.suffix == path.suffix).read_bytes()
+        )
 
 
 def _family(answer: Answer, model: str) -> plots.FamilyFront:
@@ -262,7 +241,7 @@ def _family(answer: Answer, model: str) -> plots.FamilyFront:
         _label(answer, row): values[place] if row["is_eligible"] else values[place] * np.nan
         for row, place in zip(_rows(draws), _places(draws), strict=True)
     }
-    return plots.FamilyFront.from_runs(model, runs, _generator())
+    return plots.FamilyFront.from_runs(model, runs, generator())
 
 
 def _label(answer: Answer, row: Mapping[str, Any]) -> str:
@@ -286,9 +265,10 @@ def summary(answer: Answer) -> list[str]:
     shown = "; ".join(_on_front(answer, row) for row in _rows(front)) or none
     sentences = [f"Front of {len(draws)} draws ({scope}): {shown}."]
     if answer.volumes:
-        point = ", ".join(map(_quantity, answer.objectives, answer.reference_M))
+        point = ", ".join(map(wording.quantity, answer.objectives, answer.reference_M))
         volumes = [
-            f"{f'{model} {_number(v[0])} {_limits(*v[1:])}'.strip()}" for model, v in answer.volumes.items()
+            f"{f'{model} {wording.number(v[0])} {wording.limits(*v[1:])}'.strip()}"
+            for model, v in answer.volumes.items()
         ]
         sentences.append(f"Hypervolume against reference ({point}): {', '.join(volumes)}.")
     sentences += [f"{row['model']} {_label(answer, row)}: {row['reason']}." for row in _rows(answer.left_out)]
@@ -296,23 +276,10 @@ def summary(answer: Answer) -> list[str]:
 
 
 def _on_front(answer: Answer, row: Mapping[str, Any]) -> str:
-    limits = {name: _limits(row[f"{name}_lower"], row[f"{name}_upper"]) for name in answer.objectives}
-    said = [_quantity(name, row[name], text) for name, text in limits.items()]
+    limits = {name: wording.limits(row[f"{name}_lower"], row[f"{name}_upper"]) for name in answer.objectives}
+    said = [wording.quantity(name, row[name], text) for name, text in limits.items()]
     said += [
         *([f"P(front) {row['front_probability']:.2f}"] if row["num_seeds"] > 1 else []),
         f"{row['num_seeds']} seed{'s' * (row['num_seeds'] != 1)}",
     ]
     return f"{row['model']} {_label(answer, row)} ({', '.join(said)})"
-
-
-def _quantity(objective: str, value: float, limits: str = "") -> str:
-    unit = plugins.load("trainables.metrics", objective, "metric").UNIT
-    return " ".join(filter(None, (objective, _number(value), limits, unit)))
-
-
-def _limits(lower: float, upper: float) -> str:
-    return "" if math.isnan(lower) else f"[{_number(lower)}, {_number(upper)}]"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -243,6 +243,11 @@ def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(unit, runs[kinds == unit]) for unit in dict.fromkeys(kinds)]
 
 
+def settings(runs: pd.DataFrame, metric: str) -> str:
+    """The full name of a metric in a table of runs that compare; empty where none is scored."""
+    return _one(runs.loc[runs["metric"] == metric, "metric_settings"])
+
+
 def training(runs: pd.DataFrame) -> str:
     """How far runs that compare were trained, for example `12,000 updates (beta_vae) and 900 generator updates (gan)`."""
     parts = [

@@ -61,7 +61,7 @@ def sprites() -> Any:
 
     from trainables.data import sprites
 
-    return sprites.load(torch.device("cpu"))
+    return sprites.find().load(torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

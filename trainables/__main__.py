@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables import blocks, config, durable, engine, plugins, scoring
+from trainables import blocks, config, durable, engine, plugins, scoring, sources
 from trainables.attempt import Attempt, Start
 from trainables.config import RunSpec, Schedule
 from trainables.durable import DamagedBlockError
@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line's words."""
     parser = argparse.ArgumentParser(prog="python -m trainables", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help=", ".join(plugins.names("trainables.models")))
-    parser.add_argument("--data", required=True, help=", ".join(plugins.names("trainables.data")))
+    names = ", ".join(plugins.names("trainables.data"))
+    parser.add_argument("--data", required=True, help=f"{names}, or the path of images of your own")
     parser.add_argument("--seeds", default="0", help="for example 0-3,7 (default 0)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="for example gamma=10"
@@ -68,15 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> int:
     plugins.check("trainables.models", options.model, "model")
-    plugins.check("trainables.data", options.data, "data set")
+    sources.check(options.data)
     fields = config.parse_fields(options.set)
     metrics = scoring.cheap_metrics()
     evaluate_every = options.steps if options.evaluate_every is None else options.evaluate_every
     schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
-    runs = [
-        engine.resolve(RunSpec(options.model, options.data, fields, seed, options.precision))
-        for seed in config.parse_seeds(options.seeds)
-    ]
+    seeds = config.parse_seeds(options.seeds)
+    runs = engine.resolve_all(
+        [RunSpec(options.model, options.data, fields, seed, options.precision) for seed in seeds]
+    )
     if options.threads < 1:
         raise InputError(f"--threads {options.threads}: at least 1.")
     if options.precision == "tf32" and options.device == "cpu":
@@ -92,7 +93,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     storage = options.out or options.resume
     number = _claim_attempt(storage) if storage else 1
-    images = plugins.load("trainables.data", options.data, "data set").load(torch.device(options.device))
+    images = runs[0].source.load(torch.device(options.device))
     attempt = Attempt(number, runs, schedule, images, start)
 
     begun = time.perf_counter()

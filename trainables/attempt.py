@@ -211,4 +211,4 @@ class Attempt:
 def spec_of(run: Resolved) -> dict[str, Any]:
     """What a ledger keeps of a run: its specification with every field of the configuration filled in."""
     spec = dataclasses.asdict(run.spec)
-    return spec | {"fields": config.flatten(run.config), "recipe": run.recipe}
+    return spec | {"fields": config.flatten(run.config), "recipe": run.source.recipe}

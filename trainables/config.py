@@ -113,7 +113,7 @@ class RunSpec:
 
     Attributes:
         model: Entry of `trainables.models`.
-        data: Entry of `trainables.data`.
+        data: Entry of `trainables.data`, or the path of one's own images.
         fields: Dotted fields of the model's configuration that are set, the others keep their defaults.
         seed: Seed of every random draw of the run, 0 .. 2**32 - 1.
         precision: Arithmetic of matrix products and convolutions.
@@ -147,7 +147,7 @@ def run_key(spec: RunSpec, version: int, default: Any, config: Any, recipe: str)
         version: `VERSION` of the model.
         default: The model's `Config()`.
         config: The run's configuration.
-        recipe: What the images are, see `Images.recipe`.
+        recipe: What the images are, see `Source.recipe`.
 
     Returns:
         64 hexadecimal digits.

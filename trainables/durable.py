@@ -100,6 +100,23 @@ def write_file(path: Path, parts: Iterable[bytes]) -> None:
             file.append(part)
 
 
+def replace_file(path: Path, content: bytes) -> Path:
+    """Write a file that is whole, or what it was before; its folder is made.
+
+    Raises:
+        OSError: The disk is full or failing.
+    """
+    make_folder(path.parent)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        write_file(partial, [content])
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return path
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder with its parents, all on the disk when this returns."""
     if not folder.exists():

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables import config, plugins, streams
+from trainables import config, plugins, sources, streams
 from trainables.config import RunSpec
-from trainables.data._images import Images
+from trainables.data._images import Images, Source
 from trainables.errors import InputError
 from trainables.models._draws import Draw, ImageBatch, Integers, Normal, Permutations, Uniform
 
@@ -41,30 +41,41 @@ class Resolved:
         config: The model's `Config`.
         key: See `config.run_key`.
         static_key: What the runs of a pack share, see `config.static_key`.
-        recipe: What its images are.
+        source: Where its images come from.
     """
 
     spec: RunSpec
     config: Any
     key: str
     static_key: str
-    recipe: str
+    source: Source
 
 
 def resolve(spec: RunSpec) -> Resolved:
-    """Look up a run's model and data set and check its fields.
+    """One run, see `resolve_all`."""
+    return resolve_all([spec])[0]
+
+
+def resolve_all(specs: Sequence[RunSpec]) -> list[Resolved]:
+    """Look up the models and data sets of runs, each data set once, and check their fields.
 
     Raises:
-        InputError: An unknown model, data set or field, or a value that a field does not take.
+        InputError: An unknown model, data set or field, a value that a field does not take, or networks that do not take
+            these images.
     """
+    found = {data: sources.find(data) for data in dict.fromkeys(spec.data for spec in specs)}
+    return [_resolve(spec, found[spec.data]) for spec in specs]
+
+
+def _resolve(spec: RunSpec, source: Source) -> Resolved:
     model = plugins.load("trainables.models", spec.model, "model")
-    data = plugins.load("trainables.data", spec.data, "data set")
     if not 0 <= spec.seed < 2**32:
         raise InputError(f"Seed {spec.seed} is outside 0 .. {2**32 - 1}.")
     default = model.Config()
     filled = config.replace(default, spec.fields)
-    key = config.run_key(spec, model.VERSION, default, filled, data.RECIPE)
-    return Resolved(spec, filled, key, config.static_key(spec, filled), data.RECIPE)
+    model.check_shape(filled, source.shape)
+    key = config.run_key(spec, model.VERSION, default, filled, source.recipe)
+    return Resolved(spec, filled, key, config.static_key(spec, filled), source)
 
 
 def set_arithmetic(precision: str, num_threads: int) -> None:
@@ -147,7 +158,7 @@ class Pack:
             raise ValueError("the runs of a pack share one static key")
         self.runs = tuple(runs)
         self.images = images
-        self.device = images.stored.device
+        self.device = images.device
         self.step = 0
         computed = [*runs, *[runs[0]] * (MIN_RUNS - len(runs))]
         self.seeds = [run.spec.seed for run in computed]

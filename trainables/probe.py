@@ -2,8 +2,10 @@
 
 Reads one JSON object a line from standard input and answers each with one:
 
-    {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec"}, ...]}
+    {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "has_factors"}, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
+    {"evaluated": data}                       -> {"recipe", "num_images"}
+    {"calibrate": data, "code", "metric", "num_seeds"}   -> {"values": [value, ...], "identity"}
     anything that the user got wrong          -> {"error": text}
     a pack that the memory does not hold      -> {"out_of_memory": true}
 """
@@ -13,14 +15,17 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainables import attempt, engine, plugins
+from trainables import attempt, calibration, engine
 from trainables.config import RunSpec
-from trainables.data._images import Images
+from trainables.data._images import Images, Source
+from trainables.data._pixels import Levels
 from trainables.engine import Pack
 from trainables.errors import InputError, is_out_of_memory
 
@@ -46,19 +51,32 @@ def main() -> None:
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
     if "resolve" in question:
-        return {"runs": [resolved(RunSpec(**run)) for run in question["resolve"]]}
+        return {"runs": resolved([RunSpec(**run) for run in question["resolve"]])}
+    if "evaluated" in question:
+        return calibration.evaluated(question["evaluated"])
+    if "calibrate" in question:
+        engine.set_arithmetic("fp32", 1)
+        engine.keep_freed_memory()
+        return calibration.score(question.pop("calibrate"), **question)
     run = RunSpec(**question.pop("measure"))
     return measure(run, **question)
 
 
-def resolved(spec: RunSpec) -> dict[str, Any]:
-    """What a driver needs to know of a run: its keys, and its specification with every field filled in.
+def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
+    """What a driver needs to know of runs: keys, specifications with every field, whether images have ground truth.
 
     Raises:
-        InputError: Something in the specification is wrong.
+        InputError: Something in a specification is wrong.
     """
-    run = engine.resolve(spec)
-    return {"key": run.key, "static_key": run.static_key, "spec": attempt.spec_of(run)}
+    return [
+        {
+            "key": run.key,
+            "static_key": run.static_key,
+            "spec": attempt.spec_of(run),
+            "has_factors": bool(run.source.factor_names),
+        }
+        for run in engine.resolve_all(specs)
+    ]
 
 
 def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str, float]:
@@ -70,22 +88,21 @@ def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str
     """
     engine.set_arithmetic(spec.precision, threads)
     engine.keep_freed_memory()
-    runs = [engine.resolve(RunSpec(**(vars(spec) | {"seed": seed}))) for seed in range(num_runs)]
-    shape = plugins.load("trainables.data", spec.data, "data set").SHAPE
-    images = _random_images(shape, engine.pick_device(gpus))
-    before = _settled_memory_gib(images.stored)
+    runs = engine.resolve_all([RunSpec(**(vars(spec) | {"seed": seed})) for seed in range(num_runs)])
+    images = _random_images(runs[0].source.shape, engine.pick_device(gpus))
+    before = _settled_memory_gib(images.device)
     pack = Pack(runs, images)
     pack.advance(1)
     num_steps, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < MEASURE_S:
         pack.advance(1)
-        _synchronize(images.stored)
+        _synchronize(images.device)
         num_steps += 1
     step_time_s = (time.perf_counter() - begun) / num_steps
     return {
         "step_time_s": step_time_s,
-        "memory_gib": max(0.0, _peak_memory_gib(images.stored) - before),
-        "room_gib": _room_gib(images.stored, gpus),
+        "memory_gib": max(0.0, _peak_memory_gib(images.device) - before),
+        "room_gib": _room_gib(images.device, gpus),
     }
 
 
@@ -93,30 +110,30 @@ def _random_images(shape: tuple[int, int, int], device: torch.device) -> Images:
     generator = torch.Generator().manual_seed(0)
     size = (NUM_IMAGES, shape[0] * shape[1] * shape[2])
     levels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
-    return Images("random", shape, levels.to(device), 255)
+    return Source("random", shape, NUM_IMAGES, partial(Levels, levels, 255)).load(device)
 
 
-def _synchronize(tensor: torch.Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def _settled_memory_gib(tensor: torch.Tensor) -> float:
+def _settled_memory_gib(device: torch.device) -> float:
     """Memory in use once nothing of an earlier measurement is left; its peak counts anew from here."""
     gc.collect()
-    if tensor.is_cuda:
+    if device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(tensor.device)
-        return torch.cuda.memory_allocated(tensor.device) / GIB
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / GIB
     engine.return_freed_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     return _linux_memory_gib("VmRSS")
 
 
-def _peak_memory_gib(tensor: torch.Tensor) -> float:
-    if tensor.is_cuda:
-        return torch.cuda.max_memory_allocated(tensor.device) / GIB
+def _peak_memory_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
     return _linux_memory_gib("VmHWM")
 
 
@@ -128,10 +145,10 @@ def _linux_memory_gib(field: str) -> float:
     return int(line.split()[1]) * 1024 / GIB
 
 
-def _room_gib(tensor: torch.Tensor, gpus: float) -> float:
-    if not tensor.is_cuda:
+def _room_gib(device: torch.device, gpus: float) -> float:
+    if device.type != "cuda":
         return 0.0
-    return min(1.0, gpus) * torch.cuda.get_device_properties(tensor.device).total_memory / GIB
+    return min(1.0, gpus) * torch.cuda.get_device_properties(device).total_memory / GIB
 
 
 if __name__ == "__main__":

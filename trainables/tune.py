@@ -36,7 +36,7 @@ class PackTrainable(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Import torch, load the images, restore the runs."""
-        from trainables import engine, plugins
+        from trainables import engine
         from trainables.attempt import Attempt
 
         self._blocks_folder, self._block_s = Path(config["storage"]), config["block_s"]
@@ -48,10 +48,14 @@ class PackTrainable(Trainable):
         specs = [spec_of(stored) for stored in config["specs"]]
         engine.set_arithmetic(specs[0].precision, config["threads"])
         engine.keep_freed_memory()
-        runs = [engine.resolve(spec) for spec in specs]
-        images = plugins.load("trainables.data", specs[0].data, "data set").load(
-            engine.pick_device(config["gpus"])
-        )
+        runs = engine.resolve_all(specs)
+        planned, found = config["specs"][0]["recipe"], runs[0].source.recipe
+        if found != planned:
+            raise RuntimeError(
+                f"{socket.gethostname()} has other images, {found}, than the driver, {planned}: give all machines the"
+                " same files in SWEEPER_DATA."
+            )
+        images = runs[0].source.load(engine.pick_device(config["gpus"]))
         schedule = Schedule(**config["schedule"])
         self._attempt = Attempt(config["attempt"], runs, schedule, images, _start(config["starts"]))
 

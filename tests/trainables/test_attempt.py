@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from trainables import blocks, evaluation, plugins, scoring
 from trainables.attempt import Attempt, Start
 from trainables.blocks import unpack_arrays
 from trainables.config import Schedule
-from trainables.data._images import Images
+from trainables.data._images import Source
+from trainables.data._pixels import Levels
 from trainables.encoding import Encoding
 from trainables.engine import Pack
 from trainables.errors import UnknownNameError
@@ -261,7 +263,8 @@ def test_evaluation_rows_are_all_or_ten_thousand_fixed_ones():
 
 def test_a_set_without_factors_and_with_an_odd_size_is_encoded_whole(small_run):
     stored = np.random.default_rng(0).integers(0, 256, (301, 3 * 5 * 7), dtype=np.uint8)
-    images = Images("noise", (3, 5, 7), torch.from_numpy(stored), 255)
+    pixels = partial(Levels, torch.from_numpy(stored), 255)
+    images = Source("noise", (3, 5, 7), len(stored), pixels).load(torch.device("cpu"))
     pack = Pack([small_run("beta_vae", seed, {"vae.latent_dim": 3}) for seed in range(2)], images)
     encodings = evaluation.encodings(pack)
     assert [encoding.mu_ND.shape for encoding in encodings] == [(301, 3)] * 2

@@ -226,7 +226,7 @@ def test_other_settings_find_nothing_to_resume(main, stopped):
         (["_networks", "--data", "sprites"], "Unknown model '_networks'."),
         (
             ["beta_vae", "--data", "dsprite"],
-            "Unknown data set 'dsprite'. Did you mean 'dsprites'?\nValid: dsprites, s",
+            "Unknown data set 'dsprite'. Did you mean 'dsprites'?\nValid: celeba, ",
         ),
         ([*BETA, "--set", "beta=3", "--set", "beta=4"], "'beta=4': beta is set twice.\nSet it once."),
         ([*BETA, "--set", "betta=3"], "Unknown field 'betta'. Did you mean 'beta'?\nValid: adam.beta1, "),

@@ -7,7 +7,8 @@ import torch
 
 from trainables import engine
 from trainables.config import RunSpec
-from trainables.data._images import Images
+from trainables.data._images import Source
+from trainables.data._pixels import Levels, Packed
 from trainables.engine import Pack
 from trainables.errors import InputError, UnknownNameError
 
@@ -95,7 +96,10 @@ def test_a_run_does_not_know_its_neighbors_at_any_number_of_threads(
 def synthetic_images(channels, is_binary):
     shape, generator = (channels, 64, 64), np.random.default_rng(0)
     stored = generator.integers(0, 256, (12, channels * 4096 // (8 if is_binary else 1)), dtype=np.uint8)
-    return Images("noise", shape, torch.from_numpy(stored), 1 if is_binary else 255)
+    pixels = Packed(torch.from_numpy(stored), 64 * 64 * channels)
+    if not is_binary:
+        pixels = Levels(torch.from_numpy(stored), 255, pixels.device)
+    return Source("noise", shape, len(stored), lambda _: pixels).load(pixels.device)
 
 
 @pytest.mark.parametrize(

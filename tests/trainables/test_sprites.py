@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def pixels_NHW() -> np.ndarray:
-    images = sprites.load(CPU)
+    images = sprites.find().load(CPU)
     return images.at(torch.arange(len(images))).numpy()[:, 0].astype(np.float64)
 
 
@@ -20,7 +20,7 @@ def centers(factors_NK: np.ndarray) -> np.ndarray:
 
 
 def test_the_set_is_the_grid_that_it_declares():
-    images = sprites.load(CPU)
+    images = sprites.find().load(CPU)
     assert (
         (images.recipe, images.shape)
         == (sprites.RECIPE, sprites.SHAPE)
@@ -28,8 +28,7 @@ def test_the_set_is_the_grid_that_it_declares():
     )
     assert images.factor_names == ("scale", "pos_x", "pos_y")
     assert images.factor_sizes == (6, 16, 16)
-    assert images.num_levels == 64
-    assert images.stored.shape == (1536, 256)
+    assert len(images) == 1536
 
 
 def test_a_perfect_model_still_pays_5_99_nats_per_image(pixels_NHW):
@@ -40,7 +39,7 @@ def test_a_perfect_model_still_pays_5_99_nats_per_image(pixels_NHW):
 
 def test_random_pixels_count_the_samples_inside_the_ellipse(pixels_NHW):
     generator = np.random.default_rng(0)
-    images = sprites.load(CPU)
+    images = sprites.find().load(CPU)
     rows_N = generator.integers(0, 1536, 200)
     factors_NK = images.factors(rows_N)
     for row, (scale, _, _), (x, y) in zip(rows_N, factors_NK, centers(factors_NK), strict=True):
@@ -56,7 +55,7 @@ def test_random_pixels_count_the_samples_inside_the_ellipse(pixels_NHW):
 
 
 def test_the_white_area_is_that_of_the_ellipse_at_its_place(pixels_NHW):
-    factors_NK = sprites.load(CPU).factors(np.arange(1536))
+    factors_NK = sprites.find().load(CPU).factors(np.arange(1536))
     area_N = pixels_NHW.sum((1, 2))
     scale_N = 0.5 + 0.1 * factors_NK[:, 0]
     np.testing.assert_allclose(area_N, np.pi * 12.77 * 7.21 / 16 * scale_N**2, atol=0.3)
@@ -75,4 +74,4 @@ def test_a_mirrored_position_gives_the_mirrored_image(pixels_NHW):
 def test_a_machine_that_renders_other_bits_stops(monkeypatch):
     monkeypatch.setattr(sprites, "SEMI_AXES", (12.78 / 4, 7.21 / 4))
     with pytest.raises(InputError, match="other bits"):
-        sprites.load(CPU)
+        sprites.find().load(CPU)

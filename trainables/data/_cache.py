@@ -1,9 +1,10 @@
-"""Rendered images, kept once per user in an HDF5 file that every process maps into its memory.
+"""Images prepared once per user, in an HDF5 file that every process maps into its memory.
 
-The folder is SWEEPER_DATA, else ~/.cache/sweeper. A file is rendered under a lock, written under another name
-and renamed last, so it is whole or absent. It may be copied to another machine, or be on a read-only disk.
+The folder is SWEEPER_DATA, else ~/.cache/sweeper. A file is prepared under a lock, under another name, and renamed
+last, so it is whole or absent; what was interrupted goes on where it stood. It may be copied to another machine, or be on
+a read-only disk.
 
-Shape suffixes: N images, B bytes of one bit-packed image. Imports no torch.
+Shape suffixes: N images, B bytes of one image as it is kept. Imports no torch.
 """
 
 import contextlib
@@ -24,47 +25,67 @@ from typing import Any
 import h5py
 import numpy as np
 
-from trainables.durable import sync_folder
+from trainables import durable
+from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
+
+NOTE_EVERY_S = 5.0
+"""Work that is lost at most when a preparation is interrupted."""
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """A set of binary images that can be rendered, and the bits it must give.
+class Preparation:
+    """A set of images that can be prepared.
 
     Attributes:
-        recipe: As in `Images`; the file is named after it.
+        recipe: What the images are; the file is named after it.
         shape: One image, (C, H, W).
         num_images: N.
-        sha256: Of all N * B bytes, in order.
-        blocks: Renders the images from the first to the last in arrays (any n, B) of uint8, packed as by
-            `numpy.packbits`.
+        blocks: Makes the images from a row on, in order, in arrays (any n, B) of uint8. It is asked to go on only at
+            the end of a block that it once gave.
+        sha256: Of all N * B bytes in order, where they are known beforehand; else those that came are recorded.
+        is_packed: Whether an image is eight binary pixels a byte, as by `numpy.packbits`, or a byte a pixel.
+        verb: What preparing them is, for the progress line.
+        origin: What they are made from, where this may change: an interrupted preparation from another one starts over.
+        check: Looks at all images (N, B) when they are there; raises InputError where they are not what they should be.
+        stem: Name of the file without suffix, instead of the recipe.
     """
 
     recipe: str
     shape: tuple[int, int, int]
     num_images: int
-    sha256: str
-    blocks: Callable[[], Iterator[np.ndarray]]
+    blocks: Callable[[int], Iterator[np.ndarray]]
+    sha256: str | None = None
+    is_packed: bool = True
+    verb: str = "Rendering"
+    origin: str = ""
+    check: Callable[[np.ndarray], None] | None = None
+    stem: str = ""
 
     @property
-    def packed_shape(self) -> tuple[int, int]:
+    def stored_shape(self) -> tuple[int, int]:
         """(N, B)."""
-        return self.num_images, math.ceil(math.prod(self.shape) / 8)
+        pixels = math.prod(self.shape)
+        return self.num_images, math.ceil(pixels / 8) if self.is_packed else pixels
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all images as they are kept."""
+        return math.prod(self.stored_shape)
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the file says of itself."""
-        return {"recipe": self.recipe, "sha256": self.sha256, "shape": self.shape}
+        """What the file says of itself, beside the sha256."""
+        return {"recipe": self.recipe, "shape": self.shape, "origin": self.origin}
 
     @property
     def path(self) -> Path:
         """The file, for example `dsprites_rendered_v1.h5`."""
-        return folder() / (re.sub(r"\W+", "_", self.recipe).strip("_") + ".h5")
+        return folder() / ((self.stem or re.sub(r"\W+", "_", self.recipe).strip("_")) + ".h5")
 
 
 def folder() -> Path:
-    """Where rendered sets are kept."""
+    """Where sets are kept, and where files that are downloaded are looked for."""
     return Path(os.environ.get("SWEEPER_DATA") or "~/.cache/sweeper").expanduser().absolute()
 
 
@@ -87,8 +108,8 @@ def check_bits(recipe: str, found: str, pinned: str) -> None:
         )
 
 
-def load(rendering: Rendering) -> np.ndarray:
-    """All images, bit-packed (N, B), mapped from the cache, which is rendered first where it is absent.
+def load(wanted: Preparation) -> np.ndarray:
+    """All images, uint8 (N, B), mapped from the cache; what is absent is prepared first.
 
     The array may be written to, which changes neither the file nor other processes; until then they share its
     pages. The content is hashed once per version of the file, later only its header is checked.
@@ -96,40 +117,69 @@ def load(rendering: Rendering) -> np.ndarray:
     Raises:
         InputError: The file is damaged or foreign, it cannot be written, or this machine renders other bits.
     """
-    path = rendering.path
-    if not path.exists():
-        _create(rendering, path)
-    try:
+    prepare(wanted)
+    path = wanted.path
+    with _told(wanted):
         with h5py.File(path, "r", locking=False) as file:
-            offset = _checked_offset(file, rendering)
+            offset, sha256 = _checked(file, wanted)
         # Mode "c", not "r": torch warns of arrays that it could write to and must not.
-        packed_NB = np.memmap(path, np.uint8, "c", offset, rendering.packed_shape)
-        _check_content_once(path, packed_NB, rendering.sha256)
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py says of odd files
+        stored_NB = np.memmap(path, np.uint8, "c", offset, wanted.stored_shape)
+        _check_content_once(path, stored_NB, sha256)
+    return stored_NB
+
+
+def prepare(wanted: Preparation) -> str:
+    """Make the file unless it is there, or wait for the process that does.
+
+    Returns:
+        sha256 of its images, as the file says.
+
+    Raises:
+        InputError: As of `load`.
+    """
+    path = wanted.path
+    if not path.exists():
+        _create(wanted, path)
+    with _told(wanted), h5py.File(path, "r", locking=False) as file:
+        return _checked(file, wanted)[1]
+
+
+@contextlib.contextmanager
+def _told(wanted: Preparation) -> Iterator[None]:
+    """What h5py says of odd files, said so that it helps."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"{path} is not a whole copy of {rendering.recipe}: {error}.\n"
-            "Delete it: it is then rendered anew."
+            f"{wanted.path} is not a whole copy of {wanted.recipe}: {error}.\nDelete it: it is then made anew."
         ) from None
-    return packed_NB
 
 
-def _checked_offset(file: h5py.File, rendering: Rendering) -> int:
-    """Position of the images in the file, in bytes."""
+def _checked(file: h5py.File, wanted: Preparation) -> tuple[int, str]:
+    """Position of the images in the file, in bytes, and their sha256."""
     images = file.get("images")
-    wanted = rendering.packed_shape
-    if not isinstance(images, h5py.Dataset) or images.dtype != np.uint8 or images.shape != wanted:
-        raise ValueError(f"it has no uint8 dataset 'images' of shape {wanted}")
-    for name, value in rendering.attributes.items():
-        found = images.attrs.get(name)
+    if (
+        not isinstance(images, h5py.Dataset)
+        or images.dtype != np.uint8
+        or images.shape != wanted.stored_shape
+    ):
+        raise ValueError(f"it has no uint8 dataset 'images' of shape {wanted.stored_shape}")
+    for name, value in wanted.attributes.items():
+        found = images.attrs.get(name, "")
         if not np.array_equal(found, value):
             raise ValueError(f"its {name} is {found}, not {value}")
+    sha256 = str(images.attrs.get("sha256"))
+    if wanted.sha256 not in (None, sha256):
+        raise ValueError(f"its sha256 is {sha256}, not {wanted.sha256}")
     offset = images.id.get_offset()
     if offset is None:
         raise ValueError("its images are not contiguous")
-    return offset
+    return offset, sha256
 
 
-def _check_content_once(path: Path, packed_NB: np.ndarray, sha256: str) -> None:
+def _check_content_once(path: Path, stored_NB: np.ndarray, sha256: str) -> None:
     """Hash the images unless a note beside the file says that this version of it was hashed before."""
     stat = path.stat()
     state = f"{sha256} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}\n"
@@ -137,70 +187,126 @@ def _check_content_once(path: Path, packed_NB: np.ndarray, sha256: str) -> None:
     with contextlib.suppress(OSError):
         if note.read_text() == state:
             return
-    if hashlib.sha256(packed_NB.data).hexdigest() != sha256:
+    if hashlib.sha256(stored_NB.data).hexdigest() != sha256:
         raise ValueError("its images are damaged")
     with contextlib.suppress(OSError):  # on a read-only disk every process hashes
         note.write_text(state)
 
 
-def _create(rendering: Rendering, path: Path) -> None:
-    """Render the file, or wait for the process that does."""
-    size_bytes = math.prod(rendering.packed_shape)
+def _create(wanted: Preparation, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock"), rendering.recipe):
+        with _locked(path.with_suffix(".lock"), wanted):
             if not path.exists():
-                # Asked first, because HDF5 2.0 can crash where the disk is full.
-                if shutil.disk_usage(path.parent).free < size_bytes + 2**20:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                _write(rendering, path)
+                _write(wanted, path)
     except (OSError, RuntimeError) as error:  # h5py raises either
         raise InputError(
-            f"Cannot keep {rendering.recipe} in {path.parent}: {error}.\n"
-            f"Set SWEEPER_DATA to a folder on a local disk with {size_bytes / 2**30:.1f} GiB of room."
+            f"Cannot keep {wanted.recipe} in {path.parent}: {error}.\n"
+            f"Set SWEEPER_DATA to a folder on a local disk with {wanted.num_bytes / 2**30:.1f} GiB of room."
         ) from None
 
 
 @contextlib.contextmanager
-def _locked(path: Path, recipe: str) -> Iterator[None]:
+def _locked(path: Path, wanted: Preparation) -> Iterator[None]:
     """Hold a lock that ends with the process, however that ends."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Waiting for another process to render {recipe} ({path})", file=sys.stderr, flush=True)
+            text = f"Waiting for another process: {wanted.verb.lower()} {wanted.recipe} ({path})"
+            print(text, file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _write(rendering: Rendering, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    digest, row = hashlib.sha256(), 0
+def _write(wanted: Preparation, path: Path) -> None:
+    """Fill the file under another name, note how far it is, and rename it last."""
+    partial, note = path.with_suffix(".partial"), path.with_suffix(".progress")
+    offset, row = _noted(partial, note, wanted)
     try:
-        with h5py.File(partial, "w", locking=False) as file:
-            images = file.create_dataset("images", rendering.packed_shape, np.uint8)
-            images.attrs.update(rendering.attributes)
-            for block_nB in _with_progress(rendering):
-                images[row : row + len(block_nB)] = block_nB
-                digest.update(block_nB.data)
+        if offset is None:
+            row, offset = 0, _allocate(partial, wanted)
+        with partial.open("r+b") as file:
+            file.seek(offset + row * wanted.stored_shape[1])
+            noted_s = time.monotonic()
+            for block_nB in _with_progress(wanted, row):
+                # Not through the mapping, which kills the process where the disk is full.
+                file.write(np.ascontiguousarray(block_nB).data)
                 row += len(block_nB)
-        check_bits(rendering.recipe, digest.hexdigest(), rendering.sha256)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+                if time.monotonic() - noted_s > NOTE_EVERY_S:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    durable.write_record(note, {"offset": offset, "row": row, "of": _identity(wanted)})
+                    noted_s = time.monotonic()
+        if row != wanted.num_images:
+            raise ValueError(f"{wanted.recipe}: {row} images came, not {wanted.num_images}")
+        _finish(partial, wanted, offset)
         partial.replace(path)
-        sync_folder(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        durable.sync_folder(path.parent)
+    except BaseException as error:
+        # What was noted is gone on with, unless its content is what is wrong.
+        if not note.exists() or isinstance(error, ValueError):
+            partial.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+        raise
+    note.unlink(missing_ok=True)
 
 
-def _with_progress(rendering: Rendering) -> Iterator[np.ndarray]:
+def _identity(wanted: Preparation) -> str:
+    return f"{wanted.recipe} {wanted.stored_shape} {wanted.origin}"
+
+
+def _noted(partial: Path, note: Path, wanted: Preparation) -> tuple[int | None, int]:
+    """Where the images of an interrupted preparation lie and how many there are; None if there is none of these."""
+    with contextlib.suppress(OSError, DamagedBlockError):
+        noted, _ = durable.read_record(note)
+        is_whole = partial.stat().st_size >= noted["offset"] + wanted.num_bytes
+        if noted["of"] == _identity(wanted) and is_whole:
+            return noted["offset"], noted["row"]
+    return None, 0
+
+
+def _allocate(partial: Path, wanted: Preparation) -> int:
+    """A file with room for all images; returns their position."""
+    # Asked for by hand, because HDF5 2.0 can crash where the disk is full.
+    if shutil.disk_usage(partial.parent).free < wanted.num_bytes + 2**20:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(partial, "w", locking=False) as file:
+        space = h5py.h5s.create_simple(wanted.stored_shape)
+        images = h5py.Dataset(h5py.h5d.create(file.id, b"images", h5py.h5t.STD_U8LE, space, plist))
+        images.attrs.update(wanted.attributes)
+        images.attrs["sha256"] = "0" * 64
+        offset: int = images.id.get_offset()
+    return offset
+
+
+def _finish(partial: Path, wanted: Preparation, offset: int) -> None:
+    """Hash what was written, and say so in the file."""
+    stored_NB = np.memmap(partial, np.uint8, "r", offset, wanted.stored_shape)
+    if wanted.check is not None:
+        wanted.check(stored_NB)
+    sha256 = hashlib.sha256(stored_NB.data).hexdigest()
+    del stored_NB
+    if wanted.sha256 is not None:
+        check_bits(wanted.recipe, sha256, wanted.sha256)
+    with h5py.File(partial, "r+", locking=False) as file:
+        file["images"].attrs["sha256"] = sha256
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _with_progress(wanted: Preparation, first: int) -> Iterator[np.ndarray]:
     """The blocks, with a line on stderr that a terminal overwrites and a log file gets every 5 s."""
-    text = f"Rendering {rendering.recipe}, once per user"
+    text = f"{wanted.verb} {wanted.recipe}, once per user"
     start, end, period_s = ("\r", "", 0.2) if sys.stderr.isatty() else ("", "\n", 5.0)
-    done, next_s = 0, 0.0
-    for block_nB in rendering.blocks():
+    done, next_s = first, 0.0
+    for block_nB in wanted.blocks(first):
         if time.monotonic() >= next_s:
-            print(f"{start}{text}: {done / rendering.num_images:4.0%}", end=end, file=sys.stderr, flush=True)
+            share = done / wanted.num_images
+            print(f"{start}{text}: {share:4.0%}", end=end, file=sys.stderr, flush=True)
             next_s = time.monotonic() + period_s
         yield block_nB
         done += len(block_nB)

@@ -1,5 +1,7 @@
 """dSprites: a white square, ellipse or heart on black, binary, 64 x 64, on the full grid of five factors.
 
+The official set where its file lies in SWEEPER_DATA (default ~/.cache/sweeper), see `_official_dsprites`; else rendered.
+
 Factors, the last fastest: shape 3 (square, ellipse, heart), scale 6 (0.5 .. 1), orientation 40 (0 .. 2 pi,
 both ends included: the first is the last), pos_x 32 (left to right), pos_y 32 (top to bottom): 737,280
 images. The official factor `color` has one value and is left out.
@@ -18,13 +20,16 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from trainables.data import _cache
-from trainables.data._images import Images
+from trainables.data import _cache, _official_dsprites
+from trainables.data._images import Source
+from trainables.data._pixels import Packed
 
 RECIPE = "dsprites (rendered v1)"
 SHAPE = (1, 64, 64)
 FACTOR_NAMES = ("shape", "scale", "orientation", "pos_x", "pos_y")
 FACTOR_SIZES = (3, 6, 40, 32, 32)
+POSITIONS = 32 * 32
+"""Images of one sprite, which are rendered at once."""
 
 SHA256 = "d20cc24edfe054d48f6d9f113da71ac73eb72cbb9a865a919128408e4bf312c8"
 """Of the bit-packed set. At scale 1, no pixel center is closer to an outline than 4e-8 pixels (square), 1e-7
@@ -50,19 +55,34 @@ _WINDOW = 32
 """Pixels on a side of the square that holds any sprite; centered at 16 .. 48 it is inside the image."""
 
 
-def load(device: torch.device) -> Images:
-    """The whole set, 377 MB; on a CPU its memory is shared by the processes of a machine.
+def find() -> Source:
+    """The official set where its file is, else the rendered one.
 
     Raises:
-        InputError: The cache file is damaged or foreign or cannot be written, or other bits are rendered.
+        InputError: The file is not the official set.
     """
-    rendering = _cache.Rendering(RECIPE, SHAPE, math.prod(FACTOR_SIZES), SHA256, _blocks)
-    stored = torch.from_numpy(_cache.load(rendering)).to(device)
-    return Images(RECIPE, SHAPE, stored, 1, FACTOR_NAMES, FACTOR_SIZES)
+    converting = _official_dsprites.conversion(_blocks)
+    if converting is None:
+        return rendered()
+    _cache.prepare(converting)
+    return _source(converting)
 
 
-def _blocks() -> Iterator[np.ndarray]:
-    for shape, scale, orientation in np.ndindex(FACTOR_SIZES[:3]):
+def rendered() -> Source:
+    """The rendered set, 377 MB."""
+    return _source(_cache.Preparation(RECIPE, SHAPE, math.prod(FACTOR_SIZES), _blocks, SHA256))
+
+
+def _source(prepared: _cache.Preparation) -> Source:
+    def pixels(device: torch.device) -> Packed:
+        return Packed(torch.from_numpy(_cache.load(prepared)).to(device), math.prod(SHAPE))
+
+    return Source(prepared.recipe, SHAPE, prepared.num_images, pixels, FACTOR_NAMES, FACTOR_SIZES)
+
+
+def _blocks(first: int) -> Iterator[np.ndarray]:
+    sprites = list(np.ndindex(FACTOR_SIZES[:3]))
+    for shape, scale, orientation in sprites[first // POSITIONS :]:
         yield _block(shape, scale, orientation)
 
 

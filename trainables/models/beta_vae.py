@@ -40,6 +40,15 @@ class Config:
             raise InputError("batch_size is at least 1.")
 
 
+def check_shape(config: Config, image: tuple[int, int, int]) -> None:
+    """Accept images (C, H, W) that the networks take.
+
+    Raises:
+        InputError: They are of another size.
+    """
+    _networks.vae_shapes(config.vae, image)
+
+
 class Model:
     """R stacked beta-VAEs.
 

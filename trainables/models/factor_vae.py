@@ -68,6 +68,15 @@ class Config:
             raise InputError("batch_size is at least 2: codes are permuted across the batch.")
 
 
+def check_shape(config: Config, image: tuple[int, int, int]) -> None:
+    """Accept images (C, H, W) that the networks take.
+
+    Raises:
+        InputError: They are of another size.
+    """
+    _networks.vae_shapes(config.vae, image)
+
+
 class Model:
     """R stacked FactorVAEs.
 

@@ -99,6 +99,15 @@ class Config:
             raise InputError("continuous is at least 1, and categories 0 or at least 2.")
 
 
+def check_shape(config: Config, image: tuple[int, int, int]) -> None:
+    """Accept images (C, H, W) that the networks take.
+
+    Raises:
+        InputError: They are of another size.
+    """
+    networks.generator_shapes(config.network, config.width, image, num_inputs=1)
+
+
 class Model:
     """R stacked InfoWGAN-GPs.
 

@@ -1,0 +1,87 @@
+"""How the metrics of finished runs agree, as the figure of metrics shows it.
+
+Shape suffixes: N runs, M metrics, B bootstrap resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from sweeper import report, results
+from sweeper._agreement import MAX_MODELS, NUM_RESAMPLES, Agreement, AgreementFigure, resamples
+from sweeper._asked import Asked, evaluate_command
+from trainables.errors import InputError
+
+_MIN_RUNS = 3
+
+
+def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
+    """Metric against metric over all finished runs.
+
+    Args:
+        asked: Sweeps.
+        metrics: At least two, instead of all that every sweep has and that are better when higher.
+
+    Raises:
+        UnknownNameError: No such metric.
+        InputError: Less than two metrics, less than three runs with finite values, more than six models, or the sweeps
+            do not compare.
+    """
+    names = list(dict.fromkeys(metrics)) or _maximized(asked)
+    if len(names) < 2:
+        commands = "; ".join(evaluate_command(sweep, "mig") for sweep in asked.tables)
+        raise InputError(
+            f"Metrics are compared in pairs, and there is {', '.join(names) or 'none that all sweeps have'}.\n"
+            f"Score more: {commands}"
+        )
+    asked.check(names)
+    values = results.seed_values(asked.runs, names)
+    models = {(sweep.name, sweep.label): table["model"].iloc[0] for sweep, table in asked.tables.items()}
+    model_N = np.repeat(
+        [asked.models.index(models[place[:2]]) for place in values], [len(own) for own in values.values()]
+    )
+    values_NM = np.concatenate(list(values.values()))
+    finite_N = np.isfinite(values_NM).all(axis=1)
+    if finite_N.sum() < _MIN_RUNS or len(asked.models) > MAX_MODELS:
+        raise InputError(
+            f"{finite_N.sum()} runs of {len(asked.models)} models have finite values of {', '.join(names)}.\n"
+            f"A figure takes at least {_MIN_RUNS} runs and at most {MAX_MODELS} models: train more, or name others."
+        )
+    values_NM = values_NM[finite_N]
+    weights_BN = resamples(len(values_NM), report.generator())
+    return AgreementFigure(
+        title=f"Agreement of metrics over {len(values_NM)} runs",
+        metrics=tuple(names),
+        models=tuple(asked.models),
+        model_N=model_N[finite_N],
+        values_NM=values_NM,
+        agreements={
+            (i, j): Agreement.from_values(values_NM[:, i], values_NM[:, j], weights_BN)
+            for i, j in combinations(range(len(names)), 2)
+        },
+        caption=_caption(asked, values, int((~finite_N).sum())),
+    )
+
+
+def _maximized(asked: Asked) -> list[str]:
+    shared = sorted(asked.shared())
+    senses = zip(shared, results.directions(shared), strict=True)
+    return [name for name, sense in senses if sense == "maximize"]
+
+
+def _caption(asked: Asked, values: Mapping[Any, np.ndarray], num_left_out: int) -> str:
+    seeds = [len(own) for own in values.values()]
+    many = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
+    sentences = [
+        f"Points: finished runs, each of {len(seeds)} draws with {many} seeds, after {asked.trained()}.",
+        "Above the diagonal: rank correlations over the runs of all models (Kendall's is tau-b) with 95 % percentile "
+        f"intervals over {NUM_RESAMPLES:,} bootstrap resamples of the runs, and Pearson's correlation; the darker, the "
+        "stronger Spearman's.",
+    ]
+    if num_left_out:
+        sentences.append(
+            f"Not shown: {num_left_out} run{'s' * (num_left_out > 1)} with a value that is not finite."
+        )
+    return asked.caption(*sentences)

@@ -1,0 +1,101 @@
+"""Commands that look after a home: deliver to MLflow, show it, check, and make a lost ledger again."""
+
+import subprocess
+import sys
+from typing import Any
+
+import click
+
+from sweeper._arguments import (
+    MANY,
+    NAME,
+    check_ledger,
+    check_stored,
+    common_options,
+    damage_words,
+    find_home,
+    known_sweeps,
+    open_records,
+)
+from sweeper.home import lock_home
+from trainables.errors import InputError
+
+
+@click.command()
+@MANY
+@common_options("scale", "label", "home", "storage", "uri")
+def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:
+    """Deliver to MLflow what it lacks, from the ledger."""
+    home = find_home(options, is_written=True, has_store=True)
+    sweeps = known_sweeps(open_records(home), names, options)
+    from sweeper import projection
+
+    pending = projection.project_once(home, uri, sweeps, is_anew=True)
+    if pending:
+        left = f"MLflow still lacks {pending} runs."
+        click.echo(f"{left} Nothing is lost: sync again once it answers.", err=True)
+        return 3
+    click.echo(f"{projection.store_uri(home, uri)} has everything that is committed.")
+    return 0
+
+
+@click.command()
+@NAME
+@common_options("scale", "label", "home", "storage", "uri")
+def verify(name: str, uri: str | None, **options: Any) -> int:
+    """Check blocks, ledger, exports and MLflow against each other; 0 only if all agree."""
+    home = find_home(options, has_store=True)
+    check_ledger(home)
+    from sweeper import projection
+    from sweeper import verify as checking
+
+    if damage := home.damage():
+        problems = [damage_words(home, damage)]
+    else:
+        sweeps = known_sweeps(open_records(home), [name], options)
+        problems = checking.check(home.ledger, home.storage)
+        problems += projection.verify_projection(home, uri, sweeps)
+    for problem in problems:
+        click.echo(problem)
+    click.echo(
+        f"Problems found: {len(problems)}." if problems else "Blocks, ledger, exports and MLflow agree."
+    )
+    return 1 if problems else 0
+
+
+@click.command()
+@common_options("home", "storage")
+def rebuild(**options: Any) -> None:
+    """Make a lost ledger again from the storage."""
+    home = find_home(options, is_written=True)
+    check_stored(home)
+    from sweeper import verify as checking
+
+    with lock_home(home.path):
+        found = checking.rebuild(home.ledger, home.storage)
+        home.remember_storage()
+    for problem in found.problems:
+        click.echo(problem)
+    click.echo(f"{home.ledger} holds {found.num_taken} blocks again.")
+
+
+@click.command()
+@common_options("home", "uri")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(port: int, uri: str | None, **options: Any) -> int:
+    """Show MLflow's pages on http://127.0.0.1:5000, to this machine alone."""
+    home = find_home(options, is_written=True, has_store=True)
+    from sweeper import projection
+
+    store = projection.store_uri(home, uri)
+    file = projection.sqlite_file(store)
+    if not file:
+        click.echo(f"{store} is a server: open it in a browser.")
+        return 0
+    if not file.exists():
+        raise InputError(
+            f"{file}: nothing to show yet.\nTrain first: python -m sweeper run NAME --home {home.path}"
+        )
+    click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1"]
+    return subprocess.run([*serve, "--port", str(port)], check=False).returncode

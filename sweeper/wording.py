@@ -1,0 +1,47 @@
+"""How sweeps, metrics and numbers are said: in tables, sentences, captions and on axes."""
+
+import math
+from typing import Any
+
+from sweeper.label_free import without_factors
+from sweeper.records import Records
+from sweeper.rows import SweepId
+from trainables import plugins
+from trainables.errors import UnknownNameError
+
+
+def words(records: Records, sweep: SweepId) -> dict[str, Any]:
+    """Objectives, question and note as the sweep's module has them now; as registered if it is gone."""
+    spec = records.spec(sweep)
+    try:
+        module = plugins.load("search_spaces", sweep.name, "sweep")
+    except UnknownNameError:
+        return spec
+    asked = module.SWEEP if spec.get("has_factors", True) else without_factors(module.SWEEP)
+    scale = asked.scales.get(sweep.scale)
+    is_its_own = scale and scale.data == spec.get("data")  # a note is on the data set of the scale
+    words = {"objectives": asked.objectives, "question": asked.question}
+    return spec | words | ({"note": scale.note} if scale and is_its_own else {})
+
+
+def axis(objective: str) -> str:
+    """Name and unit of an objective; the name is what its metric's docstring begins with."""
+    metric = plugins.load("trainables.metrics", objective, "metric")
+    name = (metric.__doc__ or objective).partition(":")[0]
+    return f"{name} ({metric.UNIT})" if metric.UNIT else name
+
+
+def quantity(objective: str, value: float, limits: str = "") -> str:
+    """A value of a metric with its name and unit, for example `recon_error 8.31 [8.2, 8.4] nats per image`."""
+    unit = plugins.load("trainables.metrics", objective, "metric").UNIT
+    return " ".join(filter(None, (objective, number(value), limits, unit)))
+
+
+def limits(lower: float, upper: float) -> str:
+    """An interval, nothing where it is not known."""
+    return "" if math.isnan(lower) else f"[{number(lower)}, {number(upper)}]"
+
+
+def number(value: float) -> str:
+    """Three digits, or a whole number."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

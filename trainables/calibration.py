@@ -1,0 +1,217 @@
+"""What metrics say of a code that knows nothing and of one that knows everything, on the images that runs are scored on.
+
+The codes are scored as those of runs are: the same images, estimators and draws, so that a score can be read as a
+fraction of what there is to gain. Codes that are no model's have no posterior (activity is judged by their deviation,
+which is 1) and no reconstruction.
+
+A driver reads the names here, so torch is imported by what needs it.
+
+Shape suffixes: N images, K factors, D codes.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainables import config, plugins, scoring, sources
+from trainables.config import RunSpec
+from trainables.encoding import Encoding
+from trainables.errors import InputError, UnknownNameError
+from trainables.metrics._identity import identity
+
+if TYPE_CHECKING:
+    from trainables.data._images import Images, Source
+    from trainables.engine import Resolved
+
+CODES = {
+    "oracle": "the index of each factor, standardized: all that there is to know, a factor a code",
+    "rotated": "the oracle under a random rotation or reflection: all is known, and nothing disentangled",
+    "duplicated": "the oracle twice: every factor has two codes",
+    "random": "standard normal numbers, independent of the images: nothing is known",
+    "untrained": "a beta-VAE's encoder before its first step: what the architecture alone gives",
+}
+SEEDLESS = ("oracle", "duplicated")
+"""Codes of which there is one, however many seeds are asked for."""
+
+NUM_RANDOM = 10
+"""Codes of noise: as many as the paper's models have, since chance grows with their number."""
+
+METRICS = "trainables.metrics"
+
+
+def metrics() -> tuple[str, ...]:
+    """Metrics that are computed from codes and ground truth, the cheap ones first.
+
+    These are the metrics that need ground truth, and of the others those whose value nothing but the codes moves: not
+    the posterior about them, nor how well images are rebuilt from them.
+    """
+    kinds = {name: plugins.load(METRICS, name, "metric") for name in plugins.names(METRICS)}
+    found = [name for name, metric in kinds.items() if metric.NEEDS_FACTORS or _is_of_codes_alone(name)]
+    return tuple(sorted(found, key=lambda name: not kinds[name].IS_CHEAP))
+
+
+def _is_of_codes_alone(metric: str) -> bool:
+    """Whether a metric gives equal codes equal values when everything else of their encodings differs."""
+    codes_ND = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]], dtype=np.float32)
+    one, other = (
+        Encoding(
+            data="",
+            factor_names=(),
+            factor_sizes=(),
+            rows_N=np.arange(5),
+            factors_NK=np.zeros((5, 0), dtype=np.int64),
+            mu_ND=codes_ND,
+            logvar_ND=np.full_like(codes_ND, -value),
+            kl_D=np.full(2, value),
+            discrete_D=np.zeros(2, dtype=bool),
+            recon_nats_N=np.full(5, value),
+            recon_mse_N=np.full(5, value),
+        )
+        for value in (0.0, 1.0)
+    )
+    return scoring.scores(one, [metric])[metric] == scoring.scores(other, [metric])[metric]
+
+
+def encodings(code: str, images: Images, num_seeds: int) -> list[Encoding]:
+    """How a code encodes the evaluation images, once a seed, or once where no seed enters it (`SEEDLESS`).
+
+    Args:
+        code: One of `CODES`.
+        images: With ground truth; a factor of one value is a constant code.
+        num_seeds: Seeds, from 0.
+
+    Raises:
+        UnknownNameError: No such code.
+    """
+    if code not in CODES:
+        raise UnknownNameError("code", code, CODES)
+    from trainables import evaluation
+    from trainables.engine import Pack
+
+    if code == "untrained":
+        return evaluation.encodings(Pack([_untrained(images, seed) for seed in range(num_seeds)], images))
+    rows_N = evaluation.evaluation_rows(len(images))
+    factors_NK = images.factors(rows_N)
+    return [
+        Encoding(
+            data=images.recipe,
+            factor_names=images.factor_names,
+            factor_sizes=images.factor_sizes,
+            rows_N=rows_N,
+            factors_NK=factors_NK,
+            mu_ND=mu_ND.astype(np.float32),
+            logvar_ND=None,
+            kl_D=np.zeros(mu_ND.shape[1]),
+            discrete_D=np.zeros(mu_ND.shape[1], dtype=bool),
+            recon_nats_N=None,
+            recon_mse_N=np.full(len(rows_N), np.nan),
+        )
+        for mu_ND in _codes(code, _standardized(factors_NK), num_seeds)
+    ]
+
+
+def _codes(code: str, oracle_NK: np.ndarray, num_seeds: int) -> list[np.ndarray]:
+    num_images, num_factors = oracle_NK.shape
+    match code:
+        case "oracle":
+            return [oracle_NK]
+        case "duplicated":
+            return [np.concatenate([oracle_NK, oracle_NK], axis=1)]
+        case "rotated":
+            return [oracle_NK @ rotation(num_factors, _generator(code, seed)) for seed in range(num_seeds)]
+    return [_generator(code, seed).standard_normal((num_images, NUM_RANDOM)) for seed in range(num_seeds)]
+
+
+def _standardized(factors_NK: np.ndarray) -> np.ndarray:
+    """Factors less their mean, by their deviation; one that is constant is 0."""
+    centered_NK = factors_NK - factors_NK.mean(axis=0)
+    deviation_K = centered_NK.std(axis=0)
+    return centered_NK / np.where(deviation_K > 0, deviation_K, 1)
+
+
+def rotation(num_axes: int, generator: np.random.Generator) -> np.ndarray:
+    """An orthogonal matrix, uniform by Haar's measure, reflections included.
+
+    Source: Mezzadri, How to Generate Random Matrices from the Classical Compact Groups, 2007: Q of a matrix of normal
+    numbers, once the signs that QR leaves open are those that make R's diagonal positive.
+    """
+    q, r = np.linalg.qr(generator.standard_normal((num_axes, num_axes)))
+    return q * np.sign(np.diag(r))
+
+
+def _generator(code: str, seed: int) -> np.random.Generator:
+    key = sha256(f"calibration {code} {seed}".encode()).digest()[:16]
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
+
+
+def _untrained(images: Images, seed: int) -> Resolved:
+    """The paper's beta-VAE on these images, whatever set they are of; a perceptron where they are not 64 x 64."""
+    from trainables.engine import Resolved
+    from trainables.models import beta_vae
+
+    fields = {} if images.shape[1:] == (64, 64) else {"vae.network": "mlp"}
+    spec = RunSpec("beta_vae", images.recipe, fields, seed)
+    filled = config.replace(beta_vae.Config(), fields)
+    key = config.run_key(spec, beta_vae.VERSION, beta_vae.Config(), filled, images.recipe)
+    return Resolved(spec, filled, key, config.static_key(spec, filled), images.source)
+
+
+def evaluated(data: str) -> dict[str, Any]:
+    """What a data set's calibration is of: its recipe, and on how many images metrics are computed.
+
+    Raises:
+        InputError: No such data set, or it has no ground truth.
+    """
+    from trainables import evaluation
+
+    source = _source(data)
+    return {"recipe": source.recipe, "num_images": len(evaluation.evaluation_rows(source.num_images))}
+
+
+def score(data: str, code: str, metric: str, num_seeds: int) -> dict[str, Any]:
+    """Score a code; the last data set's images and encodings are kept for the next question.
+
+    Returns:
+        `values`, one a seed, see `encodings`, all nan where the images lack what the metric needs; `identity` of the
+        metric.
+
+    Raises:
+        InputError: No such data set, code or metric, or no ground truth.
+    """
+    found = _encodings(data, code, num_seeds)
+    full = identity(metric, len(found[0].rows_N))
+    return {"values": [_value(encoding, metric) for encoding in found], "identity": full}
+
+
+def _value(encoding: Encoding, metric: str) -> float:
+    try:
+        return scoring.scores(encoding, [metric])[metric]
+    except InputError:  # for example one factor alone, where a metric tells two apart
+        return math.nan
+
+
+def _source(data: str) -> Source:
+    source = sources.find(data)
+    if not source.factor_names:
+        raise InputError(
+            f"{source.recipe} has no ground truth: nothing to calibrate.\n"
+            "Name a data set with factors, for example dsprites, or store factors with images of your own."
+        )
+    return source
+
+
+@lru_cache(maxsize=1)
+def _images(data: str) -> Images:
+    import torch
+
+    return _source(data).load(torch.device("cpu"))
+
+
+@lru_cache(maxsize=len(CODES))
+def _encodings(data: str, code: str, num_seeds: int) -> list[Encoding]:
+    return encodings(code, _images(data), num_seeds)

@@ -1,0 +1,120 @@
+"""The official 3D Shapes file, `3dshapes.h5` as published: checked image by image, then kept a byte a level.
+
+Source: Burgess & Kim, 3D Shapes Dataset, 2018, https://github.com/google-deepmind/3d-shapes. Put the file into SWEEPER_DATA (default
+~/.cache/sweeper). Its images are compressed in chunks and are never in memory as a whole.
+
+Shape suffixes: n images of a block, N all, P = 64 * 64 * 3 levels.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data import _cache
+from trainables.data._arrays import StoredArray, open_arrays
+from trainables.errors import InputError
+
+RECIPE = "shapes3d (official)"
+FILE = "3dshapes.h5"
+SHAPE = (3, 64, 64)
+SIZES = (10, 10, 10, 8, 4, 15)
+HUES = np.arange(10) / 10
+VALUES = (HUES, HUES, HUES, np.linspace(0.75, 1.25, 8), np.arange(4), np.linspace(-30, 30, 15))
+"""Labels of each factor, the last factor the fastest; the published description says otherwise of the hues."""
+NUM_IMAGES = 480_000
+CHANNEL_MEANS = (0.50258, 0.57876, 0.60345)
+
+ZONES = {
+    "floor": (slice(60, 64), slice(0, 64)),
+    "wall": (slice(20, 26), slice(0, 6)),
+    "object": (slice(43, 49), slice(30, 34)),
+}
+"""Rows and columns where an image shows this and nothing else, in light or shadow; seen to be so on 50 official images."""
+
+NOMINAL = np.array(
+    [
+        *((255, 0, 0), (255, 153, 0), (204, 255, 0), (51, 255, 0), (0, 255, 102)),
+        *((0, 255, 255), (0, 102, 255), (51, 0, 255), (204, 0, 255), (255, 0, 153)),
+    ]
+) / 255  # fmt: skip
+
+BLOCK = 512
+
+
+def conversion() -> _cache.Preparation | None:
+    """How the official file becomes what is kept; None if it is neither there nor was converted before."""
+    path = _cache.folder() / FILE
+
+    def blocks(first: int) -> Iterator[np.ndarray]:
+        return _converted(path, first)
+
+    kept = _cache.Preparation(
+        RECIPE, SHAPE, NUM_IMAGES, blocks, is_packed=False, verb="Checking and converting", check=_check_means
+    )
+    return kept if path.exists() or kept.path.exists() else None
+
+
+def _converted(path: Path, first: int) -> Iterator[np.ndarray]:
+    with open_arrays(path, ["images", "labels"]) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+        if images.shape != (NUM_IMAGES, 64, 64, 3) or images.dtype != np.uint8:
+            expected = f"uint8 {(NUM_IMAGES, 64, 64, 3)}"
+            raise _refusal(path, f"images are {images.dtype} {images.shape}, not {expected}")
+        _check_labels(path, labels)
+        row = first
+        with closing(images.blocks(first, BLOCK)) as stored:
+            for levels_nHWC in stored:
+                _check_hues(path, row, levels_nHWC)
+                row += len(levels_nHWC)
+                yield np.ascontiguousarray(levels_nHWC.transpose(0, 3, 1, 2)).reshape(len(levels_nHWC), -1)
+
+
+def _check_labels(path: Path, labels: StoredArray) -> None:
+    if labels.shape != (NUM_IMAGES, len(SIZES)):
+        raise _refusal(path, f"labels are {labels.shape}, not {(NUM_IMAGES, len(SIZES))}")
+    row = 0
+    for found_n6 in labels.blocks(rows=65_536):
+        indices = np.unravel_index(np.arange(row, row + len(found_n6)), SIZES)
+        expected_n6 = np.stack([values[index] for values, index in zip(VALUES, indices, strict=True)], axis=1)
+        if not np.allclose(found_n6, expected_n6, atol=1e-6):
+            raise _refusal(
+                path, f"labels from row {row} on are not the grid of its factors, the last the fastest"
+            )
+        row += len(found_n6)
+
+
+def _check_hues(path: Path, row: int, levels_nHWC: np.ndarray) -> None:
+    """Compare the colors of floor, wall and object in each image with its place in the grid."""
+    labels_6n = np.unravel_index(np.arange(row, row + len(levels_nHWC)), SIZES)
+    for hue_n, (zone, (rows, columns)) in zip(labels_6n, ZONES.items(), strict=False):
+        color_n3 = levels_nHWC[:, rows, columns].mean(axis=(1, 2))
+        color_n3 /= np.maximum(color_n3.max(axis=1, keepdims=True), 1)
+        found_n = ((color_n3[:, None] - NOMINAL) ** 2).sum(axis=2).argmin(axis=1)
+        if (is_wrong_n := found_n != hue_n).any():
+            n = int(is_wrong_n.argmax())
+            raise _refusal(
+                path,
+                f"image {row + n} has a {zone} of hue {found_n[n] / 10:.1f}, its place in the grid"
+                f" says {hue_n[n] / 10:.1f}",
+            )
+
+
+def _check_means(levels_NP: np.ndarray) -> None:
+    sums = sum(part.reshape(-1, 3, 64 * 64).sum(axis=(0, 2), dtype=np.int64) for part in _parts(levels_NP))
+    means = sums / (len(levels_NP) * 64 * 64 * 255)
+    if not np.allclose(means, CHANNEL_MEANS, atol=0.002):
+        found = ", ".join(f"{mean:.5f}" for mean in means)
+        raise _refusal(_cache.folder() / FILE, f"its channels have means {found}, not {CHANNEL_MEANS}")
+
+
+def _parts(levels_NP: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(levels_NP), BLOCK):
+        yield levels_NP[start : start + BLOCK]
+
+
+def _refusal(path: Path, found: str) -> InputError:
+    return InputError(
+        f"{path} is not the official 3D Shapes: {found}.\nDownload it again, or move it away: a lookalike is then rendered."
+    )

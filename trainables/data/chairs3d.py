@@ -1,0 +1,26 @@
+"""3D Chairs: 86,366 renderings of 1,393 chairs, RGB on white, the middle 400 x 400 of 600 x 600 at 64 x 64; no ground truth.
+
+Files: `rendered_chairs.tar` or the folder `rendered_chairs` in SWEEPER_DATA (default ~/.cache/sweeper). The paper does not
+say how it crops; 400 is what public ports take.
+
+Source: Aubry, Maturana, Efros, Russell & Sivic, Seeing 3D chairs, CVPR 2014.
+"""
+
+from trainables.data import _picture_set
+from trainables.data._images import Source
+
+
+def find() -> Source:
+    """The set, 1.1 GB, converted in minutes when it is first asked for.
+
+    Raises:
+        InputError: The files are not there, or not what they should be.
+    """
+    return _picture_set.find(
+        "chairs3d (official, middle 400, 64x64)",
+        ("rendered_chairs.tar", "rendered_chairs"),
+        num_images=86_366,
+        shape=(3, 64, 64),
+        crop=(400, 400),
+        source="rendered_chairs.tar from https://www.di.ens.fr/willow/research/seeing3Dchairs.",
+    )
