@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data import _cache
+from trainables.data import _cache, _room
 from trainables.data._arrays import StoredArray, open_arrays
 from trainables.errors import InputError
 
 RECIPE = "shapes3d (official)"
 FILE = "3dshapes.h5"
 SHAPE = (3, 64, 64)
-SIZES = (10, 10, 10, 8, 4, 15)
+SIZES = _room.FACTOR_SIZES
 HUES = np.arange(10) / 10
 VALUES = (HUES, HUES, HUES, np.linspace(0.75, 1.25, 8), np.arange(4), np.linspace(-30, 30, 15))
 """Labels of each factor, the last factor the fastest; the published description says otherwise of the hues."""
@@ -32,13 +32,6 @@ ZONES = {
     "object": (slice(43, 49), slice(30, 34)),
 }
 """Rows and columns where an image shows this and nothing else, in light or shadow; seen to be so on 50 official images."""
-
-NOMINAL = np.array(
-    [
-        *((255, 0, 0), (255, 153, 0), (204, 255, 0), (51, 255, 0), (0, 255, 102)),
-        *((0, 255, 255), (0, 102, 255), (51, 0, 255), (204, 0, 255), (255, 0, 153)),
-    ]
-) / 255  # fmt: skip
 
 BLOCK = 512
 
@@ -91,14 +84,11 @@ def _check_hues(path: Path, row: int, levels_nHWC: np.ndarray) -> None:
     for hue_n, (zone, (rows, columns)) in zip(labels_6n, ZONES.items(), strict=False):
         color_n3 = levels_nHWC[:, rows, columns].mean(axis=(1, 2))
         color_n3 /= np.maximum(color_n3.max(axis=1, keepdims=True), 1)
-        found_n = ((color_n3[:, None] - NOMINAL) ** 2).sum(axis=2).argmin(axis=1)
+        found_n = ((color_n3[:, None] - _room.HUE_COLORS / 255) ** 2).sum(axis=2).argmin(axis=1)
         if (is_wrong_n := found_n != hue_n).any():
             n = int(is_wrong_n.argmax())
-            raise _refusal(
-                path,
-                f"image {row + n} has a {zone} of hue {found_n[n] / 10:.1f}, its place in the grid"
-                f" says {hue_n[n] / 10:.1f}",
-            )
+            found = f"the {zone} of image {row + n} has hue {found_n[n] / 10:.1f}"
+            raise _refusal(path, f"{found}, its place in the grid says {hue_n[n] / 10:.1f}")
 
 
 def _check_means(levels_NP: np.ndarray) -> None:

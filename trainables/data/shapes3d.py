@@ -1,0 +1,67 @@
+"""3D Shapes: an object in a room, RGB, 64 x 64, on the full grid of six factors.
+
+Factors, the last fastest: floor_hue 10, wall_hue 10, object_hue 10, scale 8, shape 4 (cube, cylinder, sphere, capsule),
+orientation 15: 480,000 images. The official set where `3dshapes.h5` lies in SWEEPER_DATA (default ~/.cache/sweeper), see
+`_official_shapes3d`; else a lookalike with the same factors and the geometry measured on official images, see `_room`. The
+lookalike is kept as layers, 10 MB in all, of which images are composed as they are asked for.
+
+Reconstruction errors of the two do not compare: each has its own entropy floor. The paper takes six latents and a width of 256.
+
+Source: Burgess & Kim, 3D Shapes Dataset, 2018.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from trainables.data import _cache, _official_shapes3d, _room
+from trainables.data._images import Source
+from trainables.data._pixels import Layered, Levels
+
+RECIPE = "shapes3d (lookalike v1)"
+SHAPE = (3, 64, 64)
+FACTOR_NAMES = _room.FACTOR_NAMES
+FACTOR_SIZES = _room.FACTOR_SIZES
+
+_NUM_HUES = len(_room.HUE_COLORS)
+_LAYERS_SHAPE = (len(_room.MATERIALS), _room.SIZE, _room.SIZE)
+
+
+def find() -> Source:
+    """The official set where its file is, 5.9 GB once it is converted; else the lookalike.
+
+    Raises:
+        InputError: The file is not the official set.
+    """
+    converting = _official_shapes3d.conversion()
+    if converting is None:
+        return lookalike()
+    _cache.prepare(converting)
+
+    def pixels(device: torch.device) -> Levels:
+        return Levels(torch.from_numpy(_cache.load(converting)), 255, device)
+
+    return Source(converting.recipe, SHAPE, converting.num_images, pixels, FACTOR_NAMES, FACTOR_SIZES)
+
+
+def lookalike() -> Source:
+    """The rendered set."""
+    return Source(RECIPE, SHAPE, math.prod(FACTOR_SIZES), _layered, FACTOR_NAMES, FACTOR_SIZES)
+
+
+def _layered(device: torch.device) -> Layered:
+    rendering = _cache.Preparation(
+        RECIPE, _LAYERS_SHAPE, _room.NUM_GEOMETRIES, _blocks, _room.SHA256, is_packed=False
+    )
+    weights_GMS = torch.from_numpy(_cache.load(rendering)).unflatten(1, (len(_room.MATERIALS), -1))
+    hues = itertools.product(range(_NUM_HUES), repeat=3)
+    colors_KMC = torch.from_numpy(np.stack([_room.colors(*three) for three in hues]))
+    return Layered(weights_GMS.to(device), colors_KMC.to(device))
+
+
+def _blocks(first: int) -> Iterator[np.ndarray]:
+    for weights_GMHW in _room.blocks(first):
+        yield weights_GMHW.reshape(len(weights_GMHW), -1)
