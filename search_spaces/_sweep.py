@@ -27,6 +27,7 @@ class Scale:
         block_s: Seconds of work that are committed at once.
         fields: Other fields of the model's configuration that are set.
         note: A sentence that goes with every picture of this scale, where readers need one.
+        data_note: The same, on the choice of the data; it goes where other data are chosen.
     """
 
     data: str
@@ -38,6 +39,11 @@ class Scale:
     block_s: float
     fields: Mapping[str, Any]
     note: str = ""
+    data_note: str = ""
+
+    def notes(self, data: str) -> str:
+        """What goes with pictures of this scale on some data."""
+        return " ".join(filter(None, (self.note, self.data_note * (data == self.data))))
 
     def draws(self) -> list[dict[str, Any]]:
         """All points of the space, in its order."""

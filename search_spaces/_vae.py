@@ -51,7 +51,7 @@ def scales(
             evaluate_every=1_200,
             block_s=5.0,
             fields={**small, **discriminator},
-            note=LAPTOP_NOTE,
+            data_note=LAPTOP_NOTE,
         ),
         "smoke": Scale(
             data="sprites",

@@ -36,6 +36,8 @@ _TITLE_LINE_IN = 0.2
 Level = tuple[str, float]
 """A value to read others by, and what it is the value of, for example `perfect code`."""
 
+LEVELS_CAPTION = "Dotted: what a code that knows every factor scores, and one that knows none."
+
 
 @contextmanager
 def own_style() -> Iterator[None]:

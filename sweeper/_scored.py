@@ -32,9 +32,11 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
     names = list(dict.fromkeys(metrics)) or _maximized(asked)
     if len(names) < 2:
         commands = "; ".join(evaluate_command(sweep, "mig") for sweep in asked.tables)
+        remedy = (
+            f"Score more: {commands}" if asked.has_factors else "Name some: --metrics recon_error,gaussian_tc"
+        )
         raise InputError(
-            f"Metrics are compared in pairs, and there is {', '.join(names) or 'none that all sweeps have'}.\n"
-            f"Score more: {commands}"
+            f"Metrics are compared in pairs, and there is {', '.join(names) or 'none that all sweeps have'}.\n{remedy}"
         )
     asked.check(names)
     values = results.seed_values(asked.runs, names)

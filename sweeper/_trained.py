@@ -12,6 +12,7 @@ import pandas as pd
 
 from sweeper import results, wording
 from sweeper._asked import RECON, Asked
+from sweeper._canvas import LEVELS_CAPTION
 from sweeper._curves import MAX_LISTED, Column, CurveFigure, Line
 from sweeper.rows import SweepId
 from trainables import plugins
@@ -49,12 +50,13 @@ def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
     asked.check(rows)
     shown = {sweep: _draws(asked.tables[sweep]) for sweep in tables}
     columns = tuple(_column(asked, sweep, draws, tables[sweep], rows) for sweep, draws in shown.items())
+    levels = tuple(map(asked.levels, rows))
     return CurveFigure(
         title=asked.title(f"Training curves: {', '.join(asked.models)}"),
         rows=tuple(map(wording.axis, rows)),
         columns=columns,
-        caption=_caption(asked, shown),
-        levels=tuple(map(asked.levels, rows)),
+        caption=_caption(asked, shown, has_levels=any(levels)),
+        levels=levels,
     )
 
 
@@ -118,12 +120,14 @@ def _line(table: pd.DataFrame, metric: str, draw: _Draw) -> Line:
     return Line.from_seeds(whole.columns.to_numpy(), whole.to_numpy(dtype=np.float64))
 
 
-def _caption(asked: Asked, shown: Mapping[SweepId, Sequence[_Draw]]) -> str:
+def _caption(asked: Asked, shown: Mapping[SweepId, Sequence[_Draw]], *, has_levels: bool) -> str:
     draws = [draw for of_sweep in shown.values() for draw in of_sweep]
     num_seeds = [len(draw.seeds) for draw in draws]
     sentences = [f"Lines: {_means_of(num_seeds)}, up to {asked.trained()}."]
     if max(num_seeds) > 1:
         sentences.append("Shaded: 95 % Student t intervals of the means.")
+    if has_levels:
+        sentences.append(LEVELS_CAPTION)
     if num_diverged := sum(draw.has_diverged for draw in draws):
         sentences.append(f"Lines of draws with a seed that diverged ({num_diverged}) end before it did.")
     if num_hidden := sum(table["draw"].nunique() for table in asked.tables.values()) - len(draws):

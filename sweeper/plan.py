@@ -89,7 +89,7 @@ class Planned:
             "data": scale.data,
             "fields": dict(scale.fields),
             "steps": scale.steps,
-            "note": scale.note,
+            "note": sweep.scales[self.question.id.scale].notes(scale.data),
             "has_factors": self.has_factors,
         }
         ledger.register_sweep(self.question.id, spec, self.draws)
@@ -144,12 +144,12 @@ def find_question(
     sweep: Sweep = plugins.load("search_spaces", name, "sweep").SWEEP
     if scale not in sweep.scales:
         raise UnknownNameError("scale", scale, sweep.scales)
-    if (fields or data) and not label:
+    if (fields or data is not None) and not label:
         change = f"--set {next(iter(fields))}=..." if fields else f"--data {data}"
         raise InputError(f"{change} makes another question of {name}.\nGive it a name with --as LABEL.")
     protocol = _changed(sweep.scales[scale], fields or {})
-    if data:
-        protocol = replace(protocol, data=_data(data), note="")
+    if data is not None:
+        protocol = replace(protocol, data=_data(data))
     return Question(SweepId(name, scale, label), sweep, protocol, seeds or tuple(range(protocol.num_seeds)))
 
 

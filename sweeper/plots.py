@@ -173,6 +173,8 @@ def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
         "Filled: on the front of its own model. Bands: the best score reached at this reconstruction error or below, "
         "median and 95 % over bootstrap resamples of the seeds, from where 97.5 % of them reach any.",
     ]
+    if figure.levels:
+        sentences.append(_canvas.LEVELS_CAPTION)
     if num_left_out:
         sentences.append(
             f"Not shown: {num_left_out} settings with a seed that diverged or has no finite value."

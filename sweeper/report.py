@@ -237,6 +237,8 @@ def _family(answer: Answer, model: str) -> plots.FamilyFront:
     """The runs of a model; those of a draw that may be on no front are passed as NaN, so that it is not shown."""
     draws = answer.draws[answer.draws["model"] == model]
     values = results.seed_values(answer.runs, answer.objectives)
+    up_is_better = [1.0, -1.0 if results.directions(answer.objectives)[1] == "minimize" else 1.0]
+    values = {place: values_SM * up_is_better for place, values_SM in values.items()}
     runs = {
         _label(answer, row): values[place] if row["is_eligible"] else values[place] * np.nan
         for row, place in zip(_rows(draws), _places(draws), strict=True)

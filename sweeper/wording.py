@@ -19,9 +19,8 @@ def words(records: Records, sweep: SweepId) -> dict[str, Any]:
         return spec
     asked = module.SWEEP if spec.get("has_factors", True) else without_factors(module.SWEEP)
     scale = asked.scales.get(sweep.scale)
-    is_its_own = scale and scale.data == spec.get("data")  # a note is on the data set of the scale
     words = {"objectives": asked.objectives, "question": asked.question}
-    return spec | words | ({"note": scale.note} if scale and is_its_own else {})
+    return spec | words | ({"note": scale.notes(spec.get("data", scale.data))} if scale else {})
 
 
 def axis(objective: str) -> str:

@@ -33,6 +33,8 @@ def statements(tree: ast.AST, at_import: bool) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
         if at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
+        if at_import and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
         yield node
         yield from statements(node, at_import)
 

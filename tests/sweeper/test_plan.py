@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from search_spaces import betavae_beta, factorvae_gamma
+from search_spaces import betavae_beta, factorvae_gamma, infowgan_gp
+from sweeper import wording
 from sweeper.ledger import Ledger
 from sweeper.plan import find_question, plan, with_known_seeds
 from sweeper.probing import Probe
@@ -173,3 +175,44 @@ def test_seeds_are_added_and_never_removed(planned, ledger):
         assert with_known_seeds(other, records) == other
     finally:
         records.close()
+
+
+def own_images(folder, **arrays):
+    path = folder / "images.npz"
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
+    np.savez(path, images=images, **arrays)
+    return path
+
+
+def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(tmp_path, monkeypatch, probe):
+    path = own_images(tmp_path, factors=np.arange(24)[:, None] // 4)
+    monkeypatch.chdir(tmp_path)
+    question = find_question("factorvae_gamma", "smoke", None, {}, "mine", "./images.npz")
+    assert question.scale.data == str(path)
+    (planned,) = plan([question], probe)
+    assert planned.has_factors
+    assert planned.question == question
+    recipes = {run.spec["recipe"] for run in planned.runs.values()}
+    assert len(recipes) == 1
+    assert recipes.pop().startswith("images (own, ")
+
+
+def test_images_without_ground_truth_are_asked_what_needs_none(tmp_path, probe, ledger):
+    path = own_images(tmp_path)
+    (planned,) = plan([find_question("infowgan_gp", "smoke", None, {}, "mine", str(path))], probe)
+    sweep = planned.question.sweep
+    assert sweep.objectives == ("recon_mse", "gaussian_tc")
+    assert sweep.metrics == ("recon_mse", "gaussian_tc", "active_dims")
+    assert planned.question.schedule.metrics == sweep.metrics
+    planned.register(ledger)
+    spec = ledger.records.spec(planned.question.id)
+    assert (spec["has_factors"], spec["objectives"]) == (False, ["recon_mse", "gaussian_tc"])
+    words = wording.words(ledger.records, planned.question.id)
+    assert words["objectives"] == ("recon_mse", "gaussian_tc")
+    assert words["note"] == infowgan_gp.SWEEP.scales["smoke"].note
+
+
+def test_what_is_said_of_the_choice_of_data_goes_where_other_data_are_chosen():
+    scale = betavae_beta.SWEEP.scales["laptop"]
+    assert scale.notes("sprites") == scale.data_note != ""
+    assert scale.notes("dsprites") == ""

@@ -6,14 +6,16 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from scipy import stats
 from test_results import BETA, GAMMA, OBJECTIVES, SPRITES, beta, gamma, settings, train
 
 from search_spaces._vae import LAPTOP_NOTE
-from sweeper import pareto
+from sweeper import display, pareto, report
 from sweeper.ledger import Ledger
 from sweeper.report import answer, summary, write_csv, write_left_out, write_plot, write_runs
 from sweeper.rows import SweepId
+from trainables.durable import write_record
 from trainables.errors import InputError, UnknownNameError
 
 OUTCOMES = {
@@ -246,10 +248,50 @@ def test_the_words_of_a_sweep_are_those_of_its_module(both):
 def test_objectives_may_be_named_and_an_unknown_one_is_refused(both, ledger, tmp_path):
     found = answer(ledger.records, [GAMMA], objectives=["recon_error", "kl"])
     assert lines(write_csv(found, tmp_path / "kl.csv"))[0]["kl"] == "3.0"
-    with pytest.raises(InputError, match="one objective to minimize, then one to maximize"):
-        write_plot(found, tmp_path / "kl.png")
+    flipped = answer(ledger.records, [GAMMA], objectives=["factor_vae_score", "recon_error"])
+    with pytest.raises(InputError, match="two objectives, the first one to minimize"):
+        write_plot(flipped, tmp_path / "flipped.png")
     with pytest.raises(UnknownNameError, match="Unknown metric 'mug'"):
         answer(ledger.records, [GAMMA], objectives=["recon_error", "mug"])
+
+
+def test_two_objectives_to_minimize_are_drawn_with_the_lower_up(both, ledger, tmp_path):
+    found = answer(ledger.records, [GAMMA], objectives=["recon_error", "kl"])
+    assert write_plot(found, tmp_path / "kl.png").stat().st_size > 10_000
+    family = report._family(found, "factor_vae")
+    np.testing.assert_allclose(-family.means_N2[:, 1], found.draws["kl"].astype(float))
+
+
+def test_a_calibrated_metric_is_read_by_what_known_codes_score(both, ledger, tmp_path):
+    values = {
+        "random": [0.2, 0.4],
+        "untrained": [0.5],
+        "rotated": [0.9],
+        "duplicated": [1.0],
+        "oracle": [0.98],
+    }
+    known = {
+        settings("factor_vae_score"): values,
+        settings("factor_vae_score", images=7): values | {"oracle": [0.1]},
+    }
+    entries = {full: {"values": each, "code_version": "1"} for full, each in known.items()}
+    (tmp_path / "calibration").mkdir()
+    write_record(
+        tmp_path / "calibration" / "sprites_rendered_v1.json",
+        {"recipe": SPRITES, "data": "sprites", "metrics": entries},
+    )
+    assert answer(ledger.records, [GAMMA]).levels == {"recon_error": (), "factor_vae_score": ()}
+    found = answer(ledger.records, [GAMMA], home=tmp_path)
+    (ceiling, chance) = found.levels["factor_vae_score"]
+    assert ceiling == ("perfect code", 0.98)
+    assert chance == ("random code", pytest.approx(0.3))
+    console = Console(record=True, width=80)
+    console.print(display.front(found))
+    assert re.search(r"a perfect code +0\.98\b.*\n *a random code +0\.3\b", console.export_text())
+    plain, marked = tmp_path / "plain.png", tmp_path / "marked.png"
+    write_plot(answer(ledger.records, [GAMMA]), plain)
+    write_plot(found, marked)
+    assert plain.read_bytes() != marked.read_bytes()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])

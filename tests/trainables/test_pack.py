@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables import engine
+from trainables import config, engine, plugins
 from trainables.config import RunSpec
 from trainables.data._images import Source
 from trainables.data._pixels import Levels, Packed
@@ -54,6 +54,30 @@ def odd_runs(small_run, model, generator, num_runs):
         small_run(model, generator.randrange(2**32), sizes | {WEIGHT[model]: generator.choice([0, 1, 4, 40])})
         for _ in range(num_runs)
     ]
+
+
+# All laws at once, of every model that is found.
+
+
+@pytest.mark.parametrize("model", plugins.names("trainables.models"))
+def test_every_model_keeps_the_laws_of_a_pack(small_run, sprites, model):
+    default = plugins.load("trainables.models", model, "model").Config()
+    weights = config.per_run_fields(default)
+    assert weights, "a pack is of runs that differ"
+    fields = [dict.fromkeys(weights, value) for value in (0.0, 0.5, 2.0)]
+    runs = [small_run(model, seed, each) for each in fields for seed in (3, 4)]
+    whole = Pack(runs, sprites)
+    whole.advance(12)
+    states = {run.key: state for run, state in zip(runs, whole.states(), strict=True)}
+    whole.advance(13)
+    undisturbed = digests(whole)
+    assert len(set(undisturbed.values())) == len(runs)
+    for part in (runs[::-1][:1], [runs[4], runs[0]], runs[1:4]):
+        assert trained(part, sprites, 25) == {run.key: undisturbed[run.key] for run in part}
+        pack = Pack(part, sprites)
+        pack.restore(12, [states[run.key] for run in part])
+        pack.advance(13)
+        assert digests(pack) == {run.key: undisturbed[run.key] for run in part}
 
 
 # A run does not know its neighbors.
