@@ -209,6 +209,27 @@ def test_weights_start_glorot_uniform_and_biases_at_zero():
     assert 0.9 < first.abs().max() / np.sqrt(6 / (16 * (1 + 32))) <= 1
 
 
+def test_weights_may_start_normal_but_upconvolutions_as_in_pytorch():
+    vae = _networks.Vae(width=64, initialization="normal")
+    tensors = beta_vae_of([1.0] * 2, (1, 64, 64), vae=vae).vae.tensors
+    ours = {"weight": nn.ConvTranspose2d(32, 1, 4, 2, 1).weight, "bias": torch.zeros(0)}
+    assert tensors["decoder.conv1.weight"].shape[1:] == ours["weight"].shape
+    for name, tensor in tensors.items():
+        if name.startswith("decoder.conv"):
+            outputs = tensors[f"{name.rpartition('.')[0]}.weight"].shape[2]
+            bound = 1 / np.sqrt(outputs * 16)
+            assert 0.6 * bound < tensor.abs().max() <= bound, name
+            assert tensor.numel() < 100 or abs(tensor.std() / bound - 1 / np.sqrt(3)) < 0.05
+        elif name.endswith("bias"):
+            assert not tensor.any()
+        else:
+            assert abs(tensor.std() / 0.02 - 1) < 0.1, name
+            assert abs(tensor.mean()) < 0.003, name
+    assert ours["weight"].abs().max() <= 1 / np.sqrt(16)
+    layer = factor_vae_of([1.0] * 2, vae=vae, image=(1, 64, 64), width=200).discriminator.tensors
+    assert abs(layer["discriminator.layer2.weight"].std() / 0.02 - 1) < 0.05
+
+
 # Algorithm 2, written plainly.
 
 

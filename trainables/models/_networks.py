@@ -2,7 +2,8 @@
 
 `conv` is Tables 1-3 of Kim & Mnih (2018): four 4 x 4 stride-2 convolutions of 32, 32, 64, 64 channels and one
 hidden layer, mirrored in the decoder, for 64 x 64 images. `mlp` is two hidden layers each way, for small images.
-Weights start Glorot uniform, biases at zero (the paper does not state its own; this is its framework's default).
+Weights start Glorot uniform, biases at zero (the paper does not state its own; this is its framework's default), or as in a
+widely used PyTorch port, whose trajectories are others: docs/reproduction.md.
 
 Shape suffixes: R runs, B batch, C H W image, D latent dimensions.
 """
@@ -48,6 +49,9 @@ class Adam:
             raise InputError("epsilon is at least 1e-30, for example 1e-8.")
 
 
+Initialization = Literal["glorot", "normal"]
+
+
 @dataclass(frozen=True)
 class Vae:
     """Architecture of encoder and decoder.
@@ -56,6 +60,8 @@ class Vae:
         network: `conv` for 64 x 64 images as in the paper, `mlp` for small ones.
         latent_dim: Number of latent dimensions D.
         width: Units of a hidden fully connected layer (paper: 128 on 2D Shapes, 256 elsewhere).
+        initialization: Of all networks, that of FactorVAE's discriminator included: `glorot`, or `normal` of deviation 0.02, but
+            for upconvolutions, which keep PyTorch's default, uniform within 1 / sqrt(outputs * kernel size).
         hidden_relu: Whether the encoder's hidden layer after the convolutions has a ReLU; the paper's table does
             not say, public ports differ.
     """
@@ -64,11 +70,14 @@ class Vae:
     latent_dim: int = 10
     width: int = 128
     hidden_relu: bool = True
+    initialization: Initialization = "glorot"
 
     def __post_init__(self) -> None:
         if self.latent_dim < 1 or self.width < 1:
             raise InputError("latent_dim and width are at least 1.")
 
+
+NORMAL_DEVIATION = 0.02
 
 NUM_TRAVERSED = 7
 """Values of a code that a picture shows."""
@@ -122,21 +131,35 @@ def _layer(name: str, weight: tuple[int, ...], bias: int) -> Shapes:
     return {f"{name}.weight": weight, f"{name}.bias": (bias,)}
 
 
-def initialize(parameters: stacked.Parameters, uniform: Uniform) -> None:
-    """Fill weights by Glorot's uniform distribution; biases stay zero.
+def initialize(parameters: stacked.Parameters, uniform: Uniform, how: Initialization = "glorot") -> None:
+    """Fill parameters as `Vae.initialization` says; biases stay zero, but for those of PyTorch's upconvolutions.
 
     Args:
         parameters: To be written, still zero.
         uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
+        how: Which distribution.
     """
     with torch.no_grad():
         for name, tensor in parameters.tensors.items():
-            shape = tensor.shape[1:]
-            if len(shape) > 1:
+            is_weight, is_upconv = tensor.ndim > 2, name.startswith("decoder.conv")
+            if not is_weight and not (how == "normal" and is_upconv):
+                continue
+            signed = uniform(f"initial {name}", tensor[0].numel()) * 2 - 1
+            if how == "glorot":
+                shape = tensor.shape[1:]
                 fans = math.prod(shape[2:]) * (shape[0] + shape[1])
-                bound = math.sqrt(6.0 / fans)
-                numbers = uniform(f"initial {name}", shape.numel())
-                tensor.copy_((numbers * 2 - 1).mul_(bound).view_as(tensor))
+                numbers = signed.mul_(math.sqrt(6.0 / fans))
+            elif is_upconv:
+                numbers = signed.mul_(
+                    1 / math.sqrt(math.prod(parameters.tensors[_weight_of(name)].shape[2:]))
+                )
+            else:
+                numbers = torch.erfinv(signed).mul_(NORMAL_DEVIATION * math.sqrt(2))
+            tensor.copy_(numbers.view_as(tensor))
+
+
+def _weight_of(name: str) -> str:
+    return f"{name.rpartition('.')[0]}.weight"
 
 
 def encode(config: Vae, tensors: Tensors, x_RBCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

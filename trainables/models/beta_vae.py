@@ -81,7 +81,7 @@ class Model:
         self.config, self.image = configs[0], image
         self.beta_R = torch.tensor([config.beta for config in configs], device=device)
         self.vae = stacked.Parameters(_networks.vae_shapes(self.config.vae, image), len(configs), device)
-        _networks.initialize(self.vae, uniform)
+        _networks.initialize(self.vae, uniform, self.config.vae.initialization)
         latent = self.config.vae.latent_dim
         self.buffers: dict[str, torch.Tensor] = {}
         self.discrete_D = (False,) * latent

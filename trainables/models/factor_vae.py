@@ -112,8 +112,8 @@ class Model:
         settings = self.config.discriminator
         shapes = discriminator_shapes(self.config.vae.latent_dim, settings.depth, settings.width)
         self.discriminator = stacked.Parameters(shapes, len(configs), device)
-        _networks.initialize(self.vae, uniform)
-        _networks.initialize(self.discriminator, uniform)
+        for parameters in (self.vae, self.discriminator):
+            _networks.initialize(parameters, uniform, self.config.vae.initialization)
         latent = self.config.vae.latent_dim
         self.buffers: dict[str, torch.Tensor] = {}
         self.discrete_D = (False,) * latent
