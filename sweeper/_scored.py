@@ -12,6 +12,7 @@ import numpy as np
 from sweeper import report, results
 from sweeper._agreement import MAX_MODELS, NUM_RESAMPLES, Agreement, AgreementFigure, resamples
 from sweeper._asked import Asked, evaluate_command
+from sweeper.label_free import needs_factors
 from trainables.errors import InputError
 
 _MIN_RUNS = 3
@@ -22,7 +23,7 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
 
     Args:
         asked: Sweeps.
-        metrics: At least two, instead of all that every sweep has and that are better when higher.
+        metrics: At least two, instead of all scores against ground truth that every sweep has.
 
     Raises:
         UnknownNameError: No such metric.
@@ -68,7 +69,8 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
 
 
 def _maximized(asked: Asked) -> list[str]:
-    shared = sorted(asked.shared())
+    """What the sweeps share that is better when higher, and is of ground truth where there is one."""
+    shared = [name for name in sorted(asked.shared()) if needs_factors(name) or not asked.has_factors]
     senses = zip(shared, results.directions(shared), strict=True)
     return [name for name, sense in senses if sense == "maximize"]
 

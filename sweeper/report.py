@@ -25,6 +25,9 @@ from trainables import durable
 from trainables.config import canonical_json
 from trainables.errors import InputError
 
+SHARED_RECON = "recon_mse"
+"""The reconstruction error that models with and without a likelihood have."""
+
 SEED = 0
 """Of every bootstrap, so that a report made again says the same."""
 
@@ -86,7 +89,8 @@ def answer(
     if "done" not in set(runs["status"]):
         raise _nothing_yet(records, sweeps)
     asked = {sweep: wording.words(records, sweep) for sweep in sweeps}
-    chosen = tuple(objectives) or _agreed({sweep: words["objectives"] for sweep, words in asked.items()})
+    own = {sweep: tuple(words["objectives"]) for sweep, words in asked.items()}
+    chosen = tuple(objectives) or _agreed(own, results.computed(runs))
     draws, left_out = results.draw_table(runs, chosen, allow_diverged)
     reference_M, probability_N, volumes = _bootstrap(runs, draws, chosen)
     calibrated = calibration.references(home, runs["data"].iloc[0]) if home else {}
@@ -114,10 +118,19 @@ def _nothing_yet(records: Records, sweeps: Sequence[SweepId]) -> InputError:
     return InputError(f"{' '.join(lines)}\nTrain first: {command}")
 
 
-def _agreed(objectives: Mapping[SweepId, Sequence[str]]) -> tuple[str, ...]:
+def _agreed(objectives: Mapping[SweepId, Sequence[str]], computed: set[str]) -> tuple[str, ...]:
+    """Objectives of sweeps: their own where they agree, else with the reconstruction error that all models have.
+
+    Args:
+        objectives: Of each sweep.
+        computed: Metrics that all of them have.
+    """
     (first, chosen), *others = objectives.items()
     for sweep, other in others:
         if tuple(other) != tuple(chosen):
+            shared = (SHARED_RECON, *chosen[1:])
+            if all(each[1:] == chosen[1:] for each in objectives.values()) and computed.issuperset(shared):
+                return shared
             raise InputError(
                 f"Sweep {first} asks for {', '.join(chosen)}, sweep {sweep} for {', '.join(other)}.\n"
                 "Name what to compare them by: --objectives recon_mse,factor_vae_score"

@@ -213,12 +213,17 @@ def _one(words: Iterable[str]) -> str:
     return "mixed" if len(distinct) > 1 else "".join(distinct)
 
 
+def computed(runs: pd.DataFrame) -> set[str]:
+    """Metrics that all sweeps of a table have."""
+    return set.intersection(*(set(group["metric"]) for _, group in runs.groupby(["sweep", "label"])))
+
+
 def _check_computed(runs: pd.DataFrame, objectives: Sequence[str]) -> None:
     """Every sweep has every objective; without this, a sweep that has not would vanish."""
-    computed = set.intersection(*(set(group["metric"]) for _, group in runs.groupby(["sweep", "label"])))
+    known = computed(runs)
     for name in objectives:
-        if name not in computed:
-            raise UnknownNameError("objective", name, computed, "Valid is what all of these sweeps computed.")
+        if name not in known:
+            raise UnknownNameError("objective", name, known, "Valid is what all of these sweeps computed.")
 
 
 def _refuse_mixed(runs: pd.DataFrame) -> None:

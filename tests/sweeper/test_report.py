@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from scipy import stats
-from test_results import BETA, GAMMA, OBJECTIVES, SPRITES, beta, gamma, settings, train
+from test_results import BETA, GAMMA, GAN, OBJECTIVES, SPRITES, beta, gamma, settings, train
 
 from search_spaces._vae import LAPTOP_NOTE
 from sweeper import display, pareto, report
@@ -260,6 +260,21 @@ def test_two_objectives_to_minimize_are_drawn_with_the_lower_up(both, ledger, tm
     assert write_plot(found, tmp_path / "kl.png").stat().st_size > 10_000
     family = report._family(found, "factor_vae")
     np.testing.assert_allclose(-family.means_N2[:, 1], found.draws["kl"].astype(float))
+
+
+def test_sweeps_that_ask_for_different_reconstruction_errors_are_compared_by_the_one_that_all_have(ledger):
+    shared = ("recon_mse", "factor_vae_score")
+    three = {beta(1.0): {0: (9.0, 0.9, 0.1), 1: (8.0, 0.8, 0.2)}}
+    two = {(("information", 0.0),): {0: (0.3, 0.5), 1: (0.4, 0.6)}}
+    train(ledger, BETA, three, model="beta_vae", objectives=(*OBJECTIVES, "recon_mse"))
+    train(ledger, GAN, two, model="info_wgan_gp", objectives=shared, steps=7)
+    found = answer(ledger.records, [BETA, GAN])
+    assert found.objectives == shared
+    assert "20 updates (beta_vae) and 7 generator updates (info_wgan_gp)" in summary(found)[0]
+    assert answer(ledger.records, [BETA]).objectives == OBJECTIVES
+    train(ledger, GAMMA, {gamma(1.0): {0: (9.0, 0.9)}})
+    with pytest.raises(InputError, match=r"asks for recon_error.*\nName .*--objectives recon_mse"):
+        answer(ledger.records, [GAMMA, GAN])
 
 
 def test_a_calibrated_metric_is_read_by_what_known_codes_score(both, ledger, tmp_path):
