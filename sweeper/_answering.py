@@ -153,6 +153,7 @@ def calibrate(data: str, metrics: tuple[str, ...], num_seeds: int, **options: An
 
     from sweeper import calibration, display
 
-    found = calibration.calibrate(home, data, tuple(dict.fromkeys(metrics)), num_seeds, display.notes())
+    with lock_home(home.path):
+        found = calibration.calibrate(home, data, tuple(dict.fromkeys(metrics)), num_seeds, display.notes())
     Console(highlight=False).print(calibration.table(found))
     click.echo(found.sentence())

@@ -57,7 +57,7 @@ class Asked:
     @property
     def has_factors(self) -> bool:
         """Whether the images have ground truth."""
-        return all(self.records.spec(sweep).get("has_factors", True) for sweep in self.tables)
+        return all(self.records.spec(sweep).get("num_factors", 2) for sweep in self.tables)
 
     @property
     def models(self) -> list[str]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -42,7 +43,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         is_numeric = all(isinstance(row[number], int | float) for row in rows)
         built.add_column(column, justify="right" if is_numeric else "left", overflow="fold")
     for row in rows:
-        built.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+        built.add_row(*(f"{value:,}" if isinstance(value, int) else escape(str(value)) for value in row))
     return built
 
 

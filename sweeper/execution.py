@@ -3,6 +3,7 @@
 Running a sweep again is resuming it: only what the ledger lacks is trained.
 """
 
+import re
 import shlex
 import sys
 from collections import Counter
@@ -247,9 +248,16 @@ def troubles(records: Records, sweep: SweepId) -> list[str]:
         if row.status == "diverged":
             lines.append(f"diverged: {what}, not finite from step {row.first_bad_step} on")
         elif row.status == "failed":
-            message = errors.get((row.key, row.attempt or 0), "unknown error").strip().splitlines() or [""]
-            lines.append(f"failed: {what}: {message[-1]}")
+            message = errors.get((row.key, row.attempt or 0), "unknown error")
+            lines.append(f"failed: {what}: {_cause(message)}")
     return lines
+
+
+def _cause(message: str) -> str:
+    """The line of a traceback that names the error; the last line where none does."""
+    lines = message.strip().splitlines() or [""]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return named[-1] if named else lines[-1]
 
 
 def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: str | None = None) -> str:

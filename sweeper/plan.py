@@ -5,13 +5,12 @@ A question is one sweep at one scale with the user's changes; planning it twice 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
 from search_spaces._sweep import Scale, Sweep
-from sweeper.label_free import without_factors
+from sweeper.label_free import answerable
 from sweeper.ledger import Draw, Ledger, Member
 from sweeper.packing import Waiting
 from sweeper.probing import Probe, Resolved
@@ -70,13 +69,13 @@ class Planned:
         question: The question.
         draws: As the ledger registers them.
         runs: Run key -> identity.
-        has_factors: Whether the images have ground truth; the question is as can be asked of them.
+        num_factors: Ground-truth factors of the images that vary; the question is as can be asked of them.
     """
 
     question: Question
     draws: tuple[Draw, ...]
     runs: Mapping[str, Resolved]
-    has_factors: bool
+    num_factors: int
 
     def register(self, ledger: Ledger) -> None:
         """Add to the ledger what is new of this question."""
@@ -90,7 +89,7 @@ class Planned:
             "fields": dict(scale.fields),
             "steps": scale.steps,
             "note": sweep.scales[self.question.id.scale].notes(scale.data),
-            "has_factors": self.has_factors,
+            "num_factors": self.num_factors,
         }
         ledger.register_sweep(self.question.id, spec, self.draws)
 
@@ -158,7 +157,7 @@ def _data(data: str) -> str:
     sources.check(data)
     if not sources.is_path(data):
         return data
-    path = Path(data).expanduser().absolute()
+    path = sources.path_of(data)
     if not path.exists():
         raise InputError(
             f"--data {data}: there is no such file or folder.\nName images of your own, or a data set."
@@ -219,10 +218,9 @@ def _planned(question: Question, found: Mapping[str, Resolved]) -> Planned:
             runs[run.key] = run
             members.append(Member(run.key, spec.seed, question.scale.steps, run.spec))
         draws.append(Draw(number, params, tuple(members)))
-    has_factors = all(run.has_factors for run in runs.values())
-    if not has_factors:
-        question = replace(question, sweep=without_factors(question.sweep))
-    return Planned(question, tuple(draws), runs, has_factors)
+    num_factors = min(run.num_factors for run in runs.values())
+    question = replace(question, sweep=answerable(question.sweep, num_factors))
+    return Planned(question, tuple(draws), runs, num_factors)
 
 
 def _token(spec: RunSpec) -> str:

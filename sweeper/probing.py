@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
@@ -14,12 +14,12 @@ from trainables.errors import InputError
 
 @dataclass(frozen=True)
 class Resolved:
-    """Identity of a run, its specification with every field filled in, and whether its images have ground truth."""
+    """Identity of a run, its specification with every field filled in, and how many factors of its images vary."""
 
     key: str
     static_key: str
     spec: dict[str, Any]
-    has_factors: bool
+    num_factors: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Probe:
             InputError: Something in a specification is wrong.
         """
         answer = self._ask({"resolve": [asdict(run) for run in runs]})
+        _refuse_out_of_memory(answer, " ".join({run.data for run in runs}))
         return [Resolved(**run) for run in answer["runs"]]
 
     def measure(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
@@ -91,7 +92,9 @@ class Probe:
         Raises:
             InputError: No such data set, or it has no ground truth.
         """
-        return Evaluated(**self._ask({"evaluated": data}))
+        answer = self._ask({"evaluated": data})
+        _refuse_out_of_memory(answer, data)
+        return Evaluated(**answer)
 
     def calibrate(self, data: str, code: str, metric: str, num_seeds: int) -> list[float]:
         """What a metric says of a code that is no model's, once a seed; see `trainables.calibration`.
@@ -120,3 +123,8 @@ class Probe:
         if "error" in answer:
             raise InputError(answer["error"])
         return answer
+
+
+def _refuse_out_of_memory(answer: Mapping[str, Any], data: str) -> None:
+    if "out_of_memory" in answer:
+        raise InputError(f"--data {data}: the memory of this machine does not hold it.\nName a smaller set.")

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from sweeper.label_free import without_factors
+from sweeper.label_free import answerable
 from sweeper.records import Records
 from sweeper.rows import SweepId
 from trainables import plugins
@@ -17,7 +17,7 @@ def words(records: Records, sweep: SweepId) -> dict[str, Any]:
         module = plugins.load("search_spaces", sweep.name, "sweep")
     except UnknownNameError:
         return spec
-    asked = module.SWEEP if spec.get("has_factors", True) else without_factors(module.SWEEP)
+    asked = answerable(module.SWEEP, spec.get("num_factors", 2))
     scale = asked.scales.get(sweep.scale)
     words = {"objectives": asked.objectives, "question": asked.question}
     return spec | words | ({"note": scale.notes(spec.get("data", scale.data))} if scale else {})

@@ -71,13 +71,13 @@ def _train(options: argparse.Namespace) -> int:
     plugins.check("trainables.models", options.model, "model")
     sources.check(options.data)
     fields = config.parse_fields(options.set)
-    metrics = scoring.cheap_metrics()
     evaluate_every = options.steps if options.evaluate_every is None else options.evaluate_every
-    schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
     seeds = config.parse_seeds(options.seeds)
     runs = engine.resolve_all(
         [RunSpec(options.model, options.data, fields, seed, options.precision) for seed in seeds]
     )
+    metrics = scoring.cheap_metrics(runs[0].source.num_varying)
+    schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
     if options.threads < 1:
         raise InputError(f"--threads {options.threads}: at least 1.")
     if options.precision == "tf32" and options.device == "cpu":

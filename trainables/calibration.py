@@ -197,7 +197,7 @@ def _value(encoding: Encoding, metric: str) -> float:
 
 def _source(data: str) -> Source:
     source = sources.find(data)
-    if not source.factor_names:
+    if not source.num_varying:
         raise InputError(
             f"{source.recipe} has no ground truth: nothing to calibrate.\n"
             "Name a data set with factors, for example dsprites, or store factors with images of your own."

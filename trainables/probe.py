@@ -2,7 +2,7 @@
 
 Reads one JSON object a line from standard input and answers each with one:
 
-    {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "has_factors"}, ...]}
+    {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "num_factors"}, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
     {"evaluated": data}                       -> {"recipe", "num_images"}
     {"calibrate": data, "code", "metric", "num_seeds"}   -> {"values": [value, ...], "identity"}
@@ -42,6 +42,8 @@ def main() -> None:
             answer = _answer(question)
         except InputError as error:
             answer = {"error": str(error)}
+        except OSError as error:
+            answer = {"error": f"{error}\nMend it, or name another file or folder."}
         except (MemoryError, RuntimeError) as error:  # torch's own for a GPU is a RuntimeError
             if not is_out_of_memory(str(error)) and not isinstance(error, MemoryError):
                 raise
@@ -63,7 +65,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
-    """What a driver needs to know of runs: keys, specifications with every field, whether images have ground truth.
+    """What a driver needs to know of runs: keys, specifications with every field, how many factors vary.
 
     Raises:
         InputError: Something in a specification is wrong.
@@ -73,7 +75,7 @@ def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
             "key": run.key,
             "static_key": run.static_key,
             "spec": attempt.spec_of(run),
-            "has_factors": bool(run.source.factor_names),
+            "num_factors": run.source.num_varying,
         }
         for run in engine.resolve_all(specs)
     ]

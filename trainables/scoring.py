@@ -23,10 +23,15 @@ def scores(encoding: Encoding, metrics: Iterable[str]) -> dict[str, float]:
     return found
 
 
-def cheap_metrics() -> tuple[str, ...]:
-    """Metrics for every evaluation, anywhere: NumPy alone and about a second; the others take minutes or a library."""
+def cheap_metrics(num_factors: int) -> tuple[str, ...]:
+    """Metrics for every evaluation, anywhere: NumPy alone and about a second; the others take minutes or a library.
+
+    Args:
+        num_factors: Ground-truth factors that vary; metrics that need more are left out.
+    """
     names = plugins.names("trainables.metrics")
-    return tuple(n for n in names if plugins.load("trainables.metrics", n, "metric").IS_CHEAP)
+    metrics = {name: plugins.load("trainables.metrics", name, "metric") for name in names}
+    return tuple(name for name, m in metrics.items() if m.IS_CHEAP and num_factors >= m.NEEDS_FACTORS)
 
 
 def metric_generator(metric: str) -> np.random.Generator:

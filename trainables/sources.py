@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables import plugins
-from trainables.errors import UnknownNameError
+from trainables.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:  # a driver asks what is a path, and has no torch
     from trainables.data._images import Source
@@ -18,6 +18,20 @@ PACKAGE = "trainables.data"
 def is_path(data: str) -> bool:
     """Whether this is a path, and no name: it has a slash, a dot or a tilde, which no name has."""
     return re.search(r"[/.~\\]", data) is not None
+
+
+def path_of(data: str) -> Path:
+    """The absolute path that is meant.
+
+    Raises:
+        InputError: No path can be so.
+    """
+    try:
+        path = Path(data).expanduser().absolute()
+        path.exists()  # asks the system, which knows what is too long a name
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"--data {data[:200]}: {error}.\nName a file or folder that you may read.") from None
+    return path
 
 
 def check(data: str) -> None:
@@ -41,6 +55,6 @@ def find(data: str) -> Source:
     if is_path(data):
         from trainables.data import _own
 
-        return _own.find(Path(data).expanduser().absolute())
+        return _own.find(path_of(data))
     source: Source = plugins.load(PACKAGE, data, "data set").find()
     return source

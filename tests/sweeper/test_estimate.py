@@ -26,8 +26,8 @@ def pack(num_runs, static_key="a", steps=100, step=0):
 def planned(*keys, name="betavae_beta"):
     """A question of one draw whose seeds are runs of these keys."""
     members = tuple(Member(key, seed, 200, SPEC) for seed, key in enumerate(keys))
-    runs = {key: Resolved(key, "a", SPEC, has_factors=True) for key in keys}
-    return Planned(find_question(name, "smoke"), (Draw(0, {"beta": 1.0}, members),), runs, True)
+    runs = {key: Resolved(key, "a", SPEC, num_factors=2) for key in keys}
+    return Planned(find_question(name, "smoke"), (Draw(0, {"beta": 1.0}, members),), runs, 2)
 
 
 class Stopwatch:

@@ -190,11 +190,11 @@ def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(tmp_path,
     question = find_question("factorvae_gamma", "smoke", None, {}, "mine", "./images.npz")
     assert question.scale.data == str(path)
     (planned,) = plan([question], probe)
-    assert planned.has_factors
+    assert planned.num_factors == 1
     assert planned.question == question
     recipes = {run.spec["recipe"] for run in planned.runs.values()}
     assert len(recipes) == 1
-    assert recipes.pop().startswith("images (own, ")
+    assert recipes.pop().startswith("own images (")
 
 
 def test_images_without_ground_truth_are_asked_what_needs_none(tmp_path, probe, ledger):
@@ -206,7 +206,7 @@ def test_images_without_ground_truth_are_asked_what_needs_none(tmp_path, probe, 
     assert planned.question.schedule.metrics == sweep.metrics
     planned.register(ledger)
     spec = ledger.records.spec(planned.question.id)
-    assert (spec["has_factors"], spec["objectives"]) == (False, ["recon_mse", "gaussian_tc"])
+    assert (spec["num_factors"], spec["objectives"]) == (0, ["recon_mse", "gaussian_tc"])
     words = wording.words(ledger.records, planned.question.id)
     assert words["objectives"] == ("recon_mse", "gaussian_tc")
     assert words["note"] == infowgan_gp.SWEEP.scales["smoke"].note

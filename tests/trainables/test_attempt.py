@@ -17,7 +17,7 @@ from trainables.errors import UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
-METRICS = scoring.cheap_metrics()
+METRICS = scoring.cheap_metrics(3)
 SCHEDULE = Schedule(steps=50, report_every=8, evaluate_every=20, metrics=METRICS)
 REPORTS = {8, 16, 24, 32, 40, 48, 50}
 EVALUATIONS = {20, 40, 50}

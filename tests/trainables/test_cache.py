@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(cache):
 
 def test_a_full_disk_is_named_with_the_room_that_is_needed(cache):
     vast = dataclasses.replace(TINY, num_images=2**59)
-    with pytest.raises(InputError, match=rf"{cache}.*No space[^$]*SWEEPER_DATA.* 1073741824.0 GiB"):
+    with pytest.raises(InputError, match=rf"{cache}.*No space[^$]*SWEEPER_DATA.* 1.07e.09 GiB"):
         _cache.load(vast)
     assert [p.name for p in cache.iterdir()] == ["tiny_v1.lock"]
 
@@ -228,6 +228,20 @@ def test_what_was_interrupted_starts_over_where_it_is_no_more_what_it_was(cache,
         os.truncate(cache / "tiny_v1.partial", 100)
     np.testing.assert_array_equal(_cache.load(again), TINY_ROWS)
     assert asked == [0]
+
+
+def test_an_old_note_is_not_believed_of_a_new_file(cache, monkeypatch):
+    stop_after_a_block(cache, monkeypatch)
+    (cache / "tiny_v1.partial").unlink()
+    monkeypatch.setattr(_cache, "NOTE_EVERY_S", 5.0)
+
+    def blocks(first: int) -> Iterator[np.ndarray]:
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        _cache.load(dataclasses.replace(TINY, sha256=None, blocks=blocks))
+    np.testing.assert_array_equal(_cache.load(dataclasses.replace(TINY, sha256=None)), TINY_ROWS)
 
 
 def test_images_that_are_found_wrong_leave_nothing_to_go_on_from(cache, monkeypatch):

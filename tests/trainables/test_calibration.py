@@ -245,7 +245,7 @@ def test_a_metric_that_does_not_apply_is_nan(own):
 def test_images_without_ground_truth_are_refused(own):
     path = own("blind.npz")
     for ask in (lambda: calibration.score(path, "oracle", "mig", 1), lambda: calibration.evaluated(path)):
-        with pytest.raises(InputError, match=r"blind.*has no ground truth: nothing to calibrate"):
+        with pytest.raises(InputError, match=r"own images.*has no ground truth: nothing to calibrate"):
             ask()
 
 

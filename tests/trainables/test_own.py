@@ -1,4 +1,6 @@
 import io
+import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from trainables import engine, sources
+from trainables.__main__ import main
 from trainables.config import RunSpec
 from trainables.data import _own
 from trainables.engine import Pack
@@ -76,11 +79,22 @@ def test_factors_are_coded_by_the_order_of_their_values(folder):
 
 def test_images_are_known_by_their_content_and_not_by_their_path(folder):
     first = sources.find(str(npz(folder, images=BITS))).recipe
-    assert first.startswith("mine (own, ")
+    assert first.startswith("own images (")
     (folder / "elsewhere").mkdir()
     assert sources.find(str(npz(folder / "elsewhere", images=BITS))).recipe == first
     assert sources.find(str(npz(folder, images=1 - BITS))).recipe != first
-    assert sources.find(str(npz(folder, images=BITS, factors=np.arange(20)[:, None]))).recipe != first
+    assert sources.find(str(npz(folder, images=BITS, factors=np.arange(20)[:, None] // 2))).recipe != first
+    for shape in ((20, 7, 5), (20, 1, 7, 5), (20, 35, 1)):
+        assert sources.find(str(npz(folder, images=BITS.reshape(shape)))).recipe != first
+    assert (
+        len(
+            {
+                sources.find(str(npz(folder, images=LEVELS.reshape(s)))).recipe
+                for s in ((20, 15, 7), (20, 7, 15), (20, 5, 7, 3))
+            }
+        )
+        == 3
+    )
 
 
 def test_a_file_is_converted_once(folder):
@@ -122,6 +136,12 @@ def test_a_folder_and_an_archive_of_pictures_are_the_same_images(folder, mode, c
     assert sources.find(str(place)).factor_names == ()
 
 
+def late_color(folder: Path) -> Path:
+    place = pictures(folder, "L", ((64, 64),) * _own.NUM_LOOKED_AT)
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(place / "late.png")
+    return place
+
+
 def web_page(folder: Path) -> Path:
     (folder / "mine.npz").write_text("<html>Log in</html>")
     return folder / "mine.npz"
@@ -156,17 +176,20 @@ WRONG = {
     "object|pickle": pickled,
     r"\.\./evil\.png": climbing,
     "picture": empty,
+    r"late\.png' is in color, but the first 16 pictures are grey": late_color,
+    "has 1 images: no model learns": lambda folder: npz(folder, images=BITS[:1]),
+    "factor 0 has 20 values in 20 images": lambda f: npz(f, images=BITS, factors=np.arange(20.0)[:, None]),
     "images": lambda folder: npz(folder, imgs=BITS),
     r"images are int64 \(20, 5, 7\); expected": lambda folder: npz(folder, images=BITS.astype(np.int64)),
     r"images are uint8 \(20, 5, 7, 2\); expected": lambda folder: npz(folder, images=LEVELS[..., :2]),
     r"images are uint8 \(20, 105\); expected": lambda folder: npz(folder, images=LEVELS.reshape(20, -1)),
     "sides of at most 1024": lambda folder: npz(folder, images=np.zeros((1, 1, 2000), dtype=np.uint8)),
-    "values 0 to 255, or none": lambda folder: npz(folder, images=LEVELS.astype(np.float32)),
-    "values 1 to 1, or none": lambda folder: npz(folder, images=np.full((2, 1, 2), [[1, np.nan]])),
-    "levels up to 7, but the first 1,024 only 0 and 1": late_level,
+    "values 0 to 255; expected": lambda folder: npz(folder, images=LEVELS.astype(np.float32)),
+    "values 1 to 1 and NaN": lambda folder: npz(folder, images=np.full((2, 1, 2), [[1, np.nan]])),
+    "levels up to 7, but the first ones only 0 and 1": late_level,
     r"factors are \(19, 1\), expected \(20, K\)": lambda f: npz(f, images=BITS, factors=np.zeros((19, 1))),
-    "columns of finite numbers": lambda f: npz(f, images=BITS, factors=np.full((20, 1), np.nan)),
-    "1 to 32 columns": lambda f: npz(f, images=BITS, factors=np.zeros((20, 33))),
+    "factors have NaN": lambda f: npz(f, images=BITS, factors=np.full((20, 1), np.nan)),
+    "K at most 32": lambda f: npz(f, images=BITS, factors=np.zeros((20, 33))),
 }
 
 
@@ -194,3 +217,34 @@ def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_bui
     path = npz(folder, images=LEVELS)
     with pytest.raises(InputError, match="64 x 64 images, these are 5 x 7: set"):
         engine.resolve(RunSpec("beta_vae", str(path), {}, 0))
+
+
+@pytest.mark.parametrize("factors", [None, np.arange(20)[:, None] // 5, np.zeros((20, 2))])
+def test_a_pack_without_ray_trains_on_images_with_little_or_no_ground_truth(folder, factors, capsys):
+    path = npz(folder, images=LEVELS, **({} if factors is None else {"factors": factors}))
+    small = ["--set", "vae.network=mlp", "--set", "vae.width=8", "--set", "vae.latent_dim=2"]
+    assert main(["beta_vae", "--data", str(path), *small, "--steps", "3"]) == 0
+    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]
+    assert {"recon_error", "gaussian_tc"} <= set(metrics)
+    assert ("factor_vae_score" in metrics) == (factors is not None and bool(factors.any()))
+    assert "modularity" not in metrics
+
+
+def test_a_zip_of_pictures_may_hold_other_things(folder, monkeypatch):
+    place = pictures(folder, "RGB")
+    np.save(place / "meta.npy", np.zeros(3))
+    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+        for path in sorted(place.rglob("*.*")):
+            archive.write(path, path.relative_to(place))
+    assert sources.find(str(folder / "pictures.zip")).num_images == 3
+
+
+def test_an_edit_that_keeps_size_and_time_is_noticed(folder):
+    path = npz(folder, images=LEVELS)
+    before = sources.find(str(path)).recipe
+    stat = path.stat()
+    other = folder / "other.npz"
+    np.savez_compressed(other, images=LEVELS[::-1])
+    other.rename(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert sources.find(str(path)).recipe != before

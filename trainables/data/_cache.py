@@ -46,7 +46,7 @@ class Preparation:
         sha256: Of all N * B bytes in order, where they are known beforehand; else those that came are recorded.
         is_packed: Whether an image is eight binary pixels a byte, as by `numpy.packbits`, or a byte a pixel.
         verb: What preparing them is, for the progress line.
-        origin: What they are made from, where this may change: an interrupted preparation from another one starts over.
+        origin: What they are made from: an interrupted preparation from another one starts over.
         check: Looks at all images (N, B) when they are there; raises InputError where they are not what they should be.
         stem: Name of the file without suffix, instead of the recipe.
     """
@@ -76,7 +76,7 @@ class Preparation:
     @property
     def attributes(self) -> dict[str, Any]:
         """What the file says of itself, beside the sha256."""
-        return {"recipe": self.recipe, "shape": self.shape, "origin": self.origin}
+        return {"recipe": self.recipe, "shape": self.shape}
 
     @property
     def path(self) -> Path:
@@ -86,7 +86,11 @@ class Preparation:
 
 def folder() -> Path:
     """Where sets are kept, and where files that are downloaded are looked for."""
-    return Path(os.environ.get("SWEEPER_DATA") or "~/.cache/sweeper").expanduser().absolute()
+    named = os.environ.get("SWEEPER_DATA") or "~/.cache/sweeper"
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError as error:  # the home of nobody
+        raise InputError(f"SWEEPER_DATA {named}: {error}.\nName a folder on a local disk.") from None
 
 
 def check_bits(recipe: str, found: str, pinned: str) -> None:
@@ -202,7 +206,7 @@ def _create(wanted: Preparation, path: Path) -> None:
     except (OSError, RuntimeError) as error:  # h5py raises either
         raise InputError(
             f"Cannot keep {wanted.recipe} in {path.parent}: {error}.\n"
-            f"Set SWEEPER_DATA to a folder on a local disk with {wanted.num_bytes / 2**30:.1f} GiB of room."
+            f"Set SWEEPER_DATA to a folder on a local disk with {wanted.num_bytes / 2**30:.3g} GiB of room."
         ) from None
 
 
@@ -225,6 +229,9 @@ def _write(wanted: Preparation, path: Path) -> None:
     offset, row = _noted(partial, note, wanted)
     try:
         if offset is None:
+            # First of all, lest an old note be believed of a new file.
+            note.unlink(missing_ok=True)
+            durable.sync_folder(note.parent)
             row, offset = 0, _allocate(partial, wanted)
         with partial.open("r+b") as file:
             file.seek(offset + row * wanted.stored_shape[1])
@@ -246,8 +253,8 @@ def _write(wanted: Preparation, path: Path) -> None:
     except BaseException as error:
         # What was noted is gone on with, unless its content is what is wrong.
         if not note.exists() or isinstance(error, ValueError):
-            partial.unlink(missing_ok=True)
             note.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
         raise
     note.unlink(missing_ok=True)
 

@@ -3,6 +3,8 @@
 Imports no torch.
 """
 
+import hashlib
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,21 @@ from pathlib import Path
 from trainables.errors import InputError
 
 RENEW = "Check the path, or download it again."
+
+
+def state(paths: Iterable[Path]) -> str:
+    """A digest that changes when files do: of their names, sizes, times and numbers."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        facts = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        digest.update(os.fsencode(path) + f" {facts}\n".encode())
+    return digest.hexdigest()
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path, be it a link that leads nowhere, which is then refused by name."""
+    return os.path.lexists(path)
 
 
 def file_head(path: Path, expected: str) -> bytes:

@@ -36,6 +36,11 @@ class Source:
     factor_sizes: tuple[int, ...] = ()
     factors_NK: np.ndarray | None = field(default=None, repr=False)
 
+    @property
+    def num_varying(self) -> int:
+        """How many of the factors have more than one value."""
+        return sum(size > 1 for size in self.factor_sizes)
+
     def load(self, device: torch.device) -> "Images":
         """The whole set; on a CPU its memory is shared by the processes of a machine.
 

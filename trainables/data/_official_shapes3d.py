@@ -14,6 +14,7 @@ import numpy as np
 
 from trainables.data import _cache, _room
 from trainables.data._arrays import StoredArray, open_arrays
+from trainables.data._files import is_there, state
 from trainables.errors import InputError
 
 RECIPE = "shapes3d (official)"
@@ -34,6 +35,10 @@ ZONES = {
 """Rows and columns where an image shows this and nothing else, in light or shadow; seen to be so on 50 official images."""
 
 BLOCK = 512
+NUM_SCENES = 1000
+"""Images that are compared with the lookalike's."""
+MIN_AGREEMENT = 0.8
+"""Of them, in each factor; scenes in another order agree in half."""
 
 
 def conversion() -> _cache.Preparation | None:
@@ -44,9 +49,16 @@ def conversion() -> _cache.Preparation | None:
         return _converted(path, first)
 
     kept = _cache.Preparation(
-        RECIPE, SHAPE, NUM_IMAGES, blocks, is_packed=False, verb="Checking and converting", check=_check_means
+        RECIPE,
+        SHAPE,
+        NUM_IMAGES,
+        blocks,
+        is_packed=False,
+        verb="Checking and converting",
+        origin=state([path] if path.exists() else []),
+        check=_check_whole,
     )
-    return kept if path.exists() or kept.path.exists() else None
+    return kept if is_there(path) or kept.path.exists() else None
 
 
 def _converted(path: Path, first: int) -> Iterator[np.ndarray]:
@@ -91,12 +103,51 @@ def _check_hues(path: Path, row: int, levels_nHWC: np.ndarray) -> None:
             raise _refusal(path, f"{found}, its place in the grid says {hue_n[n] / 10:.1f}")
 
 
-def _check_means(levels_NP: np.ndarray) -> None:
+def _check_whole(levels_NP: np.ndarray) -> None:
+    """Compare the channels' means with the published ones, and a sample of scenes with the lookalike's."""
     sums = sum(part.reshape(-1, 3, 64 * 64).sum(axis=(0, 2), dtype=np.int64) for part in _parts(levels_NP))
     means = sums / (len(levels_NP) * 64 * 64 * 255)
     if not np.allclose(means, CHANNEL_MEANS, atol=0.002):
         found = ", ".join(f"{mean:.5f}" for mean in means)
         raise _refusal(_cache.folder() / FILE, f"its channels have means {found}, not {CHANNEL_MEANS}")
+    rows_n = np.random.default_rng(0).choice(len(levels_NP), min(NUM_SCENES, len(levels_NP)), replace=False)
+    for factor, share in agreement(levels_NP[np.sort(rows_n)], np.sort(rows_n)).items():
+        if share < MIN_AGREEMENT:
+            found = f"of {len(rows_n)} scenes only {share:.0%} have the {factor} that their place in the grid says"
+            raise _refusal(_cache.folder() / FILE, f"{found}, {MIN_AGREEMENT:.0%} are expected")
+
+
+def agreement(levels_nP: np.ndarray, rows_n: np.ndarray) -> dict[str, float]:
+    """Shares of images that look more like the lookalike's scene of their factors than like another.
+
+    The other has the opposite scale, the next shape, or the opposite orientation. Which way the official orientation turns is not
+    known: that way is taken which fits the images better, for all of them.
+
+    Args:
+        levels_nP: uint8, channels first.
+        rows_n: Their places in the grid.
+    """
+    layers = np.concatenate(list(_room.blocks())).reshape(8, 4, 15, len(_room.MATERIALS), 1, -1)
+    floor, wall, hue, scale, shape, turn = np.unravel_index(rows_n, SIZES)
+    images_nS3 = levels_nP.reshape(len(levels_nP), 3, -1).transpose(0, 2, 1).astype(np.int16)
+
+    def errors(scale: np.ndarray, shape: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """Mean difference of each image from a scene, levels."""
+        found = []
+        for n, (i, j, k) in enumerate(zip(scale, shape, turn, strict=True)):
+            scene_S3 = _room.compose(layers[i, j, k], _room.colors(floor[n], wall[n], hue[n]))[0]
+            found.append(np.abs(scene_S3 - images_nS3[n]).mean())
+        return np.array(found)
+
+    one, other = errors(scale, shape, turn), errors(scale, shape, 14 - turn)
+    if other.sum() < one.sum():
+        one, other, turn = other, one, 14 - turn
+    looks = {
+        "scale": (one < errors(7 - scale, shape, turn))[np.abs(2 * scale - 7) >= 3],
+        "shape": one < errors(scale, (shape + 1) % 4, turn),
+        "orientation": (one < other)[np.abs(turn - 7) >= 3],
+    }
+    return {factor: float(right.mean()) if len(right) else 1.0 for factor, right in looks.items()}
 
 
 def _parts(levels_NP: np.ndarray) -> Iterator[np.ndarray]:

@@ -2,10 +2,10 @@
 
 A file has `images`, (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, uint8 or bool or floats in [0, 1], and may
 have `factors`, (N, K) numbers: their distinct values become 0, 1, .. in ascending order. Pictures are cropped to their middle
-square and resized to 64 x 64, grey where the first ones are; they have no factors.
+square and resized to 64 x 64, grey where the first 16 are; they have no factors.
 
-What the images are is told by their content: the recipe names the file and a digest of images and factors. They are converted
-once per version of the file.
+What the images are is told by their content: the recipe is a digest of images and factors, wherever they lie. They are
+converted once per version of the file.
 
 Shape suffixes: n images of a block, N all, K factors, P pixels.
 """
@@ -18,13 +18,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 
 from trainables.data import _cache
 from trainables.data._arrays import StoredArray, open_arrays
-from trainables.data._files import refusing
+from trainables.data._files import is_zip, quoted, refusing, state
 from trainables.data._images import Source
 from trainables.data._picture_set import in_blocks
 from trainables.data._pictures import open_pictures
@@ -36,8 +35,12 @@ NUM_LOOKED_AT = 16
 """Pictures that decide whether all are grey."""
 PEEK = 1024
 """Images that decide whether levels are binary."""
+MAX_BLOCK_BYTES = 2**26
 MAX_SIDE = 1024
+MIN_IMAGES = 2
 MAX_FACTORS = 32
+MAX_VALUES_SHARE = 0.5
+"""Of the number of images; a factor of more values is a measurement, and every score of it is nonsense."""
 
 Blocks = Callable[[int], Iterator[np.ndarray]]
 
@@ -48,17 +51,23 @@ def find(path: Path) -> Source:
     Raises:
         InputError: There are none, or they are not what they should be.
     """
+    with refusing(path):
+        is_arrays = path.is_file() and _has_arrays(path)
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder.\nName images of your own, or a data set.")
-    is_arrays = path.is_file() and _has_arrays(path)
     wanted, factors_NK = _of_arrays(path) if is_arrays else (_of_pictures(path), None)
-    digest = hashlib.sha256(_cache.prepare(wanted).encode())
+    if wanted.num_images < MIN_IMAGES:
+        raise InputError(
+            f"{path} has {wanted.num_images} images: no model learns from so few.\nName more of them."
+        )
+    content = f"{_cache.prepare(wanted)} {wanted.num_images} {wanted.shape} {wanted.is_packed}"
+    digest = hashlib.sha256(content.encode())
     sizes: tuple[int, ...] = ()
     if factors_NK is not None:
         factors_NK, sizes = _coded(path, factors_NK)
         digest.update(f"{factors_NK.shape}".encode() + factors_NK.tobytes())
     names = tuple(f"factor_{k}" for k in range(len(sizes)))
-    recipe = f"{path.stem} (own, {digest.hexdigest()[:12]})"
+    recipe = f"own images ({digest.hexdigest()[:12]})"
     pixels = partial(_pixels, wanted)
     return Source(recipe, wanted.shape, wanted.num_images, pixels, names, sizes, factors_NK)
 
@@ -74,10 +83,12 @@ def _pixels(wanted: _cache.Preparation, device: torch.device) -> Pixels:
 
 def _has_arrays(path: Path) -> bool:
     """Whether a file is HDF5 or a zip of arrays, or calls itself so, and is no archive of pictures."""
-    if zipfile.is_zipfile(path):
-        with refusing(path), zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
-    return h5py.is_hdf5(path) or path.suffix.lower() in (".npz", ".npy", ".h5", ".hdf5")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if is_zip(head) and path.suffix.lower() != ".npz":
+        with zipfile.ZipFile(path) as archive:
+            return "images.npy" in archive.namelist()
+    return head.startswith(b"\x89HDF") or path.suffix.lower() in (".npz", ".npy", ".h5", ".hdf5")
 
 
 def _preparation(
@@ -93,18 +104,26 @@ def _of_arrays(path: Path) -> tuple[_cache.Preparation, np.ndarray | None]:
     with open_arrays(path, ["images"], ["factors"]) as arrays:
         images = arrays["images"]
         shape, _ = _layout(path, images)
-        head = next(images.blocks(0, PEEK))
+        head = next(images.blocks(0, _rows(shape)))
         is_packed = head.dtype == bool or (head.dtype == np.uint8 and head.max() <= 1)
-        factors_NK = _whole(arrays["factors"]) if "factors" in arrays else None
-    if factors_NK is not None and (factors_NK.ndim != 2 or len(factors_NK) != images.shape[0]):
-        raise InputError(
-            f"{path}: factors are {factors_NK.shape}, expected ({images.shape[0]}, K), a row for each image.\n"
-            "Store them so, or leave them out."
-        )
-    stat = path.stat()
-    origin = f"{stat.st_size} {stat.st_mtime_ns}"
+        factors_NK = _factors(path, arrays["factors"], images.shape[0]) if "factors" in arrays else None
+    origin = state([path])
     blocks = partial(_array_blocks, path, is_packed)
     return _preparation(path, shape, images.shape[0], blocks, origin, is_packed), factors_NK
+
+
+def _factors(path: Path, stored: StoredArray, num_images: int) -> np.ndarray:
+    if len(stored.shape) != 2 or stored.shape[0] != num_images or stored.shape[1] > MAX_FACTORS:
+        raise InputError(
+            f"{path}: factors are {stored.shape}, expected ({num_images}, K), a row for each image, K at most"
+            f" {MAX_FACTORS}.\nStore them so, or leave them out."
+        )
+    return np.concatenate(list(stored.blocks(rows=65_536)))
+
+
+def _rows(shape: tuple[int, int, int]) -> int:
+    """Images of a block: as many as are looked at, or as take 64 MiB."""
+    return max(1, min(PEEK, MAX_BLOCK_BYTES // math.prod(shape)))
 
 
 def _layout(path: Path, images: StoredArray) -> tuple[tuple[int, int, int], bool]:
@@ -120,8 +139,8 @@ def _layout(path: Path, images: StoredArray) -> tuple[tuple[int, int, int], bool
         height = width = 0
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise InputError(
-            f"{path}: images are {images.dtype} {images.shape}; expected (N, H, W) or (N, H, W, C), C 1 or 3, sides of at"
-            f" most {MAX_SIDE}.\nStore them so, as uint8, bool, or floats in [0, 1]."
+            f"{path}: images are {images.dtype} {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3,"
+            f" sides of at most {MAX_SIDE}.\nStore them so, as uint8, bool, or floats in [0, 1]."
         )
     return (channels, height, width), is_last
 
@@ -129,9 +148,9 @@ def _layout(path: Path, images: StoredArray) -> tuple[tuple[int, int, int], bool
 def _array_blocks(path: Path, is_packed: bool, first: int) -> Iterator[np.ndarray]:
     with open_arrays(path, ["images"]) as arrays:
         images = arrays["images"]
-        _, is_last = _layout(path, images)
+        shape, is_last = _layout(path, images)
         row = first
-        for block in images.blocks(first, PEEK):
+        for block in images.blocks(first, _rows(shape)):
             levels_n = _levels(path, row, block, is_packed)
             if levels_n.ndim == 4 and is_last:
                 levels_n = levels_n.transpose(0, 3, 1, 2)
@@ -142,32 +161,36 @@ def _array_blocks(path: Path, is_packed: bool, first: int) -> Iterator[np.ndarra
 
 def _levels(path: Path, row: int, block: np.ndarray, is_packed: bool) -> np.ndarray:
     if block.dtype.kind == "f":
-        if not (np.isfinite(block).all() and block.min() >= 0 and block.max() <= 1):
-            worst = f"{np.nanmin(block):g} to {np.nanmax(block):g}"
+        finite = block[np.isfinite(block)]
+        if finite.size < block.size or finite.min() < 0 or finite.max() > 1:
+            what = f"values {finite.min():g} to {finite.max():g}" if finite.size else "no value at all"
+            and_nan = " and NaN or infinity" * (finite.size < block.size)
             raise InputError(
-                f"{path}: images from row {row} on have values {worst}, or none at all; expected 0 to 1.\n"
+                f"{path}: images from row {row} on have {what}{and_nan}; expected 0 to 1.\n"
                 "Store floats in [0, 1], or uint8."
             )
         return np.rint(block * 255).astype(np.uint8)
     if is_packed and block.max() > 1:
         raise InputError(
-            f"{path}: images from row {row} on have levels up to {block.max()}, but the first {PEEK:,} only 0 and 1.\n"
+            f"{path}: images from row {row} on have levels up to {block.max()}, but the first ones only 0 and 1.\n"
             "Store either bool or levels of 255."
         )
     return block.astype(np.uint8)
 
 
-def _whole(stored: StoredArray) -> np.ndarray:
-    return np.concatenate(list(stored.blocks(rows=65_536)))
-
-
 def _coded(path: Path, factors_NK: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
     """Factor values as 0, 1, .., and how many each has."""
-    if not 1 <= factors_NK.shape[1] <= MAX_FACTORS or not np.isfinite(factors_NK).all():
+    if not np.isfinite(factors_NK).all():
         raise InputError(
-            f"{path}: factors are {factors_NK.shape}, expected 1 to {MAX_FACTORS} columns of finite numbers."
+            f"{path}: factors have NaN or infinity, expected finite numbers.\nStore them so, or leave them out."
         )
     columns = [np.unique(column, return_inverse=True) for column in factors_NK.T]
+    for k, (values, _) in enumerate(columns):
+        if len(values) > len(factors_NK) * MAX_VALUES_SHARE:
+            raise InputError(
+                f"{path}: factor {k} has {len(values)} values in {len(factors_NK)} images; each value is a class of its own.\n"
+                "Round it to few values that many images share, or leave it out."
+            )
     coded_NK = np.stack([codes for _, codes in columns], axis=1).astype(np.int64)
     return coded_NK, tuple(len(values) for values, _ in columns)
 
@@ -177,7 +200,7 @@ def _of_pictures(path: Path) -> _cache.Preparation:
         num_images = len(pictures)
         looked_at = itertools.islice(pictures.levels((3, *PICTURE_SIZE), "square"), NUM_LOOKED_AT)
         is_grey = all((rgb_CHW == rgb_CHW[:1]).all() for rgb_CHW in looked_at)
-        origin = f"{_state(path, pictures.names)}"
+        origin = state([path / name for name in pictures.names] if path.is_dir() else [path])
     shape = (1 if is_grey else 3, *PICTURE_SIZE)
     blocks = partial(_picture_blocks, path, shape)
     return _preparation(path, shape, num_images, blocks, origin, is_packed=False)
@@ -185,14 +208,17 @@ def _of_pictures(path: Path) -> _cache.Preparation:
 
 def _picture_blocks(path: Path, shape: tuple[int, int, int], first: int) -> Iterator[np.ndarray]:
     with open_pictures(path) as pictures:
-        yield from in_blocks(pictures.levels(shape, "square", first))
+        levels = pictures.levels((3, *PICTURE_SIZE), "square", first)
+        if shape[0] == 1:
+            names = pictures.names[first:]
+            levels = (_grey(path, name, rgb) for name, rgb in zip(names, levels, strict=True))
+        yield from in_blocks(levels)
 
 
-def _state(path: Path, names: tuple[str, ...]) -> str:
-    """What changes when the pictures do."""
-    files = [path / name for name in names] if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+def _grey(path: Path, name: str, rgb_CHW: np.ndarray) -> np.ndarray:
+    if (rgb_CHW != rgb_CHW[:1]).any():
+        raise InputError(
+            f"{path}: {quoted(name)} is in color, but the first {NUM_LOOKED_AT} pictures are grey.\n"
+            "Make all of them grey, or name a colored one so that it comes first."
+        )
+    return rgb_CHW[:1]

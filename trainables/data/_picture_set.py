@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from trainables.data import _cache
+from trainables.data._files import is_there, state
 from trainables.data._images import Source
 from trainables.data._pictures import open_pictures
 from trainables.data._pixels import Levels
@@ -28,7 +29,7 @@ def find(
     """The set, converted when it is first asked for.
 
     Args:
-        recipe: What the images are.
+        recipe: What the images are, to which a digest of their content is added: nobody else knows which pictures these are.
         places: Names of the archive or folder in SWEEPER_DATA, whichever is there first.
         num_images: How many pictures it has.
         shape: (C, H, W) of the images.
@@ -39,18 +40,21 @@ def find(
         InputError: The files are not there, or not what they should be.
     """
     paths = [_cache.folder() / place for place in places]
-    found = [path for path in paths if path.exists()]
+    found = [path for path in paths if is_there(path)]
 
     def blocks(first: int) -> Iterator[np.ndarray]:
         return _blocks(found[0], num_images, shape, crop, first)
 
-    kept = _cache.Preparation(recipe, shape, num_images, blocks, is_packed=False, verb="Converting")
+    origin = state(path for path in found if path.exists())
+    kept = _cache.Preparation(
+        recipe, shape, num_images, blocks, is_packed=False, verb="Converting", origin=origin
+    )
     if not found and not kept.path.exists():
         raise InputError(
             f"{recipe} needs files of yours: {' or '.join(places)} in {_cache.folder()} (or SWEEPER_DATA).\n{source}"
         )
-    _cache.prepare(kept)
-    return Source(recipe, shape, num_images, partial(_pixels, kept))
+    known_by = f"{recipe.removesuffix(')')}, {_cache.prepare(kept)[:12]})"
+    return Source(known_by, shape, num_images, partial(_pixels, kept))
 
 
 def _pixels(kept: _cache.Preparation, device: torch.device) -> Levels:

@@ -75,7 +75,12 @@ class Levels(Pixels):
 
     def at(self, rows_n: torch.Tensor) -> torch.Tensor:
         stored_nP = self.stored_NP.index_select(0, rows_n.to(self.stored_NP.device))
-        return stored_nP.to(self._device).float() / self.num_levels
+        return _share(stored_nP.to(self._device).float(), self.num_levels)
+
+
+def _share(levels: torch.Tensor, num_levels: int) -> torch.Tensor:
+    """Levels over their number, correctly rounded everywhere: CUDA takes division by a number for a product."""
+    return levels / torch.full((1,), num_levels, dtype=levels.dtype, device=levels.device)
 
 
 def _has_room(stored_NP: torch.Tensor, device: torch.device) -> bool:
@@ -135,4 +140,4 @@ class Layered(Pixels):
         # One material at a time: exact in any order, and no product of three axes is ever in memory.
         sums_nCS = sum(colors_nMC[:, m, :, None] * weights_nMS[:, m, None].float() for m in range(materials))
         assert isinstance(sums_nCS, torch.Tensor)
-        return (((sums_nCS + 64) / 128).floor_().clamp_(max=255) / 255).flatten(1)
+        return _share(((sums_nCS + 64) / 128).floor_().clamp_(max=255), 255).flatten(1)

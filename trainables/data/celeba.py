@@ -17,7 +17,7 @@ def find() -> Source:
         InputError: The files are not there, or not what they should be.
     """
     return _picture_set.find(
-        "celeba (official, middle 148, 64x64)",
+        "celeba (middle 148, 64x64)",
         ("img_align_celeba.zip", "img_align_celeba"),
         num_images=202_599,
         shape=(3, 64, 64),

@@ -17,7 +17,7 @@ def find() -> Source:
         InputError: The files are not there, or not what they should be.
     """
     return _picture_set.find(
-        "chairs3d (official, middle 400, 64x64)",
+        "chairs3d (middle 400, 64x64)",
         ("rendered_chairs.tar", "rendered_chairs"),
         num_images=86_366,
         shape=(3, 64, 64),

@@ -19,7 +19,7 @@ from trainables.metrics import _activity
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 UNIT: str = "dimensions"
-NEEDS_FACTORS: bool = False
+NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True
 SETTINGS: dict[str, int | float | str] = {
     "prune_kl": _activity.PRUNE_KL,

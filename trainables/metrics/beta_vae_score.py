@@ -30,7 +30,7 @@ from trainables.metrics import _activity, _examples, _ground_truth
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 UNIT: str = ""
-NEEDS_FACTORS: bool = True
+NEEDS_FACTORS: int = 2
 IS_CHEAP: bool = False  # needs scikit-learn
 
 NUM_PAIRS = 64

@@ -33,7 +33,7 @@ from trainables.metrics import _activity
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 UNIT: str = "nats"
-NEEDS_FACTORS: bool = False
+NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = False  # a second for every few runs
 
 NUM_SAMPLES = 1000

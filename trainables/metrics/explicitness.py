@@ -27,7 +27,7 @@ from trainables.metrics import _activity, _examples, _ground_truth
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 UNIT: str = ""
-NEEDS_FACTORS: bool = True
+NEEDS_FACTORS: int = 1
 IS_CHEAP: bool = False  # needs scikit-learn
 
 PENALTY_C = 1.0

@@ -30,7 +30,7 @@ from trainables.metrics import _activity, _votes
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 UNIT: str = ""
-NEEDS_FACTORS: bool = True
+NEEDS_FACTORS: int = 1
 IS_CHEAP: bool = True
 
 NUM_TRAINING_VOTES = 10_000

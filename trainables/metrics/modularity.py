@@ -25,7 +25,7 @@ from trainables.metrics import _activity, _ground_truth, _information
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 UNIT: str = ""
-NEEDS_FACTORS: bool = True
+NEEDS_FACTORS: int = 2
 IS_CHEAP: bool = True
 
 NUM_BINS = 20

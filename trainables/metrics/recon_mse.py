@@ -17,7 +17,7 @@ from trainables.encoding import Encoding
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 UNIT: str = "per pixel"
-NEEDS_FACTORS: bool = False
+NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True
 SETTINGS: dict[str, int | float | str] = {}
 
