@@ -18,6 +18,7 @@ install: .venv/installed
 
 quickstart: install
 	$(BIN)/python -m sweeper run $(SWEEPS) --scale laptop --home $(QUICKSTART)
+	$(BIN)/python -m sweeper calibrate sprites --metric factor_vae_score --home $(QUICKSTART)
 	$(BIN)/python -m sweeper pareto $(SWEEPS) --scale laptop --home $(QUICKSTART) \
 		--csv $(QUICKSTART)/pareto.csv --plot $(QUICKSTART)/pareto.png
 
