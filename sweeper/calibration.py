@@ -20,7 +20,7 @@ from sweeper import display, pareto
 from sweeper.home import Home
 from sweeper.probing import Probe
 from trainables import __version__, calibration, durable, plugins
-from trainables.calibration import CODES, METRICS, SEEDLESS
+from trainables.calibration import CODES, CODES_VERSION, METRICS, SEEDLESS
 from trainables.durable import DamagedBlockError
 from trainables.errors import UnknownNameError
 from trainables.metrics._identity import identity
@@ -235,7 +235,7 @@ def _read(path: Path, recipe: str) -> dict[str, Any]:
 def _entry(values: Values) -> dict[str, Any]:
     # Strict JSON has no NaN: a value that is not finite is written as the text that float() reads.
     written = {code: [v if math.isfinite(v) else f"{v}" for v in found] for code, found in values.items()}
-    return {"values": written, "code_version": __version__}
+    return {"values": written, "codes": CODES_VERSION, "code_version": __version__}
 
 
 def _values(entry: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -243,7 +243,8 @@ def _values(entry: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def _has(entry: Mapping[str, Any] | None, num_seeds: int) -> bool:
-    return entry is not None and len(entry["values"]["random"]) >= num_seeds
+    is_current = entry is not None and entry.get("codes") == CODES_VERSION
+    return entry is not None and is_current and len(entry["values"]["random"]) >= num_seeds
 
 
 def table(calibrated: Calibrated) -> Table:

@@ -35,6 +35,9 @@ CODES = {
     "random": "standard normal numbers, independent of the images: nothing is known",
     "untrained": "a beta-VAE's encoder before its first step: what the architecture alone gives",
 }
+CODES_VERSION = 1
+"""Of how codes are made; what was computed of others is computed again. The untrained encoder's model is part of it."""
+
 SEEDLESS = ("oracle", "duplicated")
 """Codes of which there is one, however many seeds are asked for."""
 
