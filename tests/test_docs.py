@@ -50,6 +50,13 @@ def test_links_lead_to_files_that_are_there(page):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
+def test_tests_that_are_named_are_there():
+    named = re.findall(r"`(tests/\S+)::(test_\w+)`", (ROOT / "docs" / "faults.md").read_text())
+    assert len(named) > 10
+    for path, test in named:
+        assert f"\ndef {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
+
+
 def test_the_tour_names_every_module():
     tour = (ROOT / "README.md").read_text()
     for package in ("trainables", "sweeper"):
