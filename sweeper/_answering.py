@@ -110,7 +110,7 @@ def evaluate(name: str, metrics: tuple[str, ...], **options: Any) -> None:
 @click.argument("kind", metavar="KIND")
 @MANY
 @common_options("scale", "label", "home", "storage")
-@click.option("--out", type=Place(dir_okay=False), help="file without suffix (default HOME/figures/...)")
+@click.option("--out", type=Place(dir_okay=False), help="file, written as .png and .svg (default HOME/figures/...)")
 @click.option("--metrics", help="what is shown, comma-separated (default: what the paper shows)")
 def figure(kind: str, names: tuple[str, ...], out: Path | None, metrics: str | None, **options: Any) -> None:
     """Draw a figure of the paper, as PNG and SVG.
@@ -131,6 +131,8 @@ def figure(kind: str, names: tuple[str, ...], out: Path | None, metrics: str | N
     stem = out or home.path / "figures" / f"figure_{kind}_{'+'.join(map(str, sweeps))}"[:MAX_STEM]
     if out is None:
         stem.parent.mkdir(exist_ok=True)
+    elif out.suffix in (".png", ".svg"):
+        stem = out.with_suffix("")
     check_output("--out", stem.with_name(f"{stem.name}.png"), (".png",), home)
     for path in figures.draw(kind, records, home.storage, sweeps, stem, shown, home.path):
         click.echo(f"Wrote {path}")
