@@ -5,7 +5,8 @@ orientation 15: 480,000 images. The official set where `3dshapes.h5` lies in SWE
 `_official_shapes3d`; else a lookalike with the same factors and the geometry measured on official images, see `_room`. The
 lookalike is kept as layers, 10 MB in all, of which images are composed as they are asked for.
 
-Reconstruction errors of the two do not compare: each has its own entropy floor. The paper takes six latents and a width of 256.
+Reconstruction errors of the two do not compare but above their floors, the entropy of the levels: 3,401 nats per image for the
+lookalike (standard error 7), some 3,270 (110) on 25 official images. The paper takes six latents and a width of 256.
 
 Source: Burgess & Kim, 3D Shapes Dataset, 2018.
 """
