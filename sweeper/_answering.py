@@ -110,7 +110,9 @@ def evaluate(name: str, metrics: tuple[str, ...], **options: Any) -> None:
 @click.argument("kind", metavar="KIND")
 @MANY
 @common_options("scale", "label", "home", "storage")
-@click.option("--out", type=Place(dir_okay=False), help="file, written as .png and .svg (default HOME/figures/...)")
+@click.option(
+    "--out", type=Place(dir_okay=False), help="file, written as .png and .svg (default HOME/figures/...)"
+)
 @click.option("--metrics", help="what is shown, comma-separated (default: what the paper shows)")
 def figure(kind: str, names: tuple[str, ...], out: Path | None, metrics: str | None, **options: Any) -> None:
     """Draw a figure of the paper, as PNG and SVG.
