@@ -197,7 +197,7 @@ class Ledger:
 
         A worker prunes its own folder (`blocks.prune`); nobody else prunes those of workers that are gone.
         """
-        needed = self.records.needed_states()
+        needed = {(attempt, block) for _, attempt, block in self.records.needed_states()}
         num_deleted = 0
         for path in (self.storage / "attempts").glob(f"{'[0-9]' * 8}/block-{'[0-9]' * 6}.slices"):
             attempt, index = blocks.place(path)

@@ -54,6 +54,23 @@ _ORIGINS = """
     WHERE sweep = ? AND start_step < MIN(end_step, horizon_steps) GROUP BY key"""
 
 
+_STATES = """
+    SELECT key, step, attempt, block, file, offset, length, sha256 FROM (
+        SELECT slices.*, step, ROW_NUMBER() OVER
+            (PARTITION BY slices.run ORDER BY slices.attempt DESC, slices.block DESC) AS age
+        FROM slices JOIN block_runs USING (run, attempt, block)
+        WHERE name = ? AND slices.run IN ({runs})
+            AND slices.run NOT IN (SELECT run FROM block_runs WHERE status = 'diverged')
+            AND NOT EXISTS (
+                SELECT * FROM attempt_runs AS later JOIN block_runs AS first
+                    ON first.run = later.run AND first.attempt = later.attempt AND first.block = 0
+                JOIN blocks ON blocks.attempt = first.attempt AND blocks.number = first.block
+                WHERE later.run = slices.run AND later.attempt > slices.attempt AND start_step < block_runs.step))
+    JOIN runs ON id = run WHERE age <= ? ORDER BY key, age"""
+"""States to resume from. A diverged run has none; one that a later attempt went behind is given up, because it, or
+that of another run of the pack, was damaged."""
+
+
 class Records:
     """Questions to an open ledger. Each answers from what is committed at that moment."""
 
@@ -163,7 +180,7 @@ class Records:
             " ORDER BY attempt DESC, block DESC LIMIT ?",
             (key, name, limit),
         )
-        return tuple(StoredSlice(step, attempt, block, Slice(*part)) for step, attempt, block, *part in rows)
+        return tuple(_stored(*row) for row in rows)
 
     def resume_points(self, keys: Iterable[str]) -> dict[str, tuple[StoredSlice, ...]]:
         """Where runs resume: the newest state, then the one before in case that is damaged, or nothing.
@@ -171,26 +188,19 @@ class Records:
         Ask after `begin_attempt`: from then on no earlier attempt can move a run on or delete its states. States
         of diverged runs are not kept, so such a run would start over.
         """
-        return {
-            key: () if self._has_diverged(key) else self.slices(key, STATE, limit=_NUM_STATES) for key in keys
-        }
+        found: dict[str, tuple[StoredSlice, ...]] = dict.fromkeys(keys, ())
+        wanted = "SELECT id FROM runs WHERE key IN (SELECT value FROM json_each(?))"
+        for key, stored in self._states(wanted, json.dumps(list(found))):
+            found[key] += (stored,)
+        return found
 
-    def needed_states(self) -> set[tuple[int, int]]:
-        """Attempt and index of the blocks that hold one of the two newest states of a run that may go on."""
-        return set(
-            self.db.execute(
-                "SELECT attempt, block FROM (SELECT run, attempt, block, ROW_NUMBER() OVER"
-                " (PARTITION BY run ORDER BY attempt DESC, block DESC) AS age FROM slices WHERE name = ?)"
-                " WHERE age <= ? AND run NOT IN (SELECT run FROM block_runs WHERE status = 'diverged')",
-                (STATE, _NUM_STATES),
-            )
-        )
+    def needed_states(self) -> set[tuple[str, int, int]]:
+        """Key, attempt and block of the states that `resume_points` of all runs would name."""
+        return {(key, stored.attempt, stored.index) for key, stored in self._states("SELECT id FROM runs")}
 
-    def _has_diverged(self, key: str) -> bool:
-        found = self.db.execute(
-            "SELECT 1 FROM block_runs JOIN runs ON id = run WHERE key = ? AND status = 'diverged'", (key,)
-        )
-        return found.fetchone() is not None
+    def _states(self, runs: str, *arguments: object) -> list[tuple[str, StoredSlice]]:
+        rows = self.db.execute(_STATES.format(runs=runs), (STATE, *arguments, _NUM_STATES))
+        return [(key, _stored(*row)) for key, *row in rows]
 
     def _sweep(self, sweep: SweepId) -> int:
         found = self.db.execute(
@@ -208,6 +218,10 @@ class Records:
         columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * 6
         columns[5] = tuple(math.nan if value is None else value for value in columns[5])
         return PointColumns(*columns)
+
+
+def _stored(step: int, attempt: int, block: int, *part: Any) -> StoredSlice:
+    return StoredSlice(step, attempt, block, Slice(*part))
 
 
 def _member(*row: Any) -> MemberRow:

@@ -3,7 +3,8 @@
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sweeper import _intentions, _schema
@@ -117,7 +118,9 @@ def _not_taken(db: sqlite3.Connection, storage: Path) -> Iterator[tuple[Path, st
 def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> Iterator[str]:
     """Blocks of the ledger whose files, runs or points are not what was taken in."""
     db = records.db
-    needed = {place for place in records.needed_states() if place[0] not in open_attempts}
+    resumable: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+    for key, *place in records.needed_states():
+        resumable[place[0], place[1]].add(key)
     db.execute(
         "CREATE TEMP TABLE expected (run INTEGER, metric INTEGER, step INTEGER, value REAL, time_s REAL,"
         " PRIMARY KEY (run, metric, step)) WITHOUT ROWID"
@@ -136,7 +139,7 @@ def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> I
             continue
         if manifest.sha256 != sha256 or entries != set(_rows(manifest)):
             yield f"{path} is not what the ledger took in."
-        yield from _check_slices(path.parent, manifest, is_needed=(attempt, number) in needed)
+        yield from _check_slices(path.parent, manifest, resumable[attempt, number], attempt in open_attempts)
         _expect(db, manifest)
     yield from _check_points(db, unread)
 
@@ -162,13 +165,22 @@ def _rows(manifest: Manifest) -> Iterator[tuple[object, ...]]:
             yield (*row, name, part.file, part.offset, part.length, part.sha256)
 
 
-def _check_slices(folder: Path, manifest: Manifest, is_needed: bool) -> Iterator[str]:
-    """Slices that are damaged, or missing though nobody should have pruned them."""
+def _check_slices(
+    folder: Path, manifest: Manifest, resumable: Collection[str], is_open: bool
+) -> Iterator[str]:
+    """Slices of use to someone that are damaged, or missing though nobody should have pruned them.
+
+    Args:
+        folder: Of the manifest's attempt.
+        manifest: Of the block.
+        resumable: Keys of the runs that would resume from the block.
+        is_open: Whether its worker may be pruning states yet.
+    """
     for run in manifest.runs:
         for name, part in run.slices.items():
             is_kept = run.status != "running" and name in KEPT
-            must_exist = is_kept or (is_needed and name == STATE and run.status != "diverged")
-            if must_exist or (folder / part.file).exists():
+            is_state = name == STATE and run.key in resumable
+            if is_kept or (is_state and (not is_open or (folder / part.file).exists())):
                 try:
                     blocks.read_slice(folder, part)
                 except DamagedBlockError as error:

@@ -249,6 +249,25 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_equal_points_are_accep
     assert ledger.records.resume_points(["a"])["a"][0].attempt == again.attempt
 
 
+def test_a_damaged_state_that_was_gone_behind_is_given_up_and_the_ones_around_it_stay(ledger):
+    """One block takes the run from before the damage to its end, so nothing newer pushes the damaged state out."""
+    pack = begin(ledger, ["a"], num_steps=10)
+    for _ in range(3):
+        ledger.take(pack.write())
+    newest, before = ledger.records.resume_points(["a"])["a"]
+    file = manifest_path(ledger.storage, newest.attempt, newest.index).with_suffix(".slices")
+    file.write_bytes(b"?" * file.stat().st_size)
+    assert any("It holds 'state' of run a" in line for line in problems(ledger))
+    again = begin(ledger, ["a"], choice=1, num_steps=HORIZON)
+    ledger.take(again.write())
+    assert [s.step for s in ledger.records.resume_points(["a"])["a"]] == [HORIZON, before.step]
+    assert problems(ledger) == [], "what nobody resumes from cannot be a problem"
+    ledger.prune()
+    assert not file.exists()
+    assert before.read(ledger.storage) == state("a", 20)
+    assert problems(ledger) == []
+
+
 def test_a_status_says_where_a_run_stands(ledger):
     assert ledger.records.counts(SWEEP) == {"planned": 4}
     pack = begin(ledger, ["a", "b"])
@@ -404,7 +423,7 @@ def test_superseded_states_go_and_needed_ones_stay(ledger):
     finish(ledger)
     ledger.prune()
     left = {place(path) for path in ledger.storage.rglob("*.slices")}
-    assert left == ledger.records.needed_states()
+    assert left == {(attempt, block) for _, attempt, block in ledger.records.needed_states()}
     assert len(left) == 2
     assert problems(ledger) == []
 

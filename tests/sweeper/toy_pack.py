@@ -80,13 +80,7 @@ class Pack:
             return None
         start, end = self.step, min(self.step + self.num_steps, self.horizon)
         runs = tuple(self.entry(key, end) for key in self.keys)
-        blobs = {
-            run.key: {
-                "state": state(run.key, run.step),
-                "encoding": f"codes of {run.key} at {run.step}".encode(),
-            }
-            for run in runs
-        }
+        blobs = {run.key: self.blobs(run) for run in runs}
         found = tuple(p for run in runs for p in points(run.key, start, run.step))
         if self.error:
             found = tuple(Point(p.key, p.step, p.time_s, p.name, p.value + self.error) for p in found)
@@ -115,6 +109,14 @@ class Pack:
         if key.startswith("bad") and end >= BAD_STEP:
             return RunEntry(key, 0, "diverged", BAD_STEP, self.horizon, spec, BAD_STEP)
         return RunEntry(key, 0, "done" if end == self.horizon else "running", end, self.horizon, spec)
+
+    def blobs(self, run):
+        found = {} if run.status == "diverged" else {"state": state(run.key, run.step)}
+        return (
+            found
+            if run.status == "running"
+            else found | {"encoding": f"codes of {run.key} at {run.step}".encode()}
+        )
 
 
 def stands(ledger, key, choice):
