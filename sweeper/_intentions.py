@@ -7,11 +7,12 @@ attempts/<attempt>.json                an attempt: its runs, its end, its failur
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper._schema import transaction
+from sweeper._schema import in_memory, transaction
 from sweeper.rows import SweepId
 from trainables import durable
 from trainables.config import canonical_json
@@ -78,6 +79,22 @@ def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], d
             change = _add_member(db, draw_row, member)
             if change:
                 raise _changed(sweep, f"{canonical_json(draw.params)}, seed {member.seed}: {change}")
+
+
+def check_sweep(
+    db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]
+) -> None:
+    """Refuse what `add_sweep` would refuse, and change nothing.
+
+    Raises:
+        InputError: As `add_sweep`.
+    """
+    names = (sweep.name, sweep.scale, sweep.label)
+    if db.execute("SELECT 1 FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names).fetchone() is None:
+        return
+    with closing(in_memory()) as copy:
+        adopt_sweep(copy, sweep_body(db, sweep))
+        add_sweep(copy, sweep, spec, draws)
 
 
 def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw) -> int:

@@ -100,6 +100,13 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return db
 
 
+def in_memory() -> sqlite3.Connection:
+    """Make an empty ledger to try something on."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.executescript(_TABLES.format(version=VERSION))
+    return db
+
+
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """Open a ledger that another process may be writing.
 

@@ -97,12 +97,12 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
     questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
     from sweeper.estimate import forecast, plan_table
     from sweeper.machine import cluster, local_slots, measure_on_cluster
-    from sweeper.plan import plan, with_known_seeds
+    from sweeper.plan import plan
     from sweeper.probing import Probe
 
     records = open_records(home) if home.ledger.exists() else None
     with Probe() as probe:
-        planned = plan([with_known_seeds(each, records) for each in questions], probe)
+        planned = plan(questions, probe, records)
         if machine.address is None:
             _, expected = forecast(planned, records, machine, local_slots(machine), probe.measure)
         else:

@@ -20,7 +20,7 @@ from sweeper.home import MAX_STEM, Home, lock_home
 from sweeper.ledger import Ledger
 from sweeper.machine import Machine
 from sweeper.packing import PackPlan
-from sweeper.plan import SCALES, Planned, Question, plan, with_known_seeds
+from sweeper.plan import SCALES, Planned, Question, plan
 from sweeper.probing import Probe
 from sweeper.projection import Projector
 from sweeper.records import Records
@@ -111,7 +111,7 @@ class Execution:
             for problem in ledger.ingest().problems:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
-            planned = plan([with_known_seeds(each, ledger.records) for each in self.questions], probe)
+            planned = plan(self.questions, probe, ledger.records)
             self._unscored(ledger, planned)
             packs = None
             is_missing = any(each.waiting(ledger.records) for each in planned)

@@ -77,10 +77,11 @@ class Planned:
     runs: Mapping[str, Resolved]
     num_factors: int
 
-    def register(self, ledger: Ledger) -> None:
-        """Add to the ledger what is new of this question."""
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the ledger keeps of the question."""
         sweep, scale = self.question.sweep, self.question.scale
-        spec = {
+        return {
             "question": sweep.question,
             "model": sweep.model,
             "objectives": sweep.objectives,
@@ -91,7 +92,10 @@ class Planned:
             "note": sweep.scales[self.question.id.scale].notes(scale.data),
             "num_factors": self.num_factors,
         }
-        ledger.register_sweep(self.question.id, spec, self.draws)
+
+    def register(self, ledger: Ledger) -> None:
+        """Add to the ledger what is new of this question."""
+        ledger.register_sweep(self.question.id, self.spec, self.draws)
 
     @property
     def members(self) -> list[Member]:
@@ -190,7 +194,7 @@ def _number(name: str, text: str) -> float:
         raise InputError(f"{name}={text}: expected a number or several, for example {name}=1,10.") from None
 
 
-def with_known_seeds(question: Question, records: Records | None) -> Question:
+def _with_known_seeds(question: Question, records: Records | None) -> Question:
     """The question with the seeds that a ledger already has for it, since seeds are added and never removed."""
     if records is None or question.id not in records.sweeps():
         return question
@@ -198,15 +202,26 @@ def with_known_seeds(question: Question, records: Records | None) -> Question:
     return replace(question, seeds=tuple(sorted(known | set(question.seeds))))
 
 
-def plan(questions: Sequence[Question], probe: Probe) -> list[Planned]:
-    """Give the runs of questions their identity.
+def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -> list[Planned]:
+    """Give the runs of questions their identity, the seeds that a ledger has for them included.
+
+    Args:
+        questions: As asked for.
+        probe: Resolves their runs.
+        records: The ledger they are to be registered in; None if there is none yet.
 
     Raises:
-        InputError: A field that the model does not have, or a value that it does not take.
+        InputError: A field that the model does not have, a value that it does not take, or the ledger knows a question
+            by its name that is another one.
     """
+    questions = [_with_known_seeds(question, records) for question in questions]
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
     found = dict(zip(map(_token, specs), probe.resolve(specs), strict=True))
-    return [_planned(question, found) for question in questions]
+    planned = [_planned(question, found) for question in questions]
+    if records is not None:
+        for each in planned:
+            records.check_sweep(each.question.id, each.spec, each.draws)
+    return planned
 
 
 def _planned(question: Question, found: Mapping[str, Resolved]) -> Planned:

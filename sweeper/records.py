@@ -4,11 +4,12 @@ import json
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper import _schema
+from sweeper import _intentions, _schema
+from sweeper._intentions import Draw
 from sweeper.rows import (
     AttemptRow,
     CostRow,
@@ -104,6 +105,14 @@ class Records:
         found = self.db.execute("SELECT spec FROM sweeps WHERE id = ?", (self._sweep(sweep),))
         spec: dict[str, Any] = json.loads(found.fetchone()[0])
         return spec
+
+    def check_sweep(self, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> None:
+        """Refuse what `Ledger.register_sweep` would refuse.
+
+        Raises:
+            InputError: A draw or member is known and is another one now, or asks for fewer steps.
+        """
+        _intentions.check_sweep(self.db, sweep, spec, draws)
 
     def origins(self, sweep: SweepId) -> dict[str, tuple[str, str]]:
         """Numerics class and code version of the blocks that trained each run, `mixed` if several.

@@ -240,7 +240,7 @@ from sweeper.cli import main
 home, free = sys.argv[1:3]
 words = ["factorvae_gamma", "--scale", "smoke", "--home", home]
 lines = [["status", *words], ["pareto", *words], ["export", *words, "--runs", f"{free}/runs.csv"]]
-lines += [["verify", *words], ["plan", *words], ["run", *words], ["sync", *words], ["rebuild", "--home", home]]
+lines += [["verify", *words], ["plan", *words, "--as", "new"], ["run", *words], ["sync", *words], ["rebuild", "--home", home]]
 print(*[f"{line[0]} {main(line)}" for line in lines], sep="\\n", flush=True)
 """
 

@@ -69,7 +69,9 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster)
     two_gpus = Machine(start_cluster(8, 2), 0.25)
     fields = {"steps": "1000000", "evaluate_every": "1000000", "beta": "1"}
     with Probe() as probe:
-        (planned,) = plan([find_question("betavae_beta", "smoke", tuple(range(9)), fields, "gpus")], probe)
+        (planned,) = plan(
+            [find_question("betavae_beta", "smoke", tuple(range(9)), fields, "gpus")], probe, None
+        )
     packs = [PackPlan((run,)) for run in planned.waiting(None)]
 
     def gpus_at_work():

@@ -1,10 +1,12 @@
+import contextlib
+
 import numpy as np
 import pytest
 
 from search_spaces import betavae_beta, factorvae_gamma, infowgan_gp
-from sweeper import wording
+from sweeper import verify, wording
 from sweeper.ledger import Ledger
-from sweeper.plan import find_question, plan, with_known_seeds
+from sweeper.plan import find_question, plan
 from sweeper.probing import Probe
 from sweeper.records import Records
 from sweeper.rows import SweepId
@@ -24,7 +26,7 @@ def probe():
 @pytest.fixture(scope="module")
 def planned(probe):
     """A question of two draws and two seeds, its runs identified."""
-    (planned,) = plan([find_question("factorvae_gamma", "smoke")], probe)
+    (planned,) = plan([find_question("factorvae_gamma", "smoke")], probe, None)
     return planned
 
 
@@ -116,7 +118,7 @@ def test_planning_again_gives_the_same_runs_and_more_seeds_or_steps_leave_them_a
         find_question("factorvae_gamma", "smoke", (0, 1, 2)),
         find_question("factorvae_gamma", "smoke", None, longer, "longer"),
     ]
-    again, more, steps = plan(questions, probe)
+    again, more, steps = plan(questions, probe, None)
     assert again == planned
     assert [member.key for draw in steps.draws for member in draw.members] == keys
     assert [[member.key for member in draw.members[:2]] for draw in more.draws] == [keys[:2], keys[2:]]
@@ -151,7 +153,9 @@ def test_a_run_that_is_done_waits_again_for_a_longer_question(planned, ledger, p
     key = planned.draws[0].members[0].key
     commit(ledger, key, "done", SMOKE.steps, SMOKE.steps)
     fields = {"steps": f"{SMOKE.steps + 1}"}
-    (longer,) = plan([find_question("factorvae_gamma", "smoke", (0,), fields, "longer")], probe)
+    (longer,) = plan(
+        [find_question("factorvae_gamma", "smoke", (0,), fields, "longer")], probe, ledger.records
+    )
     first, _ = longer.waiting(ledger.records)
     assert (first.key, first.step) == (key, SMOKE.steps)
 
@@ -164,17 +168,38 @@ def test_registering_twice_adds_nothing(planned, ledger):
     assert len(before) == 4
 
 
-def test_seeds_are_added_and_never_removed(planned, ledger):
+def test_seeds_are_added_and_never_removed(planned, ledger, probe):
+    def seeds(question):
+        (planned,) = plan([question], probe, ledger.records)
+        return planned.question.seeds
+
     fewer = find_question("factorvae_gamma", "smoke", seeds=(7,))
-    assert with_known_seeds(fewer, None) == with_known_seeds(fewer, ledger.records) == fewer
+    assert seeds(fewer) == (7,)
     planned.register(ledger)
-    records = Records.open(ledger.path)
-    try:
-        assert with_known_seeds(fewer, records).seeds == (0, 1, 7)
-        other = find_question("factorvae_gamma", "smoke", (7,), {"gamma": "1"}, "other")
-        assert with_known_seeds(other, records) == other
-    finally:
-        records.close()
+    assert seeds(fewer) == (0, 1, 7)
+    assert seeds(find_question("factorvae_gamma", "smoke", (7,), {"gamma": "1"}, "other")) == (7,)
+
+
+def test_another_question_under_a_known_name_is_refused_when_it_is_planned(ledger, probe, tmp_path):
+    def ask(fields=None, data=None):
+        return plan([find_question("factorvae_gamma", "smoke", (0,), fields, "mine", data)], probe, records)
+
+    with contextlib.closing(Records.open(ledger.path)) as records:
+        (planned,) = ask({"steps": "200"})
+        planned.register(ledger)
+        before = ledger.records.members(planned.question.id)
+        with pytest.raises(
+            InputError, match=r"known in this home and changed: .*its model, data or precision"
+        ):
+            ask({"steps": "200"}, str(own_images(tmp_path, factors=np.arange(24)[:, None] // 4)))
+        with pytest.raises(
+            InputError, match=r"its 200 steps became 100\.\nGive the new one a name with --as LABEL"
+        ):
+            ask({"steps": "100"})
+        (more,) = ask({"steps": "300", "gamma": "1,7"})
+        assert len(more.waiting(records)) == 2
+        assert ledger.records.members(planned.question.id) == before
+        assert verify.check(ledger.path, ledger.storage) == []
 
 
 def own_images(folder, **arrays):
@@ -189,7 +214,7 @@ def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(tmp_path,
     monkeypatch.chdir(tmp_path)
     question = find_question("factorvae_gamma", "smoke", None, {}, "mine", "./images.npz")
     assert question.scale.data == str(path)
-    (planned,) = plan([question], probe)
+    (planned,) = plan([question], probe, None)
     assert planned.num_factors == 1
     assert planned.question == question
     recipes = {run.spec["recipe"] for run in planned.runs.values()}
@@ -199,7 +224,7 @@ def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(tmp_path,
 
 def test_images_without_ground_truth_are_asked_what_needs_none(tmp_path, probe, ledger):
     path = own_images(tmp_path)
-    (planned,) = plan([find_question("infowgan_gp", "smoke", None, {}, "mine", str(path))], probe)
+    (planned,) = plan([find_question("infowgan_gp", "smoke", None, {}, "mine", str(path))], probe, None)
     sweep = planned.question.sweep
     assert sweep.objectives == ("recon_mse", "gaussian_tc")
     assert sweep.metrics == ("recon_mse", "gaussian_tc", "active_dims")
