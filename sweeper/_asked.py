@@ -51,8 +51,9 @@ class Asked:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """All runs under one another."""
-        return results.stack(list(self.tables.values()))
+        """All runs under one another; one that several sweeps share is there once."""
+        runs = results.stack(list(self.tables.values()))
+        return runs.drop_duplicates(["run_key", "metric", "step"], ignore_index=True)
 
     @property
     def has_factors(self) -> bool:
@@ -101,9 +102,9 @@ class Asked:
                     )
         results.draw_table(self.runs, list(metrics))  # refuses what does not compare
 
-    def levels(self, metric: str) -> tuple[tuple[str, float], ...]:
-        """What a metric is read by, see `calibration.levels`."""
-        runs = self.runs
+    def levels(self, metric: str, rows: pd.DataFrame | None = None) -> tuple[tuple[str, float], ...]:
+        """What a metric is read by as it was computed in these rows, by default `runs`; see `calibration.levels`."""
+        runs = self.runs if rows is None else rows
         known = calibration.references(self.home, runs["data"].iloc[0]) if self.home else {}
         return calibration.levels(known, results.settings(runs, metric))
 

@@ -151,7 +151,7 @@ def _of_run(records: Records, outline: Outline, entry: Entry) -> _Parts:
     for name, identity, step, time_s, value in _up_to(run, records.run_points(row.key)):
         shown = _name(outline.names.get((name, identity), name))
         points.append(MetricPoint(shown, step, _milliseconds(time_s), _finite(value)))
-        if identity:
+        if identity and "/" not in name:  # a part is computed as its metric is
             identities[f"sweeper.metric.{shown}"] = identity
     tags = {
         "sweeper.draw": row.draw,

@@ -20,6 +20,7 @@ from sweeper.records import Records
 from sweeper.rows import StoredSlice
 from trainables import plugins
 from trainables.blocks import unpack_arrays
+from trainables.metrics._identity import is_current
 
 _DPI = 100
 _GAP = 1
@@ -93,11 +94,15 @@ def _of_draw(records: Records, storage: Path, outline: Outline, entry: Entry) ->
 
 
 def _score(records: Records, run: Run, metric: str) -> float:
-    """A metric of a run at the horizon, NaN if there is none."""
+    """A metric of a run at the horizon, as it is computed today if it was; NaN if there is none."""
     points = records.run_points(run.row.key)
-    columns = zip(points.name, points.step, points.value, strict=True)
-    found = [value for name, step, value in columns if (name, step) == (metric, run.row.horizon_steps)]
-    return found[0] if found else np.nan
+    columns = zip(points.name, points.step, points.identity, points.time_s, points.value, strict=True)
+    found = [
+        (is_current(name, identity), time_s, value)
+        for name, step, identity, time_s, value in columns
+        if (name, step) == (metric, run.row.horizon_steps)
+    ]
+    return max(found)[-1] if found else np.nan
 
 
 def _draw_reconstructions(stored: StoredSlice, storage: Path, caption: str, path: Path) -> None:
@@ -110,8 +115,8 @@ def _draw_reconstructions(stored: StoredSlice, storage: Path, caption: str, path
 def _draw_traversal(stored: StoredSlice, storage: Path, caption: str, path: Path) -> None:
     rows_DKCHW = unpack_arrays(stored.read(storage))["traversal"]
     text = (
-        "Each row moves one dimension of the code of one image from -2 to 2 standard deviations of the "
-        f"prior, the others stay. {caption}"
+        "Each row moves one dimension of the code of one image over its prior (a normal one from -2 to 2 standard "
+        f"deviations, a uniform one from end to end, a category label by label), the others stay. {caption}"
     )
     _draw_grid(rows_DKCHW, [f"z{d}" for d in range(len(rows_DKCHW))], text, path)
 

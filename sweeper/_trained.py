@@ -18,6 +18,11 @@ from sweeper.rows import SweepId
 from trainables import plugins
 from trainables.errors import InputError
 
+_UNLIKE = (
+    "What was evaluated on the way cannot be scored again: name another --metrics than {metric}, or train in another "
+    "--home."
+)
+
 
 def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
     """Metrics against steps: means over the seeds of each draw with 95 % t intervals.
@@ -48,9 +53,11 @@ def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
                     f"It has curves of: {', '.join(sorted(known)) or 'nothing'}."
                 )
     asked.check(rows)
+    evaluated = results.stack(list(tables.values()))
+    results.refuse_mixed_estimators(evaluated[evaluated["metric"].isin(rows)], _UNLIKE)
     shown = {sweep: _draws(asked.tables[sweep]) for sweep in tables}
     columns = tuple(_column(asked, sweep, draws, tables[sweep], rows) for sweep, draws in shown.items())
-    levels = tuple(map(asked.levels, rows))
+    levels = tuple(asked.levels(name, evaluated) for name in rows)
     return CurveFigure(
         title=asked.title(f"Training curves: {', '.join(asked.models)}"),
         rows=tuple(map(wording.axis, rows)),

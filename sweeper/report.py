@@ -145,18 +145,31 @@ def _bootstrap(
     sense, values = results.directions(objectives), results.seed_values(runs, objectives)
     eligible_N = draws["is_eligible"].to_numpy(dtype=bool)
     shown, probability_N = draws[eligible_N], np.full(len(draws), np.nan)
-    losses = [pareto.to_losses(values[place], sense) for place in _places(shown)]
+    places, seeds = _places(shown), _finished(runs)
+    # Draws of the same runs, which two sweeps may share, are one: resampled apart they would compete.
+    losses = {seeds[place]: pareto.to_losses(values[place], sense) for place in places}
     means_NM = pareto.to_losses(shown[list(objectives)].to_numpy(dtype=np.float64), sense)
     reference_M = pareto.reference_point(means_NM)
     if losses:
-        probability_N[eligible_N] = pareto.bootstrap_front(losses, reference_M, generator()).membership_N
+        resampled = pareto.bootstrap_front(list(losses.values()), reference_M, generator())
+        membership = dict(zip(losses, resampled.membership_N, strict=True))
+        probability_N[eligible_N] = [membership[seeds[place]] for place in places]
     volumes = {}
     for model in sorted(set(shown["model"])):
-        own = np.flatnonzero(shown["model"] == model)
-        resampled = pareto.bootstrap_front([losses[n] for n in own], reference_M, generator())
-        interval = resampled.hypervolume_interval()
-        volumes[model] = (pareto.hypervolume(means_NM[own], reference_M), *interval)
+        own_N = (shown["model"] == model).to_numpy()
+        own = {seeds[place]: losses[seeds[place]] for place in _places(shown[own_N])}
+        interval = pareto.bootstrap_front(list(own.values()), reference_M, generator()).hypervolume_interval()
+        volumes[model] = (pareto.hypervolume(means_NM[own_N], reference_M), *interval)
     return pareto.to_losses(reference_M, sense), probability_N, volumes
+
+
+def _finished(runs: pd.DataFrame) -> dict[tuple[str, str, int], frozenset[str]]:
+    """Keys of the finished runs of each draw."""
+    found: dict[tuple[str, str, int], set[str]] = {}
+    columns = ["sweep", "label", "draw", "run_key"]
+    for *place, key in runs.loc[runs["status"] == "done", columns].itertuples(index=False):
+        found.setdefault(tuple(place), set()).add(key)
+    return {place: frozenset(keys) for place, keys in found.items()}
 
 
 def generator() -> np.random.Generator:

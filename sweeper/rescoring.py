@@ -5,7 +5,6 @@ A score becomes true like anything else: an attempt with one block, which holds 
 
 import os
 import platform
-import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ from trainables import __version__, blocks, scoring
 from trainables.blocks import Manifest, Point, RunEntry
 from trainables.encoding import Encoding
 from trainables.errors import InputError
-from trainables.metrics._identity import identity
+from trainables.metrics._identity import identities, is_current
 
 COMMIT_EVERY_S = 20.0
 """How much scoring is lost at most when the driver is killed."""
@@ -51,7 +50,7 @@ class Unscored:
 
 @dataclass(frozen=True)
 class Scored:
-    """A run with its new values by name, and their estimators by metric."""
+    """A run with its new values and their estimators, both by name."""
 
     run: Unscored
     values: Mapping[str, float]
@@ -74,12 +73,6 @@ def unscored(records: Records, members: Iterable[Member], metrics: Sequence[str]
         if lacking := tuple(name for name in metrics if name not in known):
             found.append(Unscored(member, lacking, _encoding(records, member)))
     return found
-
-
-def is_current(metric: str, recorded: str) -> bool:
-    """Whether a recorded estimator is the one of today, on whatever number of images."""
-    images = re.search(r"images=(\d+)", recorded)
-    return images is not None and identity(metric, int(images[1])) == recorded
 
 
 def _encoding(records: Records, member: Member) -> StoredSlice | None:
@@ -151,8 +144,8 @@ def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Co
 def scored(run: Unscored, encoding: bytes) -> Scored:
     """Compute what a run lacks."""
     decoded = Encoding.from_bytes(encoding)
-    identities = {name: identity(name, len(decoded.rows_N)) for name in run.metrics}
-    return Scored(run, scoring.scores(decoded, run.metrics), identities)
+    values = scoring.scores(decoded, run.metrics)
+    return Scored(run, values, identities(values, len(decoded.rows_N)))
 
 
 def _commit(ledger: Ledger, results: Sequence[Scored], seconds: float) -> None:

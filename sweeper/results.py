@@ -21,6 +21,7 @@ from sweeper.records import Records
 from sweeper.rows import SweepId
 from trainables import plugins
 from trainables.errors import InputError, UnknownNameError
+from trainables.metrics._identity import is_current
 
 _SWEEP = ("sweep", "scale", "label", "model")
 _RUN = ("draw", "seed", "status")
@@ -34,7 +35,8 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     """One row per run and metric, at the sweep's horizon.
 
     Every run of the sweep is there with every metric of the sweep, whatever its status; the value is NaN where
-    none is committed at the horizon. Training statistics are not metrics and are left out.
+    none is committed at the horizon. A metric that was computed in several ways, by older versions of it, is that of
+    today, or else the newest. Training statistics are not metrics and are left out.
 
     Returns:
         Columns sweep, scale, label, model, the hyperparameters, draw, seed, status, metric, value, unit,
@@ -46,6 +48,7 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     """
     # Members before points: what is done by then has its points, even while a driver writes.
     runs, points = _runs(records, sweep), _points(records, sweep)
+    points = _one_way(points.assign(rank=_ways(points).map(_is_current)))
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
     metrics = dict.fromkeys([*records.spec(sweep)["metrics"], *sorted(last["metric"])])
     rows = runs.merge(pd.Series(list(metrics), dtype="str", name="metric"), how="cross")
@@ -53,10 +56,16 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
 
 
 def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
-    """One row per run, metric and evaluation up to the sweep's horizon; columns and errors as of `run_table`."""
-    runs = _runs(records, sweep).rename(columns={"step": "horizon"})
-    rows = runs.merge(_points(records, sweep), on="run_key")
+    """One row per run, metric and evaluation up to the sweep's horizon; columns and errors as of `run_table`.
+
+    A metric that was computed in several ways at a step is what most points of the sweep are, since finished runs are
+    scored in a new way at their horizon alone.
+    """
+    runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _points(records, sweep)
+    rows = runs.merge(points, on="run_key")
     rows = rows[rows["step"] <= rows["horizon"]].drop(columns="horizon")
+    ways = _ways(rows)
+    rows = _one_way(rows.assign(rank=ways.map(ways.value_counts())))
     return _with_units(rows.sort_values(["draw", "seed", "metric", "step"], ignore_index=True))
 
 
@@ -180,9 +189,28 @@ def _points(records: Records, sweep: SweepId) -> pd.DataFrame:
         "metric": pd.Series(points.name, dtype="str"),
         "metric_settings": pd.Series(points.identity, dtype="str"),
         "step": pd.Series(points.step, dtype="int64"),
+        "time_s": pd.Series(points.time_s, dtype="float64"),
         "value": pd.Series(points.value, dtype="float64"),
     }
     return pd.DataFrame(columns).loc[lambda table: ~table["metric"].str.startswith(_STATISTICS)]
+
+
+def _ways(points: pd.DataFrame) -> pd.Series:
+    """Metric and estimator of each point."""
+    return pd.Series(
+        list(zip(points["metric"], points["metric_settings"], strict=True)), points.index, dtype=object
+    )
+
+
+def _is_current(way: tuple[str, str]) -> bool:
+    return is_current(*way)
+
+
+def _one_way(points: pd.DataFrame) -> pd.DataFrame:
+    """One point per run, metric and step, in the order that they had: that of the highest rank, then the newest."""
+    place = ["run_key", "metric", "step"]
+    best = points.sort_values(["rank", "time_s"], kind="stable").drop_duplicates(place, keep="last")
+    return best.sort_index().drop(columns=["rank", "time_s"])
 
 
 def _with_units(rows: pd.DataFrame) -> pd.DataFrame:
@@ -232,9 +260,28 @@ def _refuse_mixed(runs: pd.DataFrame) -> None:
     _refuse(runs, "data", "data", "Compare sweeps on one data set.")
     for unit, trained in _by_step_unit(runs):
         _refuse(trained, "step", f"{unit}s", "Train both to the same step.")
+    refuse_mixed_estimators(
+        runs, "Score the older ones again: python -m sweeper evaluate SWEEP --metric {metric}"
+    )
+
+
+def refuse_mixed_estimators(runs: pd.DataFrame, remedy: str) -> None:
+    """Refuse metrics that were not computed in one way.
+
+    Args:
+        runs: Rows of one or several tables.
+        remedy: What to do, with `{metric}` in it.
+
+    Raises:
+        InputError: A metric was computed in several ways.
+    """
     for name, scored in runs[runs["value"].notna()].groupby("metric"):
-        remedy = "Train the older ones again under a label, so that all are scored alike."
-        _refuse(scored, "metric_settings", f"settings of {name}", remedy)
+        _refuse(
+            scored,
+            "metric_settings",
+            f"settings of {name}",
+            remedy.format(metric=str(name).partition("/")[0]),
+        )
 
 
 def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

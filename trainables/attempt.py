@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables import __version__, blocks, config, engine, evaluation, scoring
+from trainables import __version__, blocks, config, engine, evaluation, plugins, scoring
 from trainables.blocks import Manifest, Point, RunEntry, Status
 from trainables.config import Schedule
 from trainables.data._images import Images
 from trainables.encoding import Encoding
 from trainables.engine import Pack, Resolved
-from trainables.metrics._identity import identity
+from trainables.metrics._identity import identities
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class Attempt:
         self._is_open = [bad is None for bad in self.pack.first_bad_steps()]
         self._num_blocks = 0
         self._steps_per_s = 1.0
+        for name in schedule.metrics:
+            plugins.check("trainables.metrics", name, "metric")
+        self._num_images = len(evaluation.evaluation_rows(len(images)))
         self._encoded_step: int | None = None
         self._encoded: list[Encoding] = []
-        self._identities = {
-            name: identity(name, len(evaluation.evaluation_rows(len(images)))) for name in schedule.metrics
-        }
 
     @property
     def is_done(self) -> bool:
@@ -166,7 +166,7 @@ class Attempt:
             train_s=seconds,
             runs=entries,
             points=tuple(points),
-            metric_identities=self._identities,
+            metric_identities=identities({point.name for point in points}, self._num_images),
             provenance={
                 "host": socket.gethostname(),
                 "pid": str(os.getpid()),

@@ -104,7 +104,7 @@ class Manifest:
         train_s: Seconds spent on the block.
         runs: Runs that were still running when the block began.
         points: All points since the previous block of the attempt.
-        metric_identities: What a point's name stands for, settings included; a name may be left out.
+        metric_identities: What a point's name stands for, settings included; that of a training statistic is left out.
         provenance: Where and by what: `host`, `pid`, `git_commit` and the like.
         sha256: Of the manifest's file; filled in by `read_manifest`.
     """

@@ -12,6 +12,8 @@ from test_results import BETA, GAMMA, GAN, OBJECTIVES, SPRITES, beta, gamma, set
 
 from search_spaces._vae import LAPTOP_NOTE
 from sweeper import display, pareto, report
+from sweeper._asked import Asked
+from sweeper._scored import agreement
 from sweeper.ledger import Ledger
 from sweeper.report import answer, summary, write_csv, write_left_out, write_plot, write_runs
 from sweeper.rows import SweepId
@@ -366,6 +368,26 @@ def test_hypervolume_is_that_of_the_means_against_the_stated_reference(ledger):
     assert found.volumes["factor_vae"] == pytest.approx((expected, expected, expected))
     assert found.volumes["beta_vae"][0] == pytest.approx(0.1 * 0.05)
     assert found.draws["front_probability"].tolist() == [0.0, 1.0, 1.0]
+
+
+def test_a_run_that_two_sweeps_share_counts_once(ledger):
+    """A label for the same question has the same runs: none competes with itself, none is a point more."""
+    twin = SweepId(GAMMA.name, GAMMA.scale, "twin")
+    draws = {
+        gamma(float(g)): {s: (5 + g / 10 + s / 5 % 0.3, 0.5 + g / 100 - s * g / 500) for s in range(5)}
+        for g in (1, 5, 9)
+    }
+    for sweep in (GAMMA, twin):
+        train(ledger, sweep, draws)
+    alone, both = (answer(ledger.records, sweeps) for sweeps in ([GAMMA], [GAMMA, twin]))
+    assert both.volumes == alone.volumes
+    probabilities = both.draws.groupby("label")["front_probability"].agg(list)
+    assert probabilities["twin"] == probabilities[""] == alone.draws["front_probability"].tolist()
+    assert min(probabilities[""]) < 1
+    one, two = (
+        agreement(Asked.of(ledger.records, sweeps), OBJECTIVES) for sweeps in ([GAMMA], [GAMMA, twin])
+    )
+    assert one.agreements == two.agreements
 
 
 def test_the_summary_says_the_front_with_its_uncertainty(ledger):

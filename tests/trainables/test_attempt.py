@@ -69,7 +69,11 @@ def test_one_block_holds_everything_when_time_allows(whole, runs):
         assert entry.spec["fields"]["gamma"] == run.config.gamma
         assert entry.spec["fields"]["discriminator.adam.beta1"] == 0.5
         assert (entry.spec["model"], entry.spec["recipe"]) == ("factor_vae", "sprites (rendered v1)")
-    assert set(manifest.metric_identities) == set(METRICS)
+    parents = {name.partition("/")[0] for name in manifest.metric_identities}
+    assert parents == set(METRICS)
+    assert set(manifest.metric_identities) == {
+        p.name for p in manifest.points if not p.name.startswith("train/")
+    }
     assert all("images=1536" in name for name in manifest.metric_identities.values())
 
 

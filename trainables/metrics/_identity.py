@@ -1,5 +1,8 @@
 """The name under which a metric's values are recorded: what was computed, by which estimator, on how many images."""
 
+import re
+from collections.abc import Iterable
+
 from trainables import plugins
 
 
@@ -18,3 +21,20 @@ def identity(name: str, num_images: int) -> str:
     metric = plugins.load("trainables.metrics", name, "metric")
     settings = [f"{setting}={value}" for setting, value in sorted(metric.SETTINGS.items())]
     return f"{name}({', '.join([f'v{metric.VERSION}', f'images={num_images}', *settings])})"
+
+
+def identities(names: Iterable[str], num_images: int) -> dict[str, str]:
+    """Full names of the estimators of values by the values' names.
+
+    A part of a metric, for example `kl/dim_0`, has that of the metric; what is none, for example `train/loss`, is not there.
+    """
+    known, parents = plugins.names("trainables.metrics"), {name: name.partition("/")[0] for name in names}
+    return {name: identity(parent, num_images) for name, parent in parents.items() if parent in known}
+
+
+def is_current(name: str, recorded: str) -> bool:
+    """Whether a recorded estimator of a metric, or of a part of it, is that of today, on whatever number of images."""
+    parent, images = name.partition("/")[0], re.search(r"images=(\d+)", recorded)
+    if images is None or parent not in plugins.names("trainables.metrics"):
+        return False
+    return identity(parent, int(images[1])) == recorded
