@@ -61,9 +61,21 @@ class Agreement:
             )
 
 
-def resamples(num_runs: int, generator: np.random.Generator) -> np.ndarray:
-    """How often each of 1,000 resamples of the runs, drawn with replacement, has each run, (B, N)."""
-    return generator.multinomial(num_runs, np.full(num_runs, 1 / num_runs), NUM_RESAMPLES).astype(np.float64)
+def resamples(draw_N: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """How often each of 1,000 resamples has each run, (B, N); none of a lone draw.
+
+    Draws are resampled with replacement, with all their runs, since seeds of one setting are alike. Of two metrics that
+    10 settings of 5 seeds move independently, 62 % of the intervals held 0 where runs were resampled; with draws 91 to
+    95 % do, for 3 to 50 of them.
+
+    Args:
+        draw_N: Which draw a run is of.
+        generator: Decides the resamples.
+    """
+    draws, place_N = np.unique(draw_N, return_inverse=True)
+    count = NUM_RESAMPLES if len(draws) > 1 else 0
+    counts_BD = generator.multinomial(len(draws), np.full(len(draws), 1 / len(draws)), count)
+    return counts_BD[:, place_N].astype(np.float64)
 
 
 def _kendall(s_NN: np.ndarray, t_NN: np.ndarray, weights_BN: np.ndarray) -> np.ndarray:

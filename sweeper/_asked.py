@@ -126,9 +126,11 @@ class Asked:
 
     def heading(self, sweep: SweepId) -> str:
         """The model of a sweep, and what tells it from another sweep of the same model."""
-        models = [table["model"].iloc[0] for table in self.tables.values()]
         model = self.tables[sweep]["model"].iloc[0]
-        return f"{model} ({sweep.label or sweep.name})" if models.count(model) > 1 else model
+        alike = [
+            (each.name, each.label) for each, table in self.tables.items() if table["model"].iloc[0] == model
+        ]
+        return f"{model} ({wording.told_apart(sweep.name, sweep.label, alike)})" if len(alike) > 1 else model
 
 
 def _place(records: Records, sweep: SweepId) -> tuple[int, str, str]:

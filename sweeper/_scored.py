@@ -45,6 +45,7 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
     model_N = np.repeat(
         [asked.models.index(models[place[:2]]) for place in values], [len(own) for own in values.values()]
     )
+    draw_N = np.repeat(np.arange(len(values)), [len(own) for own in values.values()])
     values_NM = np.concatenate(list(values.values()))
     finite_N = np.isfinite(values_NM).all(axis=1)
     if finite_N.sum() < _MIN_RUNS or len(asked.models) > MAX_MODELS:
@@ -53,7 +54,7 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
             f"A figure takes at least {_MIN_RUNS} runs and at most {MAX_MODELS} models: train more, or name others."
         )
     values_NM = values_NM[finite_N]
-    weights_BN = resamples(len(values_NM), report.generator())
+    weights_BN = resamples(draw_N[finite_N], report.generator())
     return AgreementFigure(
         title=f"Agreement of metrics over {len(values_NM)} runs",
         metrics=tuple(names),
@@ -81,7 +82,7 @@ def _caption(asked: Asked, values: Mapping[Any, np.ndarray], num_left_out: int) 
     sentences = [
         f"Points: finished runs, each of {len(seeds)} draws with {many} seeds, after {asked.trained()}.",
         "Above the diagonal: rank correlations over the runs of all models (Kendall's is tau-b) with 95 % percentile "
-        f"intervals over {NUM_RESAMPLES:,} bootstrap resamples of the runs, and Pearson's correlation; the darker, the "
+        f"intervals over {NUM_RESAMPLES:,} bootstrap resamples of the draws, and Pearson's correlation; the darker, the "
         "stronger Spearman's.",
     ]
     if num_left_out:

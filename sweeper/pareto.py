@@ -208,17 +208,22 @@ def bootstrap_front(
     reference_M: np.ndarray,
     generator: np.random.Generator,
     num_resamples: int = 1000,
+    limits_2M: np.ndarray | None = None,
 ) -> BootstrapFront:
-    """Resample the seeds of every draw with replacement, and take the front of the means each time.
+    """Draw the means that the seeds leave open, and take the front of them each time (a parametric bootstrap).
 
-    A seed's objectives stay together; draws are resampled apart. A draw with one seed does not move, so nothing is
-    known of its membership, nor of the hypervolume if it is on the front of the means: NaN. A draw with a NaN seed (diverged) is off the front whenever that seed is drawn. Cost: 0.2 s for 100 draws and 1,000 resamples.
+    The means of a draw come from the multivariate Student t of its seeds, whose marginals are the intervals of
+    `mean_interval`: resampling so few seeds instead would cover a mean in 51, 75, 84 and 91 % of cases with 2, 3, 5
+    and 10 of them, where 95 % is meant. Draws are independent. A draw with one seed does not move, so nothing is known
+    of its membership, nor of the hypervolume if it is on the front of the means: NaN. A draw with a NaN seed (diverged)
+    is on no front. Cost: 0.2 s for 100 draws and 1,000 resamples.
 
     Args:
         losses_by_draw: For each draw, its seeds' losses (S, M); S may differ.
         reference_M: Reference point of the hypervolume, see `reference_point`; the same for families to compare.
         generator: Decides the resamples; equal states give equal results.
         num_resamples: B; 1,000 leave a membership uncertain by 0.03 at most (two standard errors).
+        limits_2M: Lowest and highest possible loss of each objective; a mean that is drawn beyond becomes the limit.
 
     Raises:
         ValueError: No draws, or a draw without seeds.
@@ -227,6 +232,8 @@ def bootstrap_front(
         raise ValueError("A bootstrap needs at least one draw, and at least one seed of each.")
     means = [_resampled_means(losses_SM, generator, num_resamples) for losses_SM in losses_by_draw]
     means_BNM = np.stack(means, axis=1)
+    if limits_2M is not None:
+        means_BNM = means_BNM.clip(*limits_2M)
     membership_N = np.mean([is_non_dominated(means_NM) for means_NM in means_BNM], axis=0)
     hypervolume_B = np.array([hypervolume(means_NM, reference_M) for means_NM in means_BNM])
     is_lone_N = np.array([len(losses_SM) < 2 for losses_SM in losses_by_draw])
@@ -238,8 +245,14 @@ def bootstrap_front(
 
 
 def _resampled_means(losses_SM: np.ndarray, generator: np.random.Generator, num_resamples: int) -> np.ndarray:
+    """Means (B, M) of a multivariate t with S - 1 degrees of freedom, the covariance that of the mean of the seeds."""
     losses_SM, num_seeds = np.asarray(losses_SM, dtype=np.float64), len(losses_SM)
-    return losses_SM[generator.integers(num_seeds, size=(num_resamples, num_seeds))].mean(axis=1)
+    mean_M = losses_SM.mean(axis=0)
+    normal_BS = generator.standard_normal((num_resamples, num_seeds))
+    if num_seeds == 1:
+        return np.broadcast_to(mean_M, (num_resamples, len(mean_M)))
+    chi2_B1 = generator.chisquare(num_seeds - 1, size=(num_resamples, 1))
+    return mean_M + normal_BS @ (losses_SM - mean_M) / np.sqrt(num_seeds * chi2_B1)
 
 
 def attained(losses_N2: np.ndarray, grid_G: np.ndarray) -> np.ndarray:

@@ -54,36 +54,57 @@ class FamilyFront:
 
     @classmethod
     def from_runs(
-        cls, name: str, runs_by_label: dict[str, np.ndarray], generator: np.random.Generator
+        cls,
+        name: str,
+        runs_by_draw: Sequence[tuple[str, np.ndarray]],
+        generator: np.random.Generator,
+        range_22: np.ndarray | None = None,
     ) -> "FamilyFront":
         """Summarise runs: intervals by `pareto.mean_interval`, the band by `pareto.bootstrap_front`.
 
         Args:
             name: Model, as in the legend.
-            runs_by_label: For each draw, its seeds' reconstruction errors and scores (S, 2).
+            runs_by_draw: Each draw's label, and its seeds' reconstruction errors and scores (S, 2).
             generator: Decides the bootstrap.
+            range_22: Lowest and highest possible reconstruction error and score, which no band leaves.
         """
-        losses = [pareto.to_losses(runs_S2, ("minimize", "maximize")) for runs_S2 in runs_by_label.values()]
+        sense: tuple[pareto.Direction, ...] = ("minimize", "maximize")
+        labels, runs = zip(*runs_by_draw, strict=True)
+        losses = [pareto.to_losses(runs_S2, sense) for runs_S2 in runs]
         means_N2, lower_N2, upper_N2 = (
-            np.stack(limits)
-            for limits in zip(*map(pareto.mean_interval, runs_by_label.values()), strict=True)
+            np.stack(limits) for limits in zip(*map(pareto.mean_interval, runs), strict=True)
         )
+        on_front_N = pareto.is_non_dominated(pareto.to_losses(means_N2, sense))
+        num_seeds_N = np.array([len(runs_S2) for runs_S2 in runs])
         reference_2 = pareto.reference_point(np.concatenate(losses))
-        resampled_BN2 = pareto.bootstrap_front(losses, reference_2, generator).means_BNM
-        finite_recon = resampled_BN2[..., 0][np.isfinite(resampled_BN2[..., 0])]
-        low, high = (finite_recon.min(), finite_recon.max()) if finite_recon.size else (0.0, 0.0)
-        grid_G = np.linspace(float(low), float(high), 500)
+        limits_22 = None if range_22 is None else np.sort(pareto.to_losses(range_22, sense), axis=0)
+        resampled_BN2 = pareto.bootstrap_front(losses, reference_2, generator, limits_2M=limits_22).means_BNM
+        grid_G = _grid(resampled_BN2[..., 0])
+        band_QG = -pareto.attainment_band(resampled_BN2, grid_G, (0.975, 0.5, 0.025))
+        if (num_seeds_N[on_front_N] == 1).any():  # nothing is known of how that one moves
+            band_QG[:] = -np.inf
         return cls(
             name=name,
-            labels=tuple(runs_by_label),
+            labels=labels,
             means_N2=means_N2,
             lower_N2=lower_N2,
             upper_N2=upper_N2,
-            on_front_N=pareto.is_non_dominated(pareto.to_losses(means_N2, ("minimize", "maximize"))),
-            num_seeds_N=np.array([len(runs_S2) for runs_S2 in runs_by_label.values()]),
+            on_front_N=on_front_N,
+            num_seeds_N=num_seeds_N,
             grid_G=grid_G,
-            band_QG=-pareto.attainment_band(resampled_BN2, grid_G, (0.975, 0.5, 0.025)),
+            band_QG=band_QG,
         )
+
+    @property
+    def has_band(self) -> bool:
+        """Whether it is known anywhere."""
+        return bool(np.isfinite(self.band_QG[0]).any())
+
+
+def _grid(resampled: np.ndarray) -> np.ndarray:
+    """Where a band is computed: close together where resamples are, and not out in the tails of few seeds."""
+    finite = resampled[np.isfinite(resampled)]
+    return np.quantile(finite, np.linspace(0.002, 0.998, 500)) if finite.size else np.zeros(500)
 
 
 @dataclass(frozen=True)
@@ -170,9 +191,13 @@ def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
     sentences = [
         f"Points: means of {seeds} seeds after {figure.training} on {figure.data}, {figure.scale} scale. "
         "Bars: 95 % Student t intervals; an arrowhead says that one goes on.",
-        "Filled: on the front of its own model. Bands: the best score reached at this reconstruction error or below, "
-        "median and 95 % over bootstrap resamples of the seeds, from where 97.5 % of them reach any.",
+        "Filled: on the front of its own model.",
     ]
+    if any(family.has_band for family in shown):
+        sentences.append(
+            "Bands: the best score reached at this reconstruction error or below, median and 95 % over 1,000 draws of the "
+            "means from their Student t distributions, from where 97.5 % of them reach any."
+        )
     if figure.levels:
         sentences.append(_canvas.LEVELS_CAPTION)
     if num_left_out:
@@ -214,10 +239,12 @@ def _frame(axes: Axes, figure: FrontFigure, families: Sequence[FamilyFront]) -> 
 
 
 def _limits(means_N: np.ndarray, band: np.ndarray, is_log: bool) -> tuple[float, float]:
-    """The means and the finite values of the bands with a margin; error bars may go beyond."""
+    """The means and the finite values of the bands near them with a margin; error bars may go beyond."""
     to_axis, from_axis = (np.log, np.exp) if is_log else (np.positive, np.positive)
-    shown = to_axis(np.concatenate([means_N, band[np.isfinite(band)]]))
-    low, high = shown.min(), shown.max()
+    means_N = to_axis(means_N)
+    reach = np.ptp(means_N) or abs(means_N[0]) or 1.0
+    near = np.clip(to_axis(band[np.isfinite(band)]), means_N.min() - reach / 2, means_N.max() + reach / 2)
+    low, high = np.append(means_N, near).min(), np.append(means_N, near).max()
     margin = 0.06 * (high - low or abs(high) or 1.0)
     return float(from_axis(low - margin)), float(from_axis(high + margin))
 
@@ -294,7 +321,8 @@ def _draw_legend(axes: Axes, families: Sequence[FamilyFront]) -> None:
         shared = shared_name(family.labels)
         name = f"{family.name}, labeled by {shared}" if shared else family.name
         handles.append(Line2D([], [], color=color, marker=marker, markersize=7, linewidth=1.2, label=name))
-    handles.append(Patch(color="0.5", alpha=0.25, linewidth=0, label="95 % band of a front"))
+    if any(family.has_band for family in families):
+        handles.append(Patch(color="0.5", alpha=0.25, linewidth=0, label="95 % band of a front"))
     if len(families) > 1:
         line = Line2D(
             [], [], color="black", linewidth=1.4, linestyle=(0, (4, 2)), label="front of all models"

@@ -150,17 +150,24 @@ def _bootstrap(
     losses = {seeds[place]: pareto.to_losses(values[place], sense) for place in places}
     means_NM = pareto.to_losses(shown[list(objectives)].to_numpy(dtype=np.float64), sense)
     reference_M = pareto.reference_point(means_NM)
+    limits_2M = np.sort(pareto.to_losses(results.ranges(objectives), sense), axis=0)
     if losses:
-        resampled = pareto.bootstrap_front(list(losses.values()), reference_M, generator())
+        resampled = _resampled(list(losses.values()), reference_M, limits_2M)
         membership = dict(zip(losses, resampled.membership_N, strict=True))
         probability_N[eligible_N] = [membership[seeds[place]] for place in places]
     volumes = {}
     for model in sorted(set(shown["model"])):
         own_N = (shown["model"] == model).to_numpy()
         own = {seeds[place]: losses[seeds[place]] for place in _places(shown[own_N])}
-        interval = pareto.bootstrap_front(list(own.values()), reference_M, generator()).hypervolume_interval()
+        interval = _resampled(list(own.values()), reference_M, limits_2M).hypervolume_interval()
         volumes[model] = (pareto.hypervolume(means_NM[own_N], reference_M), *interval)
     return pareto.to_losses(reference_M, sense), probability_N, volumes
+
+
+def _resampled(
+    losses: Sequence[np.ndarray], reference_M: np.ndarray, limits_2M: np.ndarray
+) -> pareto.BootstrapFront:
+    return pareto.bootstrap_front(losses, reference_M, generator(), limits_2M=limits_2M)
 
 
 def _finished(runs: pd.DataFrame) -> dict[tuple[str, str, int], frozenset[str]]:
@@ -263,13 +270,14 @@ def _family(answer: Answer, model: str) -> plots.FamilyFront:
     """The runs of a model; those of a draw that may be on no front are passed as NaN, so that it is not shown."""
     draws = answer.draws[answer.draws["model"] == model]
     values = results.seed_values(answer.runs, answer.objectives)
-    up_is_better = [1.0, -1.0 if results.directions(answer.objectives)[1] == "minimize" else 1.0]
+    up_is_better = np.array([1.0, -1.0 if results.directions(answer.objectives)[1] == "minimize" else 1.0])
     values = {place: values_SM * up_is_better for place, values_SM in values.items()}
-    runs = {
-        _label(answer, row): values[place] if row["is_eligible"] else values[place] * np.nan
+    runs = [
+        (_label(answer, row), values[place] if row["is_eligible"] else values[place] * np.nan)
         for row, place in zip(_rows(draws), _places(draws), strict=True)
-    }
-    return plots.FamilyFront.from_runs(model, runs, generator())
+    ]
+    range_22 = np.sort(results.ranges(answer.objectives) * up_is_better, axis=0)
+    return plots.FamilyFront.from_runs(model, runs, generator(), range_22)
 
 
 def _label(answer: Answer, row: Mapping[str, Any]) -> str:
@@ -280,8 +288,8 @@ def _label(answer: Answer, row: Mapping[str, Any]) -> str:
     }
     given = ", ".join(f"{name}={text}" for name, text in texts.items())
     of_model = answer.runs[answer.runs["model"] == row["model"]]
-    is_shared = len(of_model[["sweep", "label"]].drop_duplicates()) > 1
-    return f"{given} ({row['label'] or row['sweep']})" if is_shared else given
+    asked = set(of_model[["sweep", "label"]].itertuples(index=False, name=None))
+    return f"{given} ({wording.told_apart(row['sweep'], row['label'], asked)})" if len(asked) > 1 else given
 
 
 def summary(answer: Answer) -> list[str]:

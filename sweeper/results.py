@@ -88,6 +88,15 @@ def directions(objectives: Sequence[str]) -> tuple[pareto.Direction, ...]:
     return tuple(plugins.load("trainables.metrics", name, "metric").DIRECTION for name in objectives)
 
 
+def ranges(objectives: Sequence[str]) -> np.ndarray:
+    """Lowest and highest possible value of each objective, (2, M).
+
+    Raises:
+        UnknownNameError: No such metric.
+    """
+    return np.array([plugins.load("trainables.metrics", name, "metric").RANGE for name in objectives]).T
+
+
 def seed_values(runs: pd.DataFrame, objectives: Sequence[str]) -> dict[tuple[str, str, int], np.ndarray]:
     """Objectives of the finished runs of each draw, by seed.
 

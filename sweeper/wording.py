@@ -1,6 +1,7 @@
 """How sweeps, metrics and numbers are said: in tables, sentences, captions and on axes."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from sweeper.label_free import answerable
@@ -23,6 +24,14 @@ def words(records: Records, sweep: SweepId) -> dict[str, Any]:
     return spec | words | ({"note": scale.notes(spec.get("data", scale.data))} if scale else {})
 
 
+def told_apart(name: str, label: str, asked: Iterable[tuple[str, str]]) -> str:
+    """What tells a sweep from the others that are asked, each a name and a label: the one that differs, or both."""
+    names, labels = (set(words) for words in zip(*asked, strict=True))
+    if len(names) == 1:
+        return label or name
+    return name if len(labels) == 1 else f"{name} {label}".strip()
+
+
 def axis(objective: str) -> str:
     """Name and unit of an objective; the name is what its metric's docstring begins with."""
     metric = plugins.load("trainables.metrics", objective, "metric")
@@ -43,4 +52,4 @@ def limits(lower: float, upper: float) -> str:
 
 def number(value: float) -> str:
     """Three digits, or a whole number."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"

@@ -137,7 +137,7 @@ def test_a_figure_is_a_picture_and_an_svg_of_equal_bytes_each_time(made, kind):
         "4": "95 % Student t intervals of the means",
         "5": "95 % Student t intervals",
         "6": "single runs, without intervals",
-        "metrics": "with 95 % percentile intervals over 1,000 bootstrap resamples of the runs",
+        "metrics": "with 95 % percentile intervals over 1,000 bootstrap resamples of the draws",
     }.items(),
 )
 def test_the_caption_says_seeds_steps_data_scale_intervals_and_the_note(made, kind, interval):

@@ -40,10 +40,13 @@ WIDE = {
 }
 
 
+def family_of(name, runs_by_label):
+    return plots.FamilyFront.from_runs(name, list(runs_by_label.items()), np.random.default_rng(0))
+
+
 def figure_of(models, num_seeds=5, **changes):
     families = tuple(
-        plots.FamilyFront.from_runs(name, runs(settings, (0.1, 0.03), num_seeds), np.random.default_rng(0))
-        for name, settings in models.items()
+        family_of(name, runs(settings, (0.1, 0.03), num_seeds)) for name, settings in models.items()
     )
     words = {
         "title": "Score against error",
@@ -119,18 +122,44 @@ def test_equal_input_gives_equal_bytes_and_files_of_the_promised_kind(tmp_path):
 def test_one_seed_and_one_draw_and_equal_points_are_drawn(tmp_path):
     plots.draw_front(figure_of(LAPTOP, num_seeds=1), tmp_path / "one_seed")
     plots.draw_front(figure_of({"beta_vae": {"beta=1": (8.0, 0.7)}}), tmp_path / "one_draw")
-    same = plots.FamilyFront.from_runs(
-        "twins", {name: np.full((3, 2), 0.5) for name in ("beta=1", "beta=2")}, np.random.default_rng(0)
-    )
+    same = family_of("twins", {name: np.full((3, 2), 0.5) for name in ("beta=1", "beta=2")})
     base = figure_of(LAPTOP)
     twins = plots.FrontFigure(**{**vars(base), "families": (same,)})
     assert all(Path(path).stat().st_size for path in plots.draw_front(twins, tmp_path / "twins"))
 
 
+def test_a_band_is_drawn_only_where_it_is_known(drawn, tmp_path):
+    plots.draw_front(figure_of(LAPTOP), tmp_path / "five")
+    plots.draw_front(figure_of(LAPTOP, num_seeds=1), tmp_path / "one")
+    words = [
+        "95 % band of a front" in str([t.get_text() for t in f.axes[0].get_legend().get_texts()])
+        for f in drawn
+    ]
+    assert words == [True, True, False, False]
+    captions = ["Bands:" in figure.texts[-1].get_text() for figure in drawn]
+    assert captions == words
+
+
+def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn, tmp_path):
+    settings = runs(LAPTOP["beta_vae"], (0.1, 0.03))
+    settings["beta=1"] = settings["beta=1"][:2]
+    plots.draw_front(
+        plots.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family_of("b", settings),)}),
+        tmp_path / "f",
+    )
+    low, high = drawn[0].axes[0].get_ylim()
+    assert high - low < 0.3
+
+
+def test_two_draws_of_one_label_are_two_points():
+    twice = [("gamma=10", np.full((3, 2), 0.5)), ("gamma=10", np.full((3, 2), 0.25))]
+    assert len(plots.FamilyFront.from_runs("x", twice, np.random.default_rng(0)).means_N2) == 2
+
+
 def test_settings_without_a_finite_mean_are_counted_in_the_caption(drawn, tmp_path):
     settings = runs(LAPTOP["beta_vae"], (0.1, 0.03))
     settings["beta=4"] = np.full((3, 2), np.nan)
-    family = plots.FamilyFront.from_runs("beta_vae", settings, np.random.default_rng(0))
+    family = family_of("beta_vae", settings)
     figure = plots.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)})
     plots.draw_front(figure, tmp_path / "front")
     caption = " ".join(drawn[0].texts[-1].get_text().split())
@@ -139,7 +168,7 @@ def test_settings_without_a_finite_mean_are_counted_in_the_caption(drawn, tmp_pa
 
 
 def test_nothing_to_draw_is_refused(tmp_path):
-    family = plots.FamilyFront.from_runs("x", {"a=1": np.full((2, 2), np.nan)}, np.random.default_rng(0))
+    family = family_of("x", {"a=1": np.full((2, 2), np.nan)})
     with pytest.raises(InputError, match="cannot be drawn"):
         plots.draw_front(
             plots.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)}), tmp_path / "f"
@@ -148,7 +177,7 @@ def test_nothing_to_draw_is_refused(tmp_path):
 
 def test_a_bar_beyond_the_frame_ends_in_an_arrowhead(drawn, tmp_path):
     wide = runs(LAPTOP["factor_vae"], (0.1, 0.2), num_seeds=3)
-    family = plots.FamilyFront.from_runs("factor_vae", wide, np.random.default_rng(0))
+    family = family_of("factor_vae", wide)
     plots.draw_front(
         plots.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)}), tmp_path / "front"
     )

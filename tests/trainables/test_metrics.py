@@ -115,11 +115,18 @@ def test_the_direction_is_the_one_that_the_docstring_gives(metric):
     assert {"higher": "maximize", "lower": "minimize"}[said.group(1)] == metric.DIRECTION
 
 
+def test_the_range_is_the_one_that_the_docstring_gives(metric):
+    said = re.search(r"^Range: 0 to 1(, all three)?(\.|,| for)", metric.__doc__, re.MULTILINE)
+    assert bool(said) == (metric.RANGE == (0.0, 1.0))
+
+
 def test_values_are_floats_named_after_the_metric(name, encoding):
     values = score(name, encoding)
     assert next(iter(values)) == name
     assert all(key == name or key.startswith(f"{name}/") for key in values)
     assert all(type(value) is float for value in values.values())
+    low, high = plugins.load("trainables.metrics", name, "metric").RANGE
+    assert low <= values[name] <= high or np.isnan(values[name])
 
 
 def test_a_sound_vae_gets_finite_values(name):

@@ -9,6 +9,7 @@ Chance: 0 for a collapsed encoder; an untrained one may have all D.
 Source: Kim & Mnih, Disentangling by Factorising, ICML 2018, section 4 (collapsed dimensions are left out).
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from trainables.metrics import _activity
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
+RANGE: tuple[float, float] = (0.0, math.inf)
 UNIT: str = "dimensions"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

@@ -23,6 +23,7 @@ Source: Kim & Mnih, Disentangling by Factorising, ICML 2018, Lemma 1 of the appe
 Shape suffixes: N images, D Gaussian codes, S samples of z.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ from trainables.metrics import _activity
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
+RANGE: tuple[float, float] = (-math.inf, math.inf)
 UNIT: str = "nats"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = False  # a second for every few runs

@@ -29,6 +29,7 @@ from trainables.metrics import _activity, _votes
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
+RANGE: tuple[float, float] = (0.0, 1.0)
 UNIT: str = ""
 NEEDS_FACTORS: int = 1
 IS_CHEAP: bool = True

@@ -11,6 +11,7 @@ Source: Watanabe 1960 for the total correlation; computed on the means of q(z|x)
     Common Assumptions in the Unsupervised Learning of Disentangled Representations, ICML 2019.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from trainables.metrics import _activity
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
+RANGE: tuple[float, float] = (0.0, math.inf)
 UNIT: str = "nats"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

@@ -8,6 +8,7 @@ Chance: 0 for a code that ignores the image and equals the prior.
 Source: Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014, appendix B.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from trainables.encoding import Encoding
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
+RANGE: tuple[float, float] = (0.0, math.inf)
 UNIT: str = "nats per image"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

@@ -11,6 +11,7 @@ Source: Locatello et al., Challenging Common Assumptions in the Unsupervised Lea
     ICML 2019, section 5.2, on the means of q(z|x).
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from trainables.metrics import _activity, _information
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
+RANGE: tuple[float, float] = (0.0, math.inf)
 UNIT: str = "nats"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

@@ -9,6 +9,7 @@ Chance: ln 2 nats per pixel for a decoder that says 1/2 everywhere.
 Source: Kim & Mnih, Disentangling by Factorising, ICML 2018, the horizontal axis of figures 5 and 10.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from trainables.encoding import Encoding
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
+RANGE: tuple[float, float] = (0.0, math.inf)
 UNIT: str = "nats per image"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True
