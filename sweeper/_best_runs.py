@@ -69,11 +69,16 @@ def _known(asked: Asked, storage: Path, score: str) -> str:
 def _best(sweep: SweepId, table: pd.DataFrame, metric: str) -> dict[str, Any]:
     """The finished run with the best value of a metric; of equal ones the first."""
     (direction,) = results.directions([metric])
-    runs = table[(table["metric"] == metric) & (table["status"] == "done") & np.isfinite(table["value"])]
+    runs = _scored(table, metric)
     if runs.empty:
         raise InputError(f"No finished run of sweep {sweep} has a finite {metric}.\nName another metric.")
     ranked = runs.sort_values("value", ascending=direction == "minimize", kind="stable")
     return dict(ranked.iloc[0])
+
+
+def _scored(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rows of the finished runs that have a finite value of a metric."""
+    return table[(table["metric"] == metric) & (table["status"] == "done") & np.isfinite(table["value"])]
 
 
 def _kept(
@@ -104,7 +109,7 @@ def _panel(
 ) -> Panel:
     table = asked.tables[sweep]
     params = {name: run[name] for name in results.hyperparameters(table)}
-    done = table[table["status"] == "done"].drop_duplicates("run_key")
+    done = _scored(table, metric).drop_duplicates("run_key")
     of_run = table[table["run_key"] == run["run_key"]].set_index("metric")["value"]
     scores = [wording.quantity(name, of_run[name]) for name in dict.fromkeys([metric, asked.recon]) if name]
     matching = _matching.match(encoding)

@@ -164,7 +164,7 @@ def _compute(
 
 
 def references(home_path: Path, recipe: str) -> Mapping[str, Reference]:
-    """What a home knows of a data set, by the metrics' full names; empty if it was never calibrated.
+    """What a home knows of a data set, by the metrics' full names; empty if it was never calibrated with these codes.
 
     Args:
         home_path: Folder of the home.
@@ -174,7 +174,7 @@ def references(home_path: Path, recipe: str) -> Mapping[str, Reference]:
         DamagedBlockError: The file is damaged.
     """
     entries = _read(_path(home_path, recipe), recipe)
-    return {full: _reference(full, _values(entry)) for full, entry in entries.items()}
+    return {full: _reference(full, _values(entry)) for full, entry in entries.items() if _is_current(entry)}
 
 
 def levels(known: Mapping[str, Reference], metric_settings: str) -> tuple[tuple[str, float], ...]:
@@ -242,9 +242,12 @@ def _values(entry: Mapping[str, Any]) -> dict[str, list[float]]:
     return {code: [float(value) for value in found] for code, found in entry["values"].items()}
 
 
+def _is_current(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("codes") == CODES_VERSION)
+
+
 def _has(entry: Mapping[str, Any] | None, num_seeds: int) -> bool:
-    is_current = entry is not None and entry.get("codes") == CODES_VERSION
-    return entry is not None and is_current and len(entry["values"]["random"]) >= num_seeds
+    return entry is not None and _is_current(entry) and len(entry["values"]["random"]) >= num_seeds
 
 
 def table(calibrated: Calibrated) -> Table:

@@ -26,6 +26,7 @@ from sweeper.projection import Projector
 from sweeper.records import Records
 from sweeper.rescoring import Unscored
 from sweeper.rows import SweepId
+from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 
 DELIVERY_S = 60.0
@@ -84,6 +85,7 @@ class Execution:
         Raises:
             InputError: Something that the user asked for cannot be done.
             OSError: The machine failed while working.
+            DamagedBlockError: Finished runs lack a metric, and their encodings are damaged.
             KeyboardInterrupt: The user stopped; run again to go on.
         """
         with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
@@ -94,7 +96,7 @@ class Execution:
             ) as projector:
                 is_missing = any(each.waiting(ledger.records) for each in planned)
                 steps = self._train(ledger, planned, packs) if is_missing else 0
-                self._score(ledger, planned)
+                damaged = self._score(ledger, planned)
                 self._write_answer(ledger)
                 pending = self._deliver(projector)
             after = self._statuses(ledger)
@@ -103,6 +105,8 @@ class Execution:
                     self.console.print(line, style="red", markup=False, soft_wrap=True)
             if left := sum(status in ("planned", "running") for status in after.values()):
                 raise OSError(f"{left} runs ended neither done nor failed")
+            if damaged:
+                raise damaged
             return _outcome(before, after, steps, pending)
 
     def _plan(self, ledger: Ledger) -> tuple[list[Planned], list[PackPlan] | None]:
@@ -180,10 +184,15 @@ class Execution:
             found += lacking
         return found
 
-    def _score(self, ledger: Ledger, planned: Sequence[Planned]) -> None:
+    def _score(self, ledger: Ledger, planned: Sequence[Planned]) -> DamagedBlockError | None:
+        """Score what can be; returns what cannot, since the others are to be answered first."""
         if lacking := self._unscored(ledger, planned):
             with display.counting(self.console, "scoring", "runs", len(lacking)) as progress:
-                rescoring.score(ledger, lacking, progress)
+                try:
+                    rescoring.score(ledger, lacking, progress)
+                except DamagedBlockError as error:
+                    return error
+        return None
 
     def _write_answer(self, ledger: Ledger) -> None:
         """Keep the home's own copy of the answer, so that MLflow has it too."""

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +24,7 @@ from sweeper.records import Records
 from sweeper.rows import StoredSlice, SweepId
 from trainables import __version__, blocks, scoring
 from trainables.blocks import Manifest, Point, RunEntry
+from trainables.durable import DamagedBlockError
 from trainables.encoding import Encoding
 from trainables.errors import InputError
 from trainables.metrics._identity import identities, is_current
@@ -99,27 +102,29 @@ def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> No
     """Compute what is lacking on all cores, and commit it as it comes.
 
     Raises:
-        DamagedBlockError: An encoding is missing or changed.
+        DamagedBlockError: Encodings are missing or changed; raised when all others are scored.
         OSError: The storage could not be written.
     """
     if not lacking:
         return
     results: list[Scored] = []
+    damaged: list[str] = []
     begun = time.monotonic()
     # Spawned, not forked: the driver has threads.
     with ProcessPoolExecutor(num_cores(), mp_context=get_context("spawn")) as pool:
-        asked = {
-            pool.submit(scored, each, each.encoding.read(ledger.storage)): each
-            for each in lacking
-            if each.encoding
-        }
+        asked = [pool.submit(scored, each, ledger.storage) for each in lacking]
         for future in as_completed(asked):
-            results.append(future.result())
+            try:
+                results.append(future.result())
+            except DamagedBlockError as error:
+                damaged.append(str(error))
             progress(1)
             if time.monotonic() - begun > COMMIT_EVERY_S:
                 _commit(ledger, results, time.monotonic() - begun)
                 results, begun = [], time.monotonic()
     _commit(ledger, results, time.monotonic() - begun)
+    if damaged:
+        raise DamagedBlockError("\n".join(sorted(damaged)))
 
 
 def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Console) -> str:
@@ -141,9 +146,15 @@ def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Co
     return f"{said}, {len(lacking) - len(kept)} kept no encoding." if len(kept) < len(lacking) else f"{said}."
 
 
-def scored(run: Unscored, encoding: bytes) -> Scored:
-    """Compute what a run lacks."""
-    decoded = Encoding.from_bytes(encoding)
+def scored(run: Unscored, storage: Path) -> Scored:
+    """Compute what a run that kept an encoding lacks.
+
+    Raises:
+        DamagedBlockError: The encoding is missing or changed.
+    """
+    if run.encoding is None:
+        raise ValueError(f"Run {run.member.key} kept no encoding.")
+    decoded = Encoding.from_bytes(run.encoding.read(storage))
     values = scoring.scores(decoded, run.metrics)
     return Scored(run, values, identities(values, len(decoded.rows_N)))
 
@@ -167,7 +178,7 @@ def _manifest(number: int, step: int, group: Sequence[Scored], seconds: float) -
         index=0,
         start_step=step,
         end_step=step,
-        numerics=f"scored on {platform.machine()}, numpy {np.__version__}",
+        numerics=f"scored on {platform.machine()}, numpy {np.__version__}, scikit-learn {version('scikit-learn')}",
         code_version=__version__,
         written_at_s=now_s,
         train_s=seconds,

@@ -99,6 +99,12 @@ def test_another_estimator_another_number_of_images_or_other_images_have_no_refe
     assert not calibration.references(home.path / "elsewhere", RECIPE)
 
 
+def test_codes_that_were_made_in_an_older_way_are_no_reference(kept, monkeypatch):
+    home, _, _ = kept
+    monkeypatch.setattr(calibration, "CODES_VERSION", calibration.CODES_VERSION + 1)
+    assert not calibration.references(home.path, RECIPE)
+
+
 def test_means_and_limits_are_those_of_the_seeds(kept, probe):
     home, _, _ = kept
     reference = calibration.references(home.path, RECIPE)[identity("mig", 1536)]

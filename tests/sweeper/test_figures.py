@@ -262,6 +262,7 @@ def test_a_run_without_a_finite_score_is_not_the_best(ledger):
     keep(ledger, GAMMA)
     found = traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score")
     assert found.panels[0].words[0] == "gamma=1, seed 1"
+    assert found.panels[0].words[2] == "best of 1 run: 1 draw, 1 seed", "of those that have the score"
     lost = SweepId("lost", "laptop")
     train(ledger, lost, {gamma(9.0): {0: (8.0, np.inf)}})
     with pytest.raises(InputError, match="No finished run of sweep lost-laptop has a finite"):

@@ -14,6 +14,8 @@ from sweeper._asked import Asked
 from sweeper._trained import curves
 from sweeper.ledger import Ledger
 from sweeper.verify import check
+from trainables import blocks
+from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 from trainables.metrics import mig
 from trainables.metrics._identity import identities, identity, is_current
@@ -83,6 +85,19 @@ def test_parts_of_a_metric_are_told_apart_as_the_metric_is(ledger, monkeypatch):
     monkeypatch.setattr(mig, "score", lambda *given: {name: v / 2 for name, v in whole(*given).items()})
     evaluate(ledger)
     assert parts() == ({0.5}, {identity("mig", NUM_IMAGES)})
+
+
+def test_a_damaged_encoding_is_named_when_all_others_are_scored(ledger, monkeypatch):
+    stored = ledger.records.slices(ledger.records.members(GAMMA)[1].key, "encoding")[0]
+    path = blocks.manifest_path(ledger.storage, stored.attempt, stored.index).with_name(stored.slice.file)
+    content = bytearray(path.read_bytes())
+    content[stored.slice.offset + 100] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(mig, "VERSION", mig.VERSION + 1)
+    for _ in range(2):
+        with pytest.raises(DamagedBlockError, match=str(path)):
+            evaluate(ledger)
+        assert migs(ledger)[identity("mig", NUM_IMAGES)] == [1.0, 1.0]
 
 
 def test_a_curve_stays_what_it_was_when_its_end_is_scored_anew(ledger, monkeypatch):

@@ -298,6 +298,21 @@ def test_values_without_images_and_factors_with_one_value_are_never_picked():
     assert set(factors_NK[rows_VL[factor_V == 1], 1].ravel()) == {0, 1, 3, 4}
 
 
+def test_a_value_that_one_image_has_is_never_picked_since_no_code_moves_there():
+    """All variances would be 0, and the first code would win: the score would depend on the order of the codes."""
+    generator = np.random.default_rng(0)
+    factors_NK = np.column_stack([np.arange(400), *generator.integers(0, 4, (2, 400))])
+    codes_ND = np.column_stack([factors_NK[:, 1:], generator.normal(size=400)])
+    factor_V, _ = votes_of(encoding_of(factors_NK, codes_ND), 1)
+    assert set(factor_V) == {1, 2}
+    scores = [
+        score(encoding_of(factors_NK, codes_ND[:, order])) for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0])
+    ]
+    assert scores == [1.0] * 3
+    with pytest.raises(InputError, match="two values that two images have"):
+        score(encoding_of(factors_NK[:, :1], codes_ND))
+
+
 def test_images_with_constant_factors_are_refused_like_those_without():
     with pytest.raises(InputError, match="a test grid has none"):
         score(encoding_of(np.zeros((200, 2)), np.ones((200, 3))))

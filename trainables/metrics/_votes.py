@@ -14,18 +14,20 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the factor of every vote (V,) and the rows of the encoding, 0 .. N - 1, of its images (V, L).
 
-    Factor and value are uniform; a value without a row is never picked, nor a factor that has one value. The images
-    are uniform on the rows that have the value, distinct where there are at least `num_samples` of them.
+    Factor and value are uniform; a value of less than two rows is never picked, since one image moves no code, nor a
+    factor that has one value to pick. The images are uniform on the rows that have the value, distinct where there are
+    at least `num_samples` of them.
 
     Raises:
-        InputError: The images have no ground-truth factor with two values, which `metric` needs.
+        InputError: The images have no ground-truth factor with two values of two images each, which `metric` needs.
     """
     factors_NK = encoding.factors_NK
     counts_by_factor = [np.bincount(values_N) for values_N in factors_NK.T]
-    varied = [k for k, counts in enumerate(counts_by_factor) if np.count_nonzero(counts) > 1]
+    values_by_factor = [np.flatnonzero(counts > 1) for counts in counts_by_factor]
+    varied = [k for k, values in enumerate(values_by_factor) if len(values) > 1]
     if not varied:
         raise InputError(
-            f"{metric} needs images with ground-truth factors, and {encoding.data} has none.\n"
+            f"{metric} needs a ground-truth factor with two values that two images have, and {encoding.data} has none.\n"
             "Score other metrics on it, or train on a factor grid such as dsprites."
         )
     factor_V = generator.choice(varied, num_votes)
@@ -33,7 +35,7 @@ def draw(
     for k in varied:
         votes = np.flatnonzero(factor_V == k)
         counts = counts_by_factor[k]
-        value_v = generator.choice(np.flatnonzero(counts), len(votes))
+        value_v = generator.choice(values_by_factor[k], len(votes))
         start_v = (np.cumsum(counts) - counts)[value_v]
         # The narrow type makes the stable sort a radix sort, ten times as fast as on int64.
         values_N = factors_NK[:, k].astype(np.min_scalar_type(len(counts)))

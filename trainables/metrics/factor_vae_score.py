@@ -9,7 +9,7 @@ Images: Those of a vote are drawn from the encoding's N rows that have the value
     there are at least 100 of them, else with replacement. On a whole factor grid this is the paper's sampling; on n
     random rows it is conditioned on these: with 10,000 of dsprites the mean score of 12 simulated encoders stayed
     within .007 of the whole grid's, without bias, less than the .01 between two generators.
-    A value without a row is never picked, nor a factor that has one value.
+    A value of less than two rows is never picked (one image moves no code), nor a factor that has one value.
 Range: 0 to 1, in steps of 1 / 800.
 Direction: higher is better.
 Chance: 1 / K plus what a majority gains by luck. Codes of pure noise: .26 (10 codes, 10,000 random rows of dsprites),

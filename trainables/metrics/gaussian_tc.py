@@ -2,8 +2,8 @@
 
 Definition: KL(N(m, S) || prod_d N(m_d, S_dd)) = 1/2 (sum_d log S_dd - log det S) nats, where m and S are the mean and
     covariance of the codes over the images: -1/2 log det of their correlation matrix. Codes that are constant and
-    categories are left out; inf where a code is a linear function of others, nan where codes are not finite.
-    Dependence that leaves correlations at zero is not seen.
+    categories are left out; inf where a code is a linear function of others up to rounding (an eigenvalue of the
+    correlations below 1e-12 D), nan where codes are not finite. Dependence that leaves correlations at zero is not seen.
 Range: 0 to inf.
 Direction: lower is better, though collapsed and merely rotated codes have 0 as well.
 Chance: about D (D - 1) / (4 N) for independent codes on N images.
@@ -27,6 +27,9 @@ NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True
 SETTINGS: dict[str, int | float | str] = {}
 
+ROUNDING = 1e-12
+"""Share of a code's variance that single precision leaves to a sum of others, with room for a mean far from zero."""
+
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
     """Score one run; draws nothing."""
@@ -38,5 +41,6 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     varies_D = deviation_D > 0
     standard_ND = centered_ND[:, varies_D] / deviation_D[varies_D]
     correlation_DD = standard_ND.T @ standard_ND / len(standard_ND)
-    sign, log_determinant = np.linalg.slogdet(correlation_DD)
-    return {"gaussian_tc": max(0.0, -0.5 * float(log_determinant)) if sign > 0 else float("inf")}
+    if np.linalg.eigvalsh(correlation_DD).min(initial=1.0) < ROUNDING * len(correlation_DD):
+        return {"gaussian_tc": float("inf")}
+    return {"gaussian_tc": max(0.0, -0.5 * float(np.linalg.slogdet(correlation_DD).logabsdet))}
