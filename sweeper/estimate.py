@@ -50,6 +50,8 @@ class Estimate:
 
     def sentence(self) -> str:
         """What it takes, for a person."""
+        if not self.num_runs:
+            return "Nothing is left to train."
         return (
             f"{self.num_runs} runs to train in {self.num_packs} packs, {self.num_slots} at once: "
             f"about {display.duration(self.duration_s)}, {display.memory(self.pack_memory_gib)} a pack."

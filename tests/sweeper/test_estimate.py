@@ -71,6 +71,7 @@ def test_an_estimate_reads_as_a_sentence():
         Estimate(90.0, 0.5, 8, 4, 2).sentence()
         == "8 runs to train in 4 packs, 2 at once: about 1.5 min, 512 MiB a pack."
     )
+    assert Estimate(0.0, 0.0, 0, 0, 2).sentence() == "Nothing is left to train."
 
 
 def test_a_run_that_two_questions_want_is_trained_once():
