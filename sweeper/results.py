@@ -10,7 +10,7 @@ Shape suffixes: N draws, M objectives, S finished seeds of a draw.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,8 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     """
     # Members before points: what is done by then has its points, even while a driver writes.
     runs, points = _runs(records, sweep), _points(records, sweep)
-    points = _one_way(points.assign(rank=_ways(points).map(_is_current)))
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
+    last = _one_way(last, lambda points: is_current(*points[["metric", "metric_settings"]].iloc[0]))
     metrics = dict.fromkeys([*records.spec(sweep)["metrics"], *sorted(last["metric"])])
     rows = runs.merge(pd.Series(list(metrics), dtype="str", name="metric"), how="cross")
     return _with_units(rows.merge(last, how="left", on=["run_key", "step", "metric"]))
@@ -64,8 +64,7 @@ def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _points(records, sweep)
     rows = runs.merge(points, on="run_key")
     rows = rows[rows["step"] <= rows["horizon"]].drop(columns="horizon")
-    ways = _ways(rows)
-    rows = _one_way(rows.assign(rank=ways.map(ways.value_counts())))
+    rows = _one_way(rows, len)
     return _with_units(rows.sort_values(["draw", "seed", "metric", "step"], ignore_index=True))
 
 
@@ -204,21 +203,18 @@ def _points(records: Records, sweep: SweepId) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[lambda table: ~table["metric"].str.startswith(_STATISTICS)]
 
 
-def _ways(points: pd.DataFrame) -> pd.Series:
-    """Metric and estimator of each point."""
-    return pd.Series(
-        list(zip(points["metric"], points["metric_settings"], strict=True)), points.index, dtype=object
-    )
+def _one_way(points: pd.DataFrame, rank: Callable[[pd.DataFrame], int]) -> pd.DataFrame:
+    """One point per run, metric and step, in the order that they had.
 
-
-def _is_current(way: tuple[str, str]) -> bool:
-    return is_current(*way)
-
-
-def _one_way(points: pd.DataFrame) -> pd.DataFrame:
-    """One point per run, metric and step, in the order that they had: that of the highest rank, then the newest."""
-    place = ["run_key", "metric", "step"]
-    best = points.sort_values(["rank", "time_s"], kind="stable").drop_duplicates(place, keep="last")
+    Args:
+        points: With metric_settings and time_s, which is taken off.
+        rank: Of all points of one metric and estimator; the highest is kept, of equal ones the newest.
+    """
+    rank_N = pd.Series(0, points.index)
+    for _, alike in points.groupby(["metric", "metric_settings"], sort=False):
+        rank_N.loc[alike.index] = int(rank(alike))
+    best = points.assign(rank=rank_N).sort_values(["rank", "time_s"], kind="stable")
+    best = best.drop_duplicates(["run_key", "metric", "step"], keep="last")
     return best.sort_index().drop(columns=["rank", "time_s"])
 
 
