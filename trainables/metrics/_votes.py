@@ -27,7 +27,7 @@ def draw(
     varied = [k for k, values in enumerate(values_by_factor) if len(values) > 1]
     if not varied:
         raise InputError(
-            f"{metric} needs a ground-truth factor with two values that two images have, and {encoding.data} has none.\n"
+            f"{metric} needs ground-truth factors (two values that two images have each), and {encoding.data} has none.\n"
             "Score other metrics on it, or train on a factor grid such as dsprites."
         )
     factor_V = generator.choice(varied, num_votes)
