@@ -17,6 +17,7 @@ from sweeper._scored import agreement
 from sweeper.ledger import Ledger
 from sweeper.report import answer, summary, write_csv, write_left_out, write_plot, write_runs
 from sweeper.rows import SweepId
+from trainables.calibration import CODES_VERSION
 from trainables.durable import write_record
 from trainables.errors import InputError, UnknownNameError
 
@@ -290,7 +291,9 @@ def test_a_calibrated_metric_is_read_by_what_known_codes_score(both, ledger, tmp
         settings("factor_vae_score"): values,
         settings("factor_vae_score", images=7): values | {"oracle": [0.1]},
     }
-    entries = {full: {"values": each, "code_version": "1"} for full, each in known.items()}
+    entries = {
+        full: {"values": each, "codes": CODES_VERSION, "code_version": "1"} for full, each in known.items()
+    }
     (tmp_path / "calibration").mkdir()
     write_record(
         tmp_path / "calibration" / "sprites_rendered_v1.json",
