@@ -278,12 +278,15 @@ def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(make_home, clus
             if name == "before":
                 fewer = dataclasses.replace(betavae_beta.SWEEP, metrics=betavae_beta.SWEEP.objectives)
                 patch.setattr(betavae_beta, "SWEEP", fewer)
-            assert typed(*words).code == 0
-        again = typed(*words)
-        told = json.loads(again.out)
-        assert (again.code, told["trained"], told["steps_trained"]) == (0, 0, 0)
-        assert ("scoring: 100% of 1 runs" in again.err) == (name == "before")
-        assert "scoring" not in typed(*words).err
+            first = typed(*words)
+            assert first.code == 0
+            assert "scoring" not in first.err
+        if name == "before":
+            again = typed(*words)
+            told = json.loads(again.out)
+            assert (again.code, told["trained"], told["steps_trained"]) == (0, 0, 0)
+            assert "scoring: 100% of 1 runs" in again.err
+            assert "scoring" not in typed(*words).err
         assert check(home.ledger, home.storage) == []
         with closing(Records.open(home.ledger)) as records:
             (sweep,) = records.sweeps()
