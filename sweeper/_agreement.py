@@ -224,10 +224,12 @@ def _draw_numbers(axes: Axes, agreement: Agreement, cell_in: float) -> None:
         step = min(0.15, 0.16 / cell_in)
         rows = []
         for name, estimate in (("Spearman", agreement.spearman), ("Kendall", agreement.kendall)):
-            interval = f"[{fraction(estimate.lower)}, {fraction(estimate.upper)}]"
-            rows += [(f"{name} {fraction(estimate.value)}", "bold"), (interval, "normal")]
+            rows.append((f"{name} {fraction(estimate.value)}", "bold"))
+            if np.isfinite(estimate.lower):
+                rows.append((f"[{fraction(estimate.lower)}, {fraction(estimate.upper)}]", "normal"))
         rows.append((f"Pearson {fraction(agreement.pearson)}", "normal"))
-        lines = [(0.5 + (2 - n) * step, text, weight) for n, (text, weight) in enumerate(rows)]
+        middle = (len(rows) - 1) / 2
+        lines = [(0.5 + (middle - n) * step, text, weight) for n, (text, weight) in enumerate(rows)]
     for y, text, weight in lines:
         axes.text(0.5, y, text, transform=axes.transAxes, fontsize=8, weight=weight, ha="center", va="center")
 

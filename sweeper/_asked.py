@@ -52,8 +52,12 @@ class Asked:
     @property
     def runs(self) -> pd.DataFrame:
         """All runs under one another; one that several sweeps share is there once."""
-        runs = results.stack(list(self.tables.values()))
-        return runs.drop_duplicates(["run_key", "metric", "step"], ignore_index=True)
+        return results.each_run_once(results.stack(list(self.tables.values())))
+
+    @property
+    def settings(self) -> dict[tuple[str, str, int], int]:
+        """Numbers of the settings that draws ask about, see `results.settings_asked`."""
+        return results.settings_asked(results.stack(list(self.tables.values())))
 
     @property
     def has_factors(self) -> bool:

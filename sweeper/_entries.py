@@ -50,8 +50,8 @@ _NEWEST_BLOCK = """
 
 _SHARED_NAMES = """
     SELECT metrics.name, identity FROM points JOIN metrics ON metrics.id = metric
-    WHERE metric IN (SELECT id FROM metrics
-            WHERE name IN (SELECT name FROM metrics GROUP BY name HAVING COUNT(*) > 1))
+    WHERE metric IN (SELECT id FROM metrics WHERE identity <> '' AND name IN
+            (SELECT name FROM metrics WHERE identity <> '' GROUP BY name HAVING COUNT(*) > 1))
         AND run IN (SELECT run FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id
             WHERE (sweeps.name, scale, label) = (?, ?, ?))
     GROUP BY metric ORDER BY MIN(time_s)"""

@@ -3,9 +3,8 @@
 Shape suffixes: N runs, M metrics, B bootstrap resamples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -45,7 +44,8 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
     model_N = np.repeat(
         [asked.models.index(models[place[:2]]) for place in values], [len(own) for own in values.values()]
     )
-    draw_N = np.repeat(np.arange(len(values)), [len(own) for own in values.values()])
+    setting = asked.settings
+    draw_N = np.repeat([setting[place] for place in values], [len(own) for own in values.values()])
     values_NM = np.concatenate(list(values.values()))
     finite_N = np.isfinite(values_NM).all(axis=1)
     if finite_N.sum() < _MIN_RUNS or len(asked.models) > MAX_MODELS:
@@ -54,7 +54,8 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
             f"A figure takes at least {_MIN_RUNS} runs and at most {MAX_MODELS} models: train more, or name others."
         )
     values_NM = values_NM[finite_N]
-    weights_BN = resamples(draw_N[finite_N], report.generator())
+    draw_N = draw_N[finite_N]
+    weights_BN = resamples(draw_N, report.generator())
     return AgreementFigure(
         title=f"Agreement of metrics over {len(values_NM)} runs",
         metrics=tuple(names),
@@ -65,7 +66,7 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
             (i, j): Agreement.from_values(values_NM[:, i], values_NM[:, j], weights_BN)
             for i, j in combinations(range(len(names)), 2)
         },
-        caption=_caption(asked, values, int((~finite_N).sum())),
+        caption=_caption(asked, draw_N, int((~finite_N).sum())),
     )
 
 
@@ -76,14 +77,19 @@ def _maximized(asked: Asked) -> list[str]:
     return [name for name, sense in senses if sense == "maximize"]
 
 
-def _caption(asked: Asked, values: Mapping[Any, np.ndarray], num_left_out: int) -> str:
-    seeds = [len(own) for own in values.values()]
+def _caption(asked: Asked, draw_N: np.ndarray, num_left_out: int) -> str:
+    seeds = np.unique(draw_N, return_counts=True)[1]
     many = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
+    intervals = (
+        f" with 95 % percentile intervals over {NUM_RESAMPLES:,} bootstrap resamples of the draws,"
+        if len(seeds) > 1
+        else ""
+    )
     sentences = [
-        f"Points: finished runs, each of {len(seeds)} draws with {many} seeds, after {asked.trained()}.",
-        "Above the diagonal: rank correlations over the runs of all models (Kendall's is tau-b) with 95 % percentile "
-        f"intervals over {NUM_RESAMPLES:,} bootstrap resamples of the draws, and Pearson's correlation; the darker, the "
-        "stronger Spearman's.",
+        f"Points: finished runs, each of {len(seeds)} draw{'s' * (len(seeds) > 1)} with {many} seeds, after "
+        f"{asked.trained()}.",
+        f"Above the diagonal: rank correlations over the runs of all models (Kendall's is tau-b){intervals} and Pearson's "
+        "correlation; the darker, the stronger Spearman's.",
     ]
     if num_left_out:
         sentences.append(

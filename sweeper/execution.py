@@ -24,7 +24,6 @@ from sweeper.plan import SCALES, Planned, Question, plan
 from sweeper.probing import Probe
 from sweeper.projection import Projector
 from sweeper.records import Records
-from sweeper.rescoring import Unscored
 from sweeper.rows import SweepId
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
@@ -116,7 +115,6 @@ class Execution:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
             planned = plan(self.questions, probe, ledger.records)
-            self._unscored(ledger, planned)
             packs = None
             is_missing = any(each.waiting(ledger.records) for each in planned)
             if is_missing and self.machine.address is None:
@@ -171,22 +169,14 @@ class Execution:
             launch.train(ledger, packs, self.machine, num_slots, progress)
         return progress.done
 
-    def _unscored(self, ledger: Ledger, planned: Sequence[Planned]) -> list[Unscored]:
-        """Runs that are done but lack a metric that was added, or changed, since.
-
-        Raises:
-            InputError: They cannot be scored.
-        """
-        found = []
-        for each in planned:
-            lacking = rescoring.unscored(ledger.records, each.members, each.question.sweep.metrics)
-            rescoring.check(each.question.id, lacking)
-            found += lacking
-        return found
-
     def _score(self, ledger: Ledger, planned: Sequence[Planned]) -> DamagedBlockError | None:
-        """Score what can be; returns what cannot, since the others are to be answered first."""
-        if lacking := self._unscored(ledger, planned):
+        """Give runs that are done metrics that were added, or changed, since; returns what is in the way of some."""
+        lacking = [
+            run
+            for each in planned
+            for run in rescoring.unscored(ledger.records, each.members, each.question.sweep.metrics)
+        ]
+        if lacking:
             with display.counting(self.console, "scoring", "runs", len(lacking)) as progress:
                 try:
                     rescoring.score(ledger, lacking, progress)

@@ -10,6 +10,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from search_spaces._sweep import Scale, Sweep
+from sweeper import rescoring
 from sweeper.label_free import answerable
 from sweeper.ledger import Draw, Ledger, Member
 from sweeper.packing import Waiting
@@ -211,8 +212,8 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
         records: The ledger they are to be registered in; None if there is none yet.
 
     Raises:
-        InputError: A field that the model does not have, a value that it does not take, or the ledger knows a question
-            by its name that is another one.
+        InputError: A field that the model does not have, a value that it does not take, the ledger knows a question by
+            its name that is another one, or a run was trained past the horizon and not evaluated there.
     """
     questions = [_with_known_seeds(question, records) for question in questions]
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
@@ -221,6 +222,8 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
     if records is not None:
         for each in planned:
             records.check_sweep(each.question.id, each.spec, each.draws)
+            lacking = rescoring.unscored(records, each.members, each.question.sweep.metrics)
+            rescoring.check(each.question.id, lacking)
     return planned
 
 

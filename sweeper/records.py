@@ -66,10 +66,11 @@ _STATES = """
                 SELECT * FROM attempt_runs AS later JOIN block_runs AS first
                     ON first.run = later.run AND first.attempt = later.attempt AND first.block = 0
                 JOIN blocks ON blocks.attempt = first.attempt AND blocks.number = first.block
-                WHERE later.run = slices.run AND later.attempt > slices.attempt AND start_step < block_runs.step))
+                WHERE later.run = slices.run AND later.attempt > slices.attempt
+                    AND start_step < block_runs.step AND start_step < end_step))
     JOIN runs ON id = run WHERE age <= ? ORDER BY key, age"""
-"""States to resume from. A diverged run has none; one that a later attempt went behind is given up, because it, or
-that of another run of the pack, was damaged."""
+"""States to resume from. A diverged run has none; one that a later attempt trained from behind is given up, because it,
+or that of another run of the pack, was damaged. An attempt that scores finished runs trains no step."""
 
 
 class Records:

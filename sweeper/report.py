@@ -145,38 +145,38 @@ def _bootstrap(
     sense, values = results.directions(objectives), results.seed_values(runs, objectives)
     eligible_N = draws["is_eligible"].to_numpy(dtype=bool)
     shown, probability_N = draws[eligible_N], np.full(len(draws), np.nan)
-    places, seeds = _places(shown), _finished(runs)
-    # Draws of the same runs, which two sweeps may share, are one: resampled apart they would compete.
-    losses = {seeds[place]: pareto.to_losses(values[place], sense) for place in places}
-    means_NM = pareto.to_losses(shown[list(objectives)].to_numpy(dtype=np.float64), sense)
-    reference_M = pareto.reference_point(means_NM)
+    # Draws that share runs, as those of two sweeps may, are one setting: resampled apart they would compete. Of these
+    # the one with most seeds stands for all.
+    setting = results.settings_asked(runs)
+    settings = [setting[place] for place in _places(shown)]
+    losses: dict[int, np.ndarray] = {}
+    for number, place in zip(settings, _places(shown), strict=True):
+        if len(values[place]) > len(losses.get(number, ())):
+            losses[number] = pareto.to_losses(values[place], sense)
+    means = {number: losses_SM.mean(axis=0) for number, losses_SM in losses.items()}
+    reference_M = pareto.reference_point(_rows_of(means, objectives))
     limits_2M = np.sort(pareto.to_losses(results.ranges(objectives), sense), axis=0)
     if losses:
         resampled = _resampled(list(losses.values()), reference_M, limits_2M)
         membership = dict(zip(losses, resampled.membership_N, strict=True))
-        probability_N[eligible_N] = [membership[seeds[place]] for place in places]
+        probability_N[eligible_N] = [membership[number] for number in settings]
     volumes = {}
     for model in sorted(set(shown["model"])):
-        own_N = (shown["model"] == model).to_numpy()
-        own = {seeds[place]: losses[seeds[place]] for place in _places(shown[own_N])}
-        interval = _resampled(list(own.values()), reference_M, limits_2M).hypervolume_interval()
-        volumes[model] = (pareto.hypervolume(means_NM[own_N], reference_M), *interval)
+        own = dict.fromkeys(n for n, other in zip(settings, shown["model"], strict=True) if other == model)
+        interval = _resampled([losses[n] for n in own], reference_M, limits_2M).hypervolume_interval()
+        volume = pareto.hypervolume(_rows_of({n: means[n] for n in own}, objectives), reference_M)
+        volumes[model] = (volume, *interval)
     return pareto.to_losses(reference_M, sense), probability_N, volumes
+
+
+def _rows_of(means: Mapping[int, np.ndarray], objectives: Sequence[str]) -> np.ndarray:
+    return np.array(list(means.values())).reshape(-1, len(objectives))
 
 
 def _resampled(
     losses: Sequence[np.ndarray], reference_M: np.ndarray, limits_2M: np.ndarray
 ) -> pareto.BootstrapFront:
     return pareto.bootstrap_front(losses, reference_M, generator(), limits_2M=limits_2M)
-
-
-def _finished(runs: pd.DataFrame) -> dict[tuple[str, str, int], frozenset[str]]:
-    """Keys of the finished runs of each draw."""
-    found: dict[tuple[str, str, int], set[str]] = {}
-    columns = ["sweep", "label", "draw", "run_key"]
-    for *place, key in runs.loc[runs["status"] == "done", columns].itertuples(index=False):
-        found.setdefault(tuple(place), set()).add(key)
-    return {place: frozenset(keys) for place, keys in found.items()}
 
 
 def generator() -> np.random.Generator:

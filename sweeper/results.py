@@ -113,6 +113,31 @@ def seed_values(runs: pd.DataFrame, objectives: Sequence[str]) -> dict[tuple[str
     }
 
 
+def each_run_once(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a `stack` without those of runs that an earlier sweep has at the same step."""
+    sweep = runs["sweep"] + "\0" + runs["label"]
+    first = sweep.groupby([runs["run_key"], runs["step"]]).transform("first")
+    return runs[sweep == first].reset_index(drop=True)
+
+
+def settings_asked(runs: pd.DataFrame) -> dict[tuple[str, str, int], int]:
+    """Numbers of the settings that draws ask about: several sweeps ask about one where their draws share a finished run.
+
+    Returns:
+        (sweep, label, draw) -> number; draws without a finished run are not there.
+    """
+    number_of: dict[tuple[str, str, int], int] = {}
+    places_of_run: dict[str, tuple[str, str, int]] = {}
+    done = runs.loc[runs["status"] == "done", ["sweep", "label", "draw", "run_key"]].drop_duplicates()
+    for sweep, label, draw, key in done.itertuples(index=False):
+        place = (sweep, label, draw)
+        number = number_of.setdefault(place, len(number_of))
+        other = number_of[places_of_run.setdefault(key, place)]
+        if other != number:
+            number_of |= {each: min(number, other) for each, n in number_of.items() if n in (number, other)}
+    return number_of
+
+
 def draw_table(
     runs: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:

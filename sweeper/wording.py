@@ -27,7 +27,7 @@ def words(records: Records, sweep: SweepId) -> dict[str, Any]:
 def told_apart(name: str, label: str, asked: Iterable[tuple[str, str]]) -> str:
     """What tells a sweep from the others that are asked, each a name and a label: the one that differs, or both."""
     names, labels = (set(words) for words in zip(*asked, strict=True))
-    if len(names) == 1:
+    if len(names) == 1 and name not in labels:
         return label or name
     return name if len(labels) == 1 else f"{name} {label}".strip()
 

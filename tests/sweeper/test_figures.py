@@ -330,6 +330,17 @@ def test_metrics_are_compared_over_the_runs_of_all_sweeps(both):
     assert known.pearson == pytest.approx(stats.pearsonr(first, second).statistic)
 
 
+def test_the_runs_of_one_draw_have_correlations_without_intervals(ledger, tmp_path):
+    train(ledger, GAMMA, {gamma(1.0): {s: (8.0 + s, 0.5 + s % 2 / 4) for s in range(4)}})
+    metrics = ["recon_error", "factor_vae_score"]
+    files = draw("metrics", ledger.records, ledger.storage, [GAMMA], tmp_path / "f", metrics)
+    said = words_of(files[1])
+    assert "nan" not in said.lower()
+    assert "intervals" not in said
+    assert "each of 1 draw with 4 seeds" in said
+    assert "Spearman .45" in said
+
+
 def test_runs_with_a_value_that_is_not_finite_are_left_out_and_counted(ledger):
     seeds = {n: (8.0 + n, 0.5, 0.25 * n) for n in range(4)} | {4: (8.0, np.inf, 0.5)}
     train(ledger, GAMMA, {gamma(1.0): seeds}, objectives=SCORED)

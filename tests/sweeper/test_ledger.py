@@ -35,7 +35,7 @@ from sweeper.ledger import ConflictError, Draw, Ledger
 from sweeper.records import Records
 from sweeper.rows import SweepId
 from sweeper.verify import rebuild
-from trainables.blocks import committed, manifest_path, place
+from trainables.blocks import Manifest, Point, RunEntry, committed, manifest_path, place, write_block
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError, UnknownNameError
 
@@ -265,6 +265,27 @@ def test_a_damaged_state_that_was_gone_behind_is_given_up_and_the_ones_around_it
     ledger.prune()
     assert not file.exists()
     assert before.read(ledger.storage) == state("a", 20)
+    assert problems(ledger) == []
+
+
+def test_scoring_a_shorter_sweep_gives_up_no_state_of_a_longer_one(ledger):
+    """It begins behind what was trained since, and trains nothing."""
+    finish(ledger)
+    longer = SweepId("toy", "smoke", "longer")
+    register(ledger, ["a"], horizon=80, sweep=longer)
+    pack = begin(ledger, ["a"], horizon=80)
+    for _ in range(3):
+        ledger.take(pack.write())
+    ledger.prune()
+    number = ledger.begin_attempt(["a"])
+    entry = RunEntry("a", 0, "done", HORIZON, HORIZON, {"model": "toy", "key": "a"})
+    points = (Point("a", HORIZON, 2e9, "mig", 0.5),)
+    manifest = Manifest(
+        number, 0, HORIZON, HORIZON, "scored", "1", 2e9, 1.0, (entry,), points, {"mig": "mig(v1)"}
+    )
+    ledger.take(write_block(ledger.storage, manifest, {}))
+    assert [stored.step for stored in ledger.records.resume_points(["a"])["a"]] == [70, 60]
+    assert ledger.prune() == 0
     assert problems(ledger) == []
 
 

@@ -202,6 +202,16 @@ def test_another_question_under_a_known_name_is_refused_when_it_is_planned(ledge
         assert verify.check(ledger.path, ledger.storage) == []
 
 
+def test_a_horizon_that_was_passed_without_an_evaluation_is_refused_when_it_is_planned(
+    planned, ledger, probe
+):
+    planned.register(ledger)
+    commit(ledger, planned.draws[0].members[0].key, "done", SMOKE.steps, SMOKE.steps)
+    shorter = find_question("factorvae_gamma", "smoke", None, {"steps": "150"}, "shorter")
+    with pytest.raises(InputError, match="seed 0 was trained past step 150 and has no recon_error there"):
+        plan([shorter], probe, ledger.records)
+
+
 def own_images(folder, **arrays):
     path = folder / "images.npz"
     images = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)

@@ -11,7 +11,7 @@ from scipy import stats
 from test_results import BETA, GAMMA, GAN, OBJECTIVES, SPRITES, beta, gamma, settings, train
 
 from search_spaces._vae import LAPTOP_NOTE
-from sweeper import display, pareto, plots, report
+from sweeper import display, pareto, plots, report, wording
 from sweeper._asked import Asked
 from sweeper._scored import agreement
 from sweeper.ledger import Ledger
@@ -388,6 +388,19 @@ def test_sweeps_of_one_model_and_label_are_told_apart_by_name(ledger, tmp_path, 
     assert family.means_N2[:, 0].tolist() == [4.05, 8.1]
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([("a", ""), ("a", "wide")], ["a", "wide"]),
+        ([("a", ""), ("a", "a")], ["a", "a a"]),
+        ([("a", "x"), ("b", "x")], ["a", "b"]),
+        ([("a", "x"), ("b", "x"), ("b", "")], ["a x", "b x", "b"]),
+    ],
+)
+def test_sweeps_are_told_apart_by_what_differs(asked, told):
+    assert [wording.told_apart(*sweep, asked) for sweep in asked] == told
+
+
 def test_a_run_that_two_sweeps_share_counts_once(ledger):
     """A label for the same question has the same runs: none competes with itself, none is a point more."""
     twin = SweepId(GAMMA.name, GAMMA.scale, "twin")
@@ -406,6 +419,33 @@ def test_a_run_that_two_sweeps_share_counts_once(ledger):
         agreement(Asked.of(ledger.records, sweeps), OBJECTIVES) for sweeps in ([GAMMA], [GAMMA, twin])
     )
     assert one.agreements == two.agreements
+
+
+def test_a_label_with_more_seeds_of_the_same_draws_does_not_compete_with_them(ledger):
+    more = SweepId(GAMMA.name, GAMMA.scale, "more")
+    draws = {
+        gamma(float(g)): {s: (5 + g / 10 + s / 5 % 0.3, 0.5 + g / 100 - s * g / 900) for s in range(10)}
+        for g in (1, 5, 9)
+    }
+    train(ledger, GAMMA, {draw: {s: seeds[s] for s in range(5)} for draw, seeds in draws.items()})
+    train(ledger, more, draws)
+    alone, both = (answer(ledger.records, sweeps) for sweeps in ([more], [GAMMA, more]))
+    probabilities = both.draws.groupby("label")["front_probability"].agg(list)
+    assert probabilities["more"] == probabilities[""] == alone.draws["front_probability"].tolist()
+    assert both.volumes["factor_vae"][1:] == alone.volumes["factor_vae"][1:]
+    one, two = (agreement(Asked.of(ledger.records, sweeps), OBJECTIVES) for sweeps in ([more], [GAMMA, more]))
+    assert two.agreements[0, 1].spearman == pytest.approx(one.agreements[0, 1].spearman, abs=1e-9)
+    assert "each of 3 draws with 10 seeds" in two.caption
+
+
+def test_a_shared_run_keeps_all_its_metrics_where_one_sweep_has_more_of_them(ledger):
+    wider = SweepId(GAMMA.name, GAMMA.scale, "wider")
+    shared = {s: (5.0 + s, 0.5 + s / 10) for s in range(3)}
+    train(ledger, GAMMA, {gamma(1.0): shared})
+    train(ledger, wider, {gamma(1.0): {7: (4.0, 0.25, 0.5)}}, objectives=(*OBJECTIVES, "mig"))
+    train(ledger, wider, {gamma(1.0): shared}, objectives=OBJECTIVES)
+    found = agreement(Asked.of(ledger.records, [GAMMA, wider]), OBJECTIVES)
+    assert len(found.values_NM) == 4
 
 
 def test_the_summary_says_the_front_with_its_uncertainty(ledger):

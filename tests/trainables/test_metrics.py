@@ -196,7 +196,7 @@ def test_the_number_of_images_and_every_setting_are_in_the_identity(metric):
 
 
 def test_an_identity_is_spelt_in_one_way():
-    expected = "factor_vae_score(v1, images=1536, prune_kl=0.01, prune_std=0.05, samples=100, votes=800)"
+    expected = "factor_vae_score(v2, images=1536, prune_kl=0.01, prune_std=0.05, samples=100, votes=800)"
     assert identity("factor_vae_score", 1536) == expected
     assert identity("recon_error", 10_000) == "recon_error(v1, images=10000)"
 

@@ -9,7 +9,7 @@ from trainables import plugins
 def identity(name: str, num_images: int) -> str:
     """Full name of a metric's estimator; values are comparable where these names are equal.
 
-    For example `factor_vae_score(v1, images=1536, prune_kl=0.01, prune_std=0.05, samples=100, votes=800)`.
+    For example `factor_vae_score(v2, images=1536, prune_kl=0.01, prune_std=0.05, samples=100, votes=800)`.
 
     Args:
         name: Entry of `trainables.metrics`.

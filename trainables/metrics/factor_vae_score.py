@@ -27,7 +27,7 @@ import numpy as np
 from trainables.encoding import Encoding
 from trainables.metrics import _activity, _votes
 
-VERSION: int = 1
+VERSION: int = 2
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
 UNIT: str = ""

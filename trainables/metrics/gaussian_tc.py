@@ -19,7 +19,7 @@ import numpy as np
 from trainables.encoding import Encoding
 from trainables.metrics import _activity
 
-VERSION: int = 1
+VERSION: int = 2
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 RANGE: tuple[float, float] = (0.0, math.inf)
 UNIT: str = "nats"
