@@ -185,7 +185,7 @@ def _within(theta: float, dof: int) -> float:
 
 @dataclass(frozen=True)
 class BootstrapFront:
-    """How the front moves when the seeds are drawn again.
+    """How the front moves with the means that the seeds leave open, see `bootstrap_front`.
 
     Attributes:
         means_BNM: Mean losses of each draw under each resample.
@@ -201,6 +201,20 @@ class BootstrapFront:
         """Percentile interval. The best of several noisy means flatters: expect it above the true hypervolume."""
         lower, upper = np.quantile(self.hypervolume_B, [(1 - level) / 2, (1 + level) / 2])
         return float(lower), float(upper)
+
+
+def by_setting(losses_by_draw: Sequence[np.ndarray], settings: Sequence[int]) -> dict[int, np.ndarray]:
+    """Losses (S, M) of each setting, in the order of their draws: of several draws those of the one with most seeds.
+
+    Args:
+        losses_by_draw: For each draw, its seeds' losses.
+        settings: For each draw, what it is of.
+    """
+    found: dict[int, np.ndarray] = {}
+    for setting, losses_SM in zip(settings, losses_by_draw, strict=True):
+        if len(losses_SM) > len(found.get(setting, ())):
+            found[setting] = losses_SM
+    return found
 
 
 def bootstrap_front(

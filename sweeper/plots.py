@@ -59,6 +59,7 @@ class FamilyFront:
         runs_by_draw: Sequence[tuple[str, np.ndarray]],
         generator: np.random.Generator,
         range_22: np.ndarray | None = None,
+        settings: Sequence[int] | None = None,
     ) -> "FamilyFront":
         """Summarise runs: intervals by `pareto.mean_interval`, the band by `pareto.bootstrap_front`.
 
@@ -67,6 +68,7 @@ class FamilyFront:
             runs_by_draw: Each draw's label, and its seeds' reconstruction errors and scores (S, 2).
             generator: Decides the bootstrap.
             range_22: Lowest and highest possible reconstruction error and score, which no band leaves.
+            settings: What each draw is of, where several may be of one.
         """
         sense: tuple[pareto.Direction, ...] = ("minimize", "maximize")
         labels, runs = zip(*runs_by_draw, strict=True)
@@ -78,7 +80,9 @@ class FamilyFront:
         num_seeds_N = np.array([len(runs_S2) for runs_S2 in runs])
         reference_2 = pareto.reference_point(np.concatenate(losses))
         limits_22 = None if range_22 is None else np.sort(pareto.to_losses(range_22, sense), axis=0)
-        resampled_BN2 = pareto.bootstrap_front(losses, reference_2, generator, limits_2M=limits_22).means_BNM
+        lone = pareto.by_setting(losses, range(len(losses)) if settings is None else settings)
+        resampled = pareto.bootstrap_front(list(lone.values()), reference_2, generator, limits_2M=limits_22)
+        resampled_BN2 = resampled.means_BNM
         grid_G = _grid(resampled_BN2[..., 0])
         band_QG = -pareto.attainment_band(resampled_BN2, grid_G, (0.975, 0.5, 0.025))
         if (num_seeds_N[on_front_N] == 1).any():  # nothing is known of how that one moves

@@ -113,7 +113,11 @@ class Records:
         Raises:
             InputError: A draw or member is known and is another one now, or asks for fewer steps.
         """
-        _intentions.check_sweep(self.db, sweep, spec, draws)
+        self.db.execute("BEGIN")  # a driver may be registering more of it
+        try:
+            _intentions.check_sweep(self.db, sweep, spec, draws)
+        finally:
+            self.db.execute("ROLLBACK")
 
     def origins(self, sweep: SweepId) -> dict[str, tuple[str, str]]:
         """Numerics class and code version of the blocks that trained each run, `mixed` if several.

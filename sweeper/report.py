@@ -40,8 +40,8 @@ class Answer:
         sweeps: Sorted; all of one scale and data set.
         objectives: Names of metrics.
         runs: Their rows of `results.run_table`.
-        draws: The first of `results.draw_table`, with front_probability: the share of bootstrap resamples (the seeds
-            of each draw drawn again) in which a draw is on the front of all draws; NaN if it may be on none.
+        draws: The first of `results.draw_table`, with front_probability: the share of `pareto.bootstrap_front`'s
+            resamples in which a draw is on the front of all draws; NaN if it may be on none.
         left_out: The second of `results.draw_table`.
         reference_M: Reference point of the hypervolumes, in the objectives' units: `pareto.reference_point` of the
             means of all draws that may be on a front.
@@ -149,10 +149,8 @@ def _bootstrap(
     # the one with most seeds stands for all.
     setting = results.settings_asked(runs)
     settings = [setting[place] for place in _places(shown)]
-    losses: dict[int, np.ndarray] = {}
-    for number, place in zip(settings, _places(shown), strict=True):
-        if len(values[place]) > len(losses.get(number, ())):
-            losses[number] = pareto.to_losses(values[place], sense)
+    every = [pareto.to_losses(values[place], sense) for place in _places(shown)]
+    losses = pareto.by_setting(every, settings)
     means = {number: losses_SM.mean(axis=0) for number, losses_SM in losses.items()}
     reference_M = pareto.reference_point(_rows_of(means, objectives))
     limits_2M = np.sort(pareto.to_losses(results.ranges(objectives), sense), axis=0)
@@ -277,7 +275,9 @@ def _family(answer: Answer, model: str) -> plots.FamilyFront:
         for row, place in zip(_rows(draws), _places(draws), strict=True)
     ]
     range_22 = np.sort(results.ranges(answer.objectives) * up_is_better, axis=0)
-    return plots.FamilyFront.from_runs(model, runs, generator(), range_22)
+    setting = results.settings_asked(answer.runs)
+    settings = [setting[place] for place in _places(draws)]
+    return plots.FamilyFront.from_runs(model, runs, generator(), range_22, settings)
 
 
 def _label(answer: Answer, row: Mapping[str, Any]) -> str:

@@ -160,10 +160,13 @@ def scored(run: Unscored, storage: Path) -> Scored:
 
 
 def _commit(ledger: Ledger, results: Sequence[Scored], seconds: float) -> None:
-    groups: dict[int, list[Scored]] = {}
+    # A block has one step, and one estimator for each name.
+    groups: dict[tuple[object, ...], list[Scored]] = {}
     for result in results:
-        groups.setdefault(result.run.member.horizon_steps, []).append(result)
-    for step, group in groups.items():
+        place = (result.run.member.horizon_steps, *sorted(result.identities.items()))
+        groups.setdefault(place, []).append(result)
+    for group in groups.values():
+        step = group[0].run.member.horizon_steps
         number = ledger.begin_attempt([each.run.member.key for each in group])
         share_s = seconds * len(group) / len(results)
         path = blocks.write_block(ledger.storage, _manifest(number, step, group, share_s), {})
@@ -188,7 +191,7 @@ def _manifest(number: int, step: int, group: Sequence[Scored], seconds: float) -
             for each in group
             for name, value in each.values.items()
         ),
-        metric_identities={name: full for each in group for name, full in each.identities.items()},
+        metric_identities=group[0].identities,
         provenance={"host": socket.gethostname(), "pid": str(os.getpid())},
     )
 

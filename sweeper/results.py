@@ -10,7 +10,7 @@ Shape suffixes: N draws, M objectives, S finished seeds of a draw.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     """One row per run and metric, at the sweep's horizon.
 
     Every run of the sweep is there with every metric of the sweep, whatever its status; the value is NaN where
-    none is committed at the horizon. A metric that was computed in several ways, by older versions of it, is that of
-    today, or else the newest. Training statistics are not metrics and are left out.
+    none is committed at the horizon. A metric that was computed in several ways, by older versions of it, is what most
+    runs have, and of equally many that of today. Training statistics are not metrics and are left out.
 
     Returns:
         Columns sweep, scale, label, model, the hyperparameters, draw, seed, status, metric, value, unit,
@@ -49,7 +49,7 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     # Members before points: what is done by then has its points, even while a driver writes.
     runs, points = _runs(records, sweep), _points(records, sweep)
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
-    last = _one_way(last, lambda points: is_current(*points[["metric", "metric_settings"]].iloc[0]))
+    last = _one_way(last)
     metrics = dict.fromkeys([*records.spec(sweep)["metrics"], *sorted(last["metric"])])
     rows = runs.merge(pd.Series(list(metrics), dtype="str", name="metric"), how="cross")
     return _with_units(rows.merge(last, how="left", on=["run_key", "step", "metric"]))
@@ -64,7 +64,7 @@ def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _points(records, sweep)
     rows = runs.merge(points, on="run_key")
     rows = rows[rows["step"] <= rows["horizon"]].drop(columns="horizon")
-    rows = _one_way(rows, len)
+    rows = _one_way(rows)
     return _with_units(rows.sort_values(["draw", "seed", "metric", "step"], ignore_index=True))
 
 
@@ -228,16 +228,14 @@ def _points(records: Records, sweep: SweepId) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[lambda table: ~table["metric"].str.startswith(_STATISTICS)]
 
 
-def _one_way(points: pd.DataFrame, rank: Callable[[pd.DataFrame], int]) -> pd.DataFrame:
-    """One point per run, metric and step, in the order that they had.
+def _one_way(points: pd.DataFrame) -> pd.DataFrame:
+    """One point per run, metric and step, in the order that they had: of the estimator with most points, then today's.
 
-    Args:
-        points: With metric_settings and time_s, which is taken off.
-        rank: Of all points of one metric and estimator; the highest is kept, of equal ones the newest.
+    So a run that cannot be scored anew, whose encoding is damaged, leaves the others comparable to it.
     """
     rank_N = pd.Series(0, points.index)
-    for _, alike in points.groupby(["metric", "metric_settings"], sort=False):
-        rank_N.loc[alike.index] = int(rank(alike))
+    for way, alike in points.groupby(["metric", "metric_settings"], sort=False):
+        rank_N.loc[alike.index] = 2 * len(alike) + is_current(*map(str, way))
     best = points.assign(rank=rank_N).sort_values(["rank", "time_s"], kind="stable")
     best = best.drop_duplicates(["run_key", "metric", "step"], keep="last")
     return best.sort_index().drop(columns=["rank", "time_s"])

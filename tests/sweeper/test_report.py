@@ -433,6 +433,8 @@ def test_a_label_with_more_seeds_of_the_same_draws_does_not_compete_with_them(le
     probabilities = both.draws.groupby("label")["front_probability"].agg(list)
     assert probabilities["more"] == probabilities[""] == alone.draws["front_probability"].tolist()
     assert both.volumes["factor_vae"][1:] == alone.volumes["factor_vae"][1:]
+    bands = [report._family(found, "factor_vae").band_QG for found in (alone, both)]
+    np.testing.assert_array_equal(*bands)
     one, two = (agreement(Asked.of(ledger.records, sweeps), OBJECTIVES) for sweeps in ([more], [GAMMA, more]))
     assert two.agreements[0, 1].spearman == pytest.approx(one.agreements[0, 1].spearman, abs=1e-9)
     assert "each of 3 draws with 10 seeds" in two.caption

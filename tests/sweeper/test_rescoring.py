@@ -90,14 +90,23 @@ def test_parts_of_a_metric_are_told_apart_as_the_metric_is(ledger, monkeypatch):
 def test_a_damaged_encoding_is_named_when_all_others_are_scored(ledger, monkeypatch):
     stored = ledger.records.slices(ledger.records.members(GAMMA)[1].key, "encoding")[0]
     path = blocks.manifest_path(ledger.storage, stored.attempt, stored.index).with_name(stored.slice.file)
-    content = bytearray(path.read_bytes())
+    before = path.read_bytes()
+    content = bytearray(before)
     content[stored.slice.offset + 100] ^= 1
     path.write_bytes(content)
     monkeypatch.setattr(mig, "VERSION", mig.VERSION + 1)
     for _ in range(2):
         with pytest.raises(DamagedBlockError, match=str(path)):
             evaluate(ledger)
-        assert migs(ledger)[identity("mig", NUM_IMAGES)] == [1.0, 1.0]
+        found = ledger.records.points(GAMMA)
+        assert (
+            list(zip(found.name, found.identity, strict=True)).count(("mig", identity("mig", NUM_IMAGES)))
+            == 2
+        )
+        assert len(migs(ledger)) == 1, "the older values of all remain, and compare"
+    path.write_bytes(before)
+    evaluate(ledger)
+    assert migs(ledger) == {identity("mig", NUM_IMAGES): [1.0] * 3}
 
 
 def test_a_curve_stays_what_it_was_when_its_end_is_scored_anew(ledger, monkeypatch):
