@@ -36,10 +36,10 @@ def arithmetic() -> Iterator[None]:
     # Imported here so that tests of the driver start without torch.
     import torch
 
-    from trainables import engine
+    from trainables import arithmetic
 
     before = torch.get_num_threads()
-    engine.set_arithmetic("fp32", 1)
+    arithmetic.set_arithmetic("fp32", 1)
     yield
     torch.set_num_threads(before)
     torch.set_flush_denormal(False)
@@ -48,10 +48,10 @@ def arithmetic() -> Iterator[None]:
 @pytest.fixture
 def set_threads(arithmetic: None) -> Iterator[Callable[[int], None]]:
     """A function that sets the number of threads until the test ends."""
-    from trainables import engine
+    from trainables import arithmetic
 
-    yield lambda num_threads: engine.set_arithmetic("fp32", num_threads)
-    engine.set_arithmetic("fp32", 1)
+    yield lambda num_threads: arithmetic.set_arithmetic("fp32", num_threads)
+    arithmetic.set_arithmetic("fp32", 1)
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +76,23 @@ def small_run() -> Callable[..., Any]:
         return engine.resolve(RunSpec(model, data, {**SMALL[model], **(fields or {})}, seed))
 
     return resolve
+
+
+@pytest.fixture(scope="session")
+def noise_images() -> Callable[..., Any]:
+    """A function that makes 12 images of noise, 64 x 64, of so many channels, binary or in levels."""
+    import numpy as np
+    import torch
+
+    from trainables.data._images import Source
+    from trainables.data._pixels import Levels, Packed
+
+    def make(channels: int, *, is_binary: bool) -> Any:
+        num_pixels, generator = channels * 64 * 64, np.random.default_rng(0)
+        size = (12, num_pixels // 8 if is_binary else num_pixels)
+        stored = torch.from_numpy(generator.integers(0, 256, size, dtype=np.uint8))
+        device = torch.device("cpu")
+        pixels = Packed(stored, num_pixels) if is_binary else Levels(stored, 255, device)
+        return Source("noise", (channels, 64, 64), len(stored), lambda _: pixels).load(device)
+
+    return make

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables import blocks, config, durable, engine, plugins, scoring, sources
+from trainables import arithmetic, blocks, config, durable, engine, plugins, scoring, sources
 from trainables.attempt import Attempt, Start
 from trainables.config import RunSpec, Schedule
 from trainables.durable import DamagedBlockError
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, required=True, help="updates to train")
     parser.add_argument("--report-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--evaluate-every", type=int, metavar="STEPS", help="default: at the end alone")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "tf32"))
+    parser.add_argument("--precision", default="fp32", choices=config.PRECISIONS)
     parser.add_argument(
         "--threads", type=int, default=1, help="of a CPU (default 1); part of the numerics class"
     )
@@ -86,8 +86,8 @@ def _train(options: argparse.Namespace) -> int:
         raise InputError(
             "--device cuda: this machine has no CUDA device that torch can use.\nUse --device cpu."
         )
-    engine.set_arithmetic(options.precision, options.threads)
-    engine.keep_freed_memory()
+    arithmetic.set_arithmetic(options.precision, options.threads)
+    arithmetic.keep_freed_memory()
     start = (
         find_start(options.resume, [run.key for run in runs], options.steps) if options.resume else Start()
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables import __version__, blocks, config, engine, evaluation, plugins, scoring
+from trainables import __version__, arithmetic, blocks, config, evaluation, plugins, scoring
 from trainables.blocks import Manifest, Point, RunEntry, Status
 from trainables.config import Schedule
 from trainables.data._images import Images
@@ -158,7 +158,7 @@ class Attempt:
             index=self._num_blocks,
             start_step=start_step,
             end_step=self.pack.step,
-            numerics=engine.numerics_class(
+            numerics=arithmetic.numerics_class(
                 self.pack.device, self.pack.runs[0].spec.precision, len(self.pack.seeds)
             ),
             code_version=__version__,

@@ -16,8 +16,12 @@ from typing import Any, Literal
 
 from trainables.errors import InputError, UnknownNameError
 
-Precision = Literal["fp32", "tf32"]
-"""Arithmetic of matrix products and convolutions; storage is always float32."""
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Arithmetic of matrix products and convolutions; parameters, moments and losses are always float32.
+
+With bf16 the results of products are stored as bfloat16, too."""
+
+PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 
 
 def per_run(default: float) -> Any:

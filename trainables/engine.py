@@ -1,35 +1,28 @@
 """A pack: R runs built, advanced, evaluated, saved and restored as one stacked program.
 
 A pack knows nothing of files, clocks or Ray. All that a run's numbers depend on is its own specification: randomness
-is a function of (seed, stream, step, index), a lone run is computed beside a ghost of itself, and a run whose numbers
-stop being finite is frozen where it stood.
+is a function of (seed, stream, step, index), ghosts fill the pack up to a size that the device's arithmetic knows, and a run
+whose numbers stop being finite is frozen where it stood.
 
 Shape suffixes: T steps, R runs (ghost included), N images, B batch, D code dimensions, C H W image.
 """
 
-import contextlib
-import ctypes
 import math
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from trainables import config, plugins, sources, streams
+from trainables import arithmetic, config, ladder, plugins, sources, stepping, streams
 from trainables.config import RunSpec
 from trainables.data._images import Images, Source
 from trainables.errors import InputError
 from trainables.models._draws import Draw, ImageBatch, Integers, Normal, Permutations, Uniform
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-MIN_RUNS = 2
-CHUNK_WORDS = {"cpu": 250_000, "cuda": 16_000_000}
-"""Random words drawn at once: enough to pay for the calls, on a CPU few enough to stay in a cache."""
+CHUNK_WORDS_CPU, CHUNK_WORDS_GPU = 250_000, 4_000_000
+"""Random words drawn at once: enough to pay for the calls, few enough for a cache or a small share of a GPU."""
 
 
 @dataclass(frozen=True)
@@ -78,89 +71,37 @@ def _resolve(spec: RunSpec, source: Source) -> Resolved:
     return Resolved(spec, filled, key, config.static_key(spec, filled), source)
 
 
-def set_arithmetic(precision: str, num_threads: int) -> None:
-    """Fix what the bits of this process depend on, whatever the machine would choose by itself."""
-    torch.set_num_threads(num_threads)
-    # Dead units and old moments turn denormal, and denormal arithmetic is many times slower.
-    torch.set_flush_denormal(True)
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-
-
-def pick_device(gpus: float) -> torch.device:
-    """Where a pack with this share of a GPU trains; on a node without any, Ray's GPU is a logical one, of a test.
-
-    Raises:
-        RuntimeError: The node has a GPU that torch cannot use; a pack would train for weeks on its CPU.
-    """
-    if not gpus:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        if Path("/dev/nvidiactl").exists():
-            raise RuntimeError(
-                "This node has an NVIDIA GPU that torch cannot use: its driver is too old for this torch, or torch"
-                " is a CPU build. Compare `nvidia-smi` with `python -c 'import torch; print(torch.version.cuda)'`."
-            )
-        return torch.device("cpu")
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
-    return torch.device("cuda")
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed: fetching fresh pages for every activation takes up to half of a step.
-
-    Does nothing where the C library is not glibc.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the largest value that is accepted
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def return_freed_memory() -> None:
-    """Give back what `keep_freed_memory` kept. Does nothing where the C library is not glibc."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def numerics_class(device: torch.device, precision: str, num_runs: int) -> str:
-    """Within what bits are promised: device model and ISA, torch, threads, precision.
-
-    On a CPU the pack does not matter. On CUDA it does: cuBLAS picks its kernels by the number of matrices.
-    """
-    if device.type == "cuda":
-        where = f"{torch.cuda.get_device_name(device)}, {num_runs} stacked"
-    else:
-        isa = torch.backends.cpu.get_cpu_capability()
-        where = f"{platform.machine()} {isa}, {torch.get_num_threads()} thread(s)"
-    return f"{device.type} {where}, torch {torch.__version__}, {precision}"
-
-
 class Pack:
     """R runs that share a static key, at the same step.
 
     Args:
         runs: The runs, at least one.
         images: Their data set, on the device to train on.
+        size: Runs to compute, ghosts included; the smallest that the device takes unless given.
+        launch: How steps are launched; what is best on the device unless given.
 
     Attributes:
         step: Updates done.
-        model: The stacked model, with a ghost beside a lone run.
+        model: The stacked model, ghosts included; they are the last and copies of the first run.
         alive_R: Which runs are finite so far.
+        launch: How steps are launched.
     """
 
-    def __init__(self, runs: Sequence[Resolved], images: Images) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Resolved],
+        images: Images,
+        size: int | None = None,
+        launch: stepping.Launch | None = None,
+    ) -> None:
         if len({run.static_key for run in runs}) != 1:
             raise ValueError("the runs of a pack share one static key")
         self.runs = tuple(runs)
         self.images = images
         self.device = images.device
         self.step = 0
-        computed = [*runs, *[runs[0]] * (MIN_RUNS - len(runs))]
+        size = max(size or 0, ladder.stack_size(self.device.type, len(runs)))
+        computed = [*runs, *[runs[0]] * (size - len(runs))]
         self.seeds = [run.spec.seed for run in computed]
         module = plugins.load("trainables.models", runs[0].spec.model, "model")
         self.model = module.Model(
@@ -169,10 +110,17 @@ class Pack:
         self._draws: dict[str, Draw] = self.model.draws()
         counts = {name: _num_words(draw) for name, draw in self._draws.items()}
         self._streams = streams.Streams(self.seeds, counts, self.device)
-        self._chunk = max(1, CHUNK_WORDS[self.device.type] // (len(computed) * sum(counts.values())))
+        chunk_words = CHUNK_WORDS_CPU if self.device.type == "cpu" else CHUNK_WORDS_GPU
+        self._chunk = max(1, chunk_words // (len(computed) * sum(counts.values())))
         self.alive_R = torch.ones(len(computed), dtype=torch.bool, device=self.device)
         self._died_at_R = torch.full((len(computed),), -1, dtype=torch.int64, device=self.device)
         self._last: dict[str, torch.Tensor] = {}
+        self.launch = stepping.choose(self.device, images.are_on_device, launch)
+        self._stepper = (
+            stepping.Graph(self._update, self._chunk)
+            if self.launch == "graph"
+            else stepping.Eager(self._update)
+        )
 
     def _initial_uniform(self, name: str, count: int) -> torch.Tensor:
         first = torch.zeros(1, dtype=torch.int64, device=self.device)
@@ -188,17 +136,17 @@ class Pack:
         """Train every run that is alive for this many more steps; the last one reports its statistics."""
         end = self.step + num_steps
         while self.step < end:
-            steps_T = torch.arange(self.step, min(self.step + self._chunk, end), device=self.device)
-            for draw in self._draw(steps_T):
-                self._last = self.model.update(draw, self.alive_R, is_reported=self.step == end - 1)
-                died_R = self.alive_R & ~self._last["alive"]
-                self._died_at_R = torch.where(died_R, self.step, self._died_at_R)
-                self.alive_R = self._last.pop("alive")
-                self.step += 1
+            count = min(self._chunk, end - self.step)
+            steps_T = torch.arange(self.step, self.step + count, device=self.device)
+            self._stepper.run(self.draw(steps_T), is_reported=self.step + count == end)
+            self.step += count
 
-    def _draw(self, steps_T: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
-        """What each of these steps draws; images are gathered one step at a time."""
-        drawn = {}
+    def draw(self, steps_T: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What each of these steps draws, each (T, ...): as the model asks, but rows of images in the place of images.
+
+        The step itself is among it, under `step`.
+        """
+        drawn = {"step": steps_T}
         for name, bits in self._streams.bits(steps_T).items():
             match self._draws[name]:
                 case ImageBatch():
@@ -211,11 +159,26 @@ class Pack:
                     drawn[name] = streams.integers(bits, high)
                 case Permutations(count, size):
                     drawn[name] = streams.permutations(bits.unflatten(2, (count, size)))
-        for t in range(len(steps_T)):
-            yield {
-                name: self.images.at(values[t]) if isinstance(self._draws[name], ImageBatch) else values[t]
-                for name, values in drawn.items()
-            }
+        return drawn
+
+    def gathered(self, draw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What a step draws as its model takes it: images at their rows."""
+        return {
+            name: self.images.at(draw[name]) if isinstance(kind, ImageBatch) else draw[name]
+            for name, kind in self._draws.items()
+        }
+
+    def _update(self, draw: Mapping[str, torch.Tensor], is_reported: bool) -> None:
+        """One step, on the device alone: it may be captured, and must not read anything back."""
+        with arithmetic.in_precision(self.runs[0].spec.precision, self.device):
+            reported = self.model.update(self.gathered(draw), self.alive_R, is_reported=is_reported)
+        alive_R = reported.pop("alive")
+        self._died_at_R.copy_(torch.where(self.alive_R & ~alive_R, draw["step"], self._died_at_R))
+        self.alive_R.copy_(alive_R)
+        if is_reported:
+            for name, value_R in reported.items():
+                # A graph's own memory is used again by the next one.
+                self._last.setdefault(name, torch.empty_like(value_R)).copy_(value_R)
 
     def statistics(self) -> list[dict[str, float]]:
         """What the last step reported, one dictionary a run; empty before the first step."""

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from trainables import attempt, calibration, engine
+from trainables import arithmetic, attempt, calibration, engine
 from trainables.config import RunSpec
 from trainables.data._images import Images, Source
 from trainables.data._pixels import Levels
@@ -57,8 +57,8 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     if "evaluated" in question:
         return calibration.evaluated(question["evaluated"])
     if "calibrate" in question:
-        engine.set_arithmetic("fp32", 1)
-        engine.keep_freed_memory()
+        arithmetic.set_arithmetic("fp32", 1)
+        arithmetic.keep_freed_memory()
         return calibration.score(question.pop("calibrate"), **question)
     run = RunSpec(**question.pop("measure"))
     return measure(run, **question)
@@ -88,10 +88,10 @@ def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str
         `step_time_s` of the whole pack; `memory_gib`, on a GPU what training needed at its peak, on a CPU by how much
         the process grew; `room_gib` of that share of the GPU, 0 on a CPU.
     """
-    engine.set_arithmetic(spec.precision, threads)
-    engine.keep_freed_memory()
+    arithmetic.set_arithmetic(spec.precision, threads)
+    arithmetic.keep_freed_memory()
     runs = engine.resolve_all([RunSpec(**(vars(spec) | {"seed": seed})) for seed in range(num_runs)])
-    images = _random_images(runs[0].source.shape, engine.pick_device(gpus))
+    images = _random_images(runs[0].source.shape, arithmetic.pick_device(gpus))
     before = _settled_memory_gib(images.device)
     pack = Pack(runs, images)
     pack.advance(1)
@@ -127,7 +127,7 @@ def _settled_memory_gib(device: torch.device) -> float:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / GIB
-    engine.return_freed_memory()
+    arithmetic.return_freed_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     return _linux_memory_gib("VmRSS")

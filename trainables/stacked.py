@@ -8,13 +8,18 @@ body and its tail see no tail.
 Shape suffixes: R runs, B batch, C H W image, I inputs, O outputs, D latent dimensions, P parameters of a run.
 """
 
+import contextlib
+import importlib.util
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.optim.adam import adam
+
+from trainables import convolutions, kernels
 
 ALIGNMENT = 64
 SIMD_BLOCK = 32
@@ -94,8 +99,11 @@ class Adam:
         gradients = self.parameters.gradients_RP
         # A norm overflows before the second moment would, so a run also ends whose squares are out of range.
         alive_R = alive_R & torch.isfinite(torch.linalg.vector_norm(gradients, dim=1))
-        # Reading one flag back is free on a CPU and a stall on a GPU, where the masks are always applied.
-        if gradients.is_cuda or not bool(alive_R.all()):
+        optimizer = kernels.chosen(gradients.device).optimizer
+        if optimizer == "one_pass" and _has_triton():
+            self._step_in_one_pass(alive_R)
+            return alive_R
+        if optimizer != "peeking" or not bool(alive_R.all()):
             gradients.masked_fill_(~alive_R[:, None], 0.0)
             self.first_moment_RP.masked_fill_(~alive_R[:, None], 0.0)
         adam(
@@ -115,6 +123,24 @@ class Adam:
             eps=self._epsilon,
         )
         return alive_R
+
+    def _step_in_one_pass(self, alive_R: torch.Tensor) -> None:
+        from trainables import adam_kernel
+
+        self.num_steps.add_(1)
+        adam_kernel.step(
+            self.parameters.values_RP.detach(),
+            self.parameters.gradients_RP,
+            (self.first_moment_RP, self.second_moment_RP),
+            alive_R,
+            self.num_steps,
+            (self._learning_rate, self._beta1, self._beta2, self._epsilon),
+        )
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def matmul(a_RMK: torch.Tensor, b_RKN: torch.Tensor) -> torch.Tensor:
@@ -144,18 +170,22 @@ def _is_aligned(m: int, k: int, n: int) -> bool:
 
 def conv(x_RBCHW: torch.Tensor, weight_ROIHW: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
     """4 x 4 convolution with stride 2 and padding 1 of each run: halves H and W."""
-    runs = zip(x_RBCHW, weight_ROIHW, bias_RO, strict=True)
-    return torch.stack([F.conv2d(x, weight, bias, stride=2, padding=1) for x, weight, bias in runs])
+    return _convolution(x_RBCHW).conv(x_RBCHW, weight_ROIHW, bias_RO)
 
 
 def conv_transpose(x_RBCHW: torch.Tensor, weight_RIOHW: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
     """4 x 4 transposed convolution with stride 2 and padding 1 of each run: doubles H and W."""
-    runs = zip(x_RBCHW, weight_RIOHW, bias_RO, strict=True)
-    return torch.stack([F.conv_transpose2d(x, weight, bias, stride=2, padding=1) for x, weight, bias in runs])
+    return _convolution(x_RBCHW).conv_transpose(x_RBCHW, weight_RIOHW, bias_RO)
+
+
+def _convolution(x: torch.Tensor) -> convolutions.Way:
+    return convolutions.WAYS[kernels.chosen(x.device).convolution]
 
 
 def elementwise(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """Apply a function of single values so that none of them falls into a SIMD tail, whose bits may differ."""
+    if x.device.type != "cpu":
+        return function(x)  # a thread of a GPU computes one value like another
     count = x.numel()
     missing = -count % _simd_span(count)
     if not missing:
@@ -212,12 +242,23 @@ def softmax_nats(log_odds_RBK: torch.Tensor, target_RBK: torch.Tensor) -> torch.
     return elementwise(torch.log, total_RB) - (shifted_RBK * target_RBK).sum(2)
 
 
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """Results of products as float32, where they are bfloat16: losses and statistics are computed from these."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 def moments(rows_RMN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance of the M rows of each run, each (R, N)."""
     # By products with ones: a reduction over the middle axis may give a run other bits in other packs.
-    share_R1M = torch.full_like(rows_RMN[:, None, :, 0], 1 / rows_RMN.shape[1])
-    mean_R1N = matmul(share_R1M, rows_RMN)
-    return mean_R1N[:, 0], matmul(share_R1M, (rows_RMN - mean_R1N).square())[:, 0]
+    with _in_float32(rows_RMN):
+        share_R1M = torch.full_like(rows_RMN[:, None, :, 0], 1 / rows_RMN.shape[1])
+        mean_R1N = matmul(share_R1M, rows_RMN)
+        return mean_R1N[:, 0], matmul(share_R1M, (rows_RMN - mean_R1N).square())[:, 0]
+
+
+def _in_float32(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:
+    """A context whose products keep float32 in a model that computes in bfloat16."""
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def gaussian_kl(mu_RBD: torch.Tensor, logvar_RBD: torch.Tensor) -> torch.Tensor:

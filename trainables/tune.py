@@ -36,7 +36,7 @@ class PackTrainable(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Import torch, load the images, restore the runs."""
-        from trainables import engine
+        from trainables import arithmetic, engine
         from trainables.attempt import Attempt
 
         self._blocks_folder, self._block_s = Path(config["storage"]), config["block_s"]
@@ -46,8 +46,8 @@ class PackTrainable(Trainable):
                 " they share with the driver, named with --storage."
             )
         specs = [spec_of(stored) for stored in config["specs"]]
-        engine.set_arithmetic(specs[0].precision, config["threads"])
-        engine.keep_freed_memory()
+        arithmetic.set_arithmetic(specs[0].precision, config["threads"])
+        arithmetic.keep_freed_memory()
         runs = engine.resolve_all(specs)
         planned, found = config["specs"][0]["recipe"], runs[0].source.recipe
         if found != planned:
@@ -55,7 +55,7 @@ class PackTrainable(Trainable):
                 f"{socket.gethostname()} has other images, {found}, than the driver, {planned}: give all machines the"
                 " same files in SWEEPER_DATA."
             )
-        images = runs[0].source.load(engine.pick_device(config["gpus"]))
+        images = runs[0].source.load(arithmetic.pick_device(config["gpus"]))
         schedule = Schedule(**config["schedule"])
         self._attempt = Attempt(config["attempt"], runs, schedule, images, _start(config["starts"]))
 

@@ -428,8 +428,9 @@ def test_the_discriminators_loss_does_not_reach_the_encoder():
 
 def test_permutations_mix_every_dimension_over_the_batch_and_nothing_inside_a_sample(small_run, sprites):
     pack = engine.Pack([small_run("factor_vae", seed, {"batch_size": 17}) for seed in range(3)], sprites)
-    steps = torch.arange(2)
-    for draw in pack._draw(steps):
+    drawn = pack.draw(torch.arange(2))
+    for t in range(2):
+        draw = pack.gathered({name: values[t] for name, values in drawn.items()})
         order_RDB = draw["permutation"]
         assert order_RDB.shape == (3, 6, 17)
         assert torch.equal(order_RDB.sort(dim=2).values, torch.arange(17).expand(3, 6, 17))

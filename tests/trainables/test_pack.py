@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainables import config, engine, plugins
+from trainables import arithmetic, config, engine, ladder, plugins
 from trainables.config import RunSpec
-from trainables.data._images import Source
-from trainables.data._pixels import Levels, Packed
 from trainables.engine import Pack
 from trainables.errors import InputError, UnknownNameError
 
@@ -117,20 +115,13 @@ def test_a_run_does_not_know_its_neighbors_at_any_number_of_threads(
         assert apart == {key: together[key] for key in apart}
 
 
-def synthetic_images(channels, is_binary):
-    shape, generator = (channels, 64, 64), np.random.default_rng(0)
-    stored = generator.integers(0, 256, (12, channels * 4096 // (8 if is_binary else 1)), dtype=np.uint8)
-    pixels = Packed(torch.from_numpy(stored), 64 * 64 * channels)
-    if not is_binary:
-        pixels = Levels(torch.from_numpy(stored), 255, pixels.device)
-    return Source("noise", shape, len(stored), lambda _: pixels).load(pixels.device)
-
-
 @pytest.mark.parametrize(
     ("model", "channels", "batch_size"), [("factor_vae", 1, 3), ("beta_vae", 3, 2), ("info_wgan_gp", 1, 3)]
 )
-def test_a_convolutional_run_does_not_know_its_neighbors(small_run, model, channels, batch_size):
-    images = synthetic_images(channels, is_binary=channels == 1)
+def test_a_convolutional_run_does_not_know_its_neighbors(
+    small_run, noise_images, model, channels, batch_size
+):
+    images = noise_images(channels, is_binary=channels == 1)
     sizes = {"vae.network": "conv", "vae.latent_dim": 3, "vae.width": 5}
     sizes = {"network": "conv", "width": 5} if model == "info_wgan_gp" else sizes
     sizes["batch_size"] = batch_size
@@ -144,7 +135,7 @@ def test_a_convolutional_run_does_not_know_its_neighbors(small_run, model, chann
 def test_a_lone_run_shows_nothing_of_its_ghost(small_run, sprites):
     pack = Pack([small_run("factor_vae")], sprites)
     pack.advance(2)
-    assert len(pack.seeds) == len(pack.alive_R) == engine.MIN_RUNS == 2
+    assert len(pack.seeds) == len(pack.alive_R) == ladder.MIN_SIZE == 2
     assert [len(shown()) for shown in (pack.states, pack.statistics, pack.first_bad_steps, pack.weights)] == [
         1
     ] * 4
@@ -171,7 +162,10 @@ def test_a_run_draws_by_its_seed_alone_and_anew_at_each_step(small_run, sprites)
     alone = Pack([small_run("factor_vae", 9)], sprites)
     steps = torch.arange(100, 103)
     seen = []
-    for many, one in zip(together._draw(steps), alone._draw(steps), strict=True):
+    for t in range(3):
+        many, one = (
+            pack.gathered({n: v[t] for n, v in pack.draw(steps).items()}) for pack in (together, alone)
+        )
         for name, values in many.items():
             assert torch.equal(values[1], one[name][0])
             assert torch.equal(values[0], values[2])
@@ -186,8 +180,8 @@ def test_batches_are_images_of_the_set_drawn_evenly(small_run, sprites):
     number = {image.numpy().tobytes(): row for row, image in enumerate(every)}
     rows = [
         number[image.numpy().tobytes()]
-        for draw in pack._draw(torch.arange(100))
-        for image in draw["batch a"].flatten(0, 1).flatten(1)
+        for images in sprites.at(pack.draw(torch.arange(100))["batch a"])
+        for image in images.flatten(0, 1).flatten(1)
     ]
     # Of 12,000 draws 2,000 are of one of the six scales, with a standard deviation of 41.
     counts = np.bincount(np.array(rows) // 256, minlength=6)
@@ -337,7 +331,7 @@ def test_the_numerics_class_tells_threads_and_precision_apart(set_threads):
     for num_threads in (1, 2):
         set_threads(num_threads)
         for precision in ("fp32", "tf32"):
-            found = {engine.numerics_class(torch.device("cpu"), precision, size) for size in (2, 5)}
+            found = {arithmetic.numerics_class(torch.device("cpu"), precision, size) for size in (2, 5)}
             assert len(found) == 1, "on a CPU the size of a pack does not matter"
             classes |= found
     assert len(classes) == 4
@@ -345,10 +339,10 @@ def test_the_numerics_class_tells_threads_and_precision_apart(set_threads):
 
 
 def test_arithmetic_flushes_denormals_and_sets_the_precision():
-    engine.set_arithmetic("tf32", 1)
+    arithmetic.set_arithmetic("tf32", 1)
     assert torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32
-    engine.set_arithmetic("fp32", 1)
+    arithmetic.set_arithmetic("fp32", 1)
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
     assert (torch.tensor([1e-40]) * 0.5).item() == 0

@@ -106,6 +106,11 @@ class Images:
         """Where batches are made."""
         return self.pixels.device
 
+    @property
+    def are_on_device(self) -> bool:
+        """Whether batches are made without the memory of the machine."""
+        return self.pixels.is_on_device
+
     def at(self, rows: torch.Tensor) -> torch.Tensor:
         """Images at int64 rows of any shape (...), as float32 (..., C, H, W) in [0, 1]."""
         return self.pixels.at(rows.reshape(-1)).reshape(*rows.shape, *self.shape)

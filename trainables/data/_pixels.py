@@ -20,6 +20,11 @@ class Pixels(ABC):
     def device(self) -> torch.device:
         """Where batches are made."""
 
+    @property
+    def is_on_device(self) -> bool:
+        """Whether the device holds them, so that a batch waits for nothing."""
+        return True
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of images."""
@@ -69,6 +74,10 @@ class Levels(Pixels):
     @property
     def device(self) -> torch.device:
         return self._device
+
+    @property
+    def is_on_device(self) -> bool:
+        return self.stored_NP.device.type == self._device.type
 
     def __len__(self) -> int:
         return len(self.stored_NP)

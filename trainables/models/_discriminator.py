@@ -50,7 +50,7 @@ class Chain:
         for layer in range(1, depth):
             h = stacked.linear(self.inputs_RBI[-1], *_weight_and_bias(tensors, layer))
             self.inputs_RBI.append(F.leaky_relu_(h, LEAKY_SLOPE))
-        logits_RB2 = stacked.linear(self.inputs_RBI[-1], *_weight_and_bias(tensors, depth))
+        logits_RB2 = stacked.widened(stacked.linear(self.inputs_RBI[-1], *_weight_and_bias(tensors, depth)))
         self.log_ratio_RB = logits_RB2[..., 0] - logits_RB2[..., 1]
 
         # Filled on the device: a constant of the host would be copied, and waited for, in every step.
@@ -66,7 +66,7 @@ class Chain:
                     slope, self.inputs_RBI[layer - 1], LEAKY_SLOPE, is_result
                 )
                 self.slopes_RBO.insert(0, slope)
-        self.input_slope_RBD = slope
+        self.input_slope_RBD = stacked.widened(slope)
 
 
 def write_gradients(gradients: Tensors, chains: Sequence[Chain], scales_RB: Sequence[torch.Tensor]) -> None:

@@ -88,12 +88,12 @@ def criticize(tensors: Tensors, x_RBCHW: torch.Tensor, network: str) -> tuple[to
     else:
         h = _leaky(_linear(tensors, "trunk.hidden1", x_RBCHW.flatten(2)))
         h = _leaky(_linear(tensors, "trunk.hidden2", h))
-    return _linear(tensors, "critic.out", h)[..., 0], h
+    return stacked.widened(_linear(tensors, "critic.out", h)[..., 0]), h
 
 
 def infer(tensors: Tensors, features: torch.Tensor) -> torch.Tensor:
     """What Q says of the codes, from the trunk's features: means, then log odds of the categories, (R, B, Q)."""
-    return _linear(tensors, "q.out", _leaky(_linear(tensors, "q.hidden", features)))
+    return stacked.widened(_linear(tensors, "q.out", _leaky(_linear(tensors, "q.hidden", features))))
 
 
 class Moments:
@@ -165,7 +165,7 @@ class Generator:
         h = F.relu(normalized("generator.hidden1", self._matmul(z_RBI, "generator.hidden1")))
         h = F.relu(normalized("generator.hidden2", self._matmul(h, "generator.hidden2")))
         if self._network == "mlp":
-            logits = _linear(self._tensors, "generator.out", h).unflatten(2, self._image)
+            logits = stacked.widened(_linear(self._tensors, "generator.out", h)).unflatten(2, self._image)
             return stacked.elementwise(torch.sigmoid, logits)
         h = h.unflatten(2, (CONV_CHANNELS[-1], KERNEL, KERNEL))
         for layer in range(len(CONV_CHANNELS), 0, -1):
@@ -175,7 +175,7 @@ class Generator:
                 h = _leaky(normalized(name, stacked.conv_transpose(h, weight, torch.zeros_like(bias))))
             else:
                 h = stacked.conv_transpose(h, weight, bias)
-        return stacked.elementwise(torch.sigmoid, h)
+        return stacked.elementwise(torch.sigmoid, stacked.widened(h))
 
     def _matmul(self, x: torch.Tensor, name: str) -> torch.Tensor:
         return stacked.matmul(x, self._tensors[f"{name}.weight"])
@@ -183,6 +183,7 @@ class Generator:
     def _normalized(
         self, name: str, h: torch.Tensor, by_batch: bool, kept_by_R: torch.Tensor | None
     ) -> torch.Tensor:
+        h = stacked.widened(h)
         rows_RMN = h.flatten(3).permute(0, 1, 3, 2).flatten(1, 2) if h.dim() == 5 else h
         if by_batch:
             mean_RN, variance_RN = stacked.moments(rows_RMN)

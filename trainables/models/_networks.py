@@ -174,7 +174,7 @@ def encode(config: Vae, tensors: Tensors, x_RBCHW: torch.Tensor) -> tuple[torch.
             h = F.relu(stacked.conv(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"]))
         h = _linear(tensors, "encoder.hidden", h.flatten(2))
         h = F.relu(h) if config.hidden_relu else h
-    mu, logvar = _linear(tensors, "encoder.out", h).chunk(2, dim=2)
+    mu, logvar = stacked.widened(_linear(tensors, "encoder.out", h)).chunk(2, dim=2)
     return mu, logvar
 
 
@@ -183,13 +183,13 @@ def decode(config: Vae, tensors: Tensors, z_RBD: torch.Tensor, image: tuple[int,
     h = F.relu(_linear(tensors, "decoder.hidden1", z_RBD))
     h = F.relu(_linear(tensors, "decoder.hidden2", h))
     if config.network == "mlp":
-        return _linear(tensors, "decoder.out", h).unflatten(2, image)
+        return stacked.widened(_linear(tensors, "decoder.out", h)).unflatten(2, image)
     h = h.unflatten(2, (CONV_CHANNELS[-1], KERNEL, KERNEL))
     for layer in range(len(CONV_CHANNELS), 0, -1):
         name = f"decoder.conv{layer}"
         h = stacked.conv_transpose(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
         h = F.relu(h) if layer > 1 else h
-    return h
+    return stacked.widened(h)
 
 
 def _linear(tensors: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:

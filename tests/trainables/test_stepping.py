@@ -1,0 +1,185 @@
+"""Steps as a graph: on a CPU a tape of tensor operations stands for CUDA's capture, which records the same."""
+
+import hashlib
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trainables import kernels, plugins, stepping
+from trainables.data._images import Images
+from trainables.data._pixels import Levels, Packed
+from trainables.engine import Pack
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
+CPU = torch.device("cpu")
+MODELS = plugins.names("trainables.models")
+READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "item", "equal")
+"""Operations whose result Python, or the shape of a tensor, waits for."""
+
+
+class Tape(TorchDispatchMode):
+    """Every operation in order, with the tensors that it read and wrote."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.operations.append((function, args, kwargs or {}, result))
+        return result
+
+    def replay(self):
+        """Do it all again in the same memory, as a graph does: Python of the step is not run."""
+        with torch.no_grad():
+            for function, args, kwargs, result in self.operations:
+                again = function(*args, **kwargs)
+                for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
+
+
+def memory_of(pack):
+    """All that a step changes."""
+    optimizers = pack.model.optimizers.values()
+    tensors = [pack.alive_R, pack._died_at_R, *pack.model.buffers.values(), *pack._last.values()]
+    for adam in optimizers:
+        tensors += [adam.parameters.values_RP, adam.parameters.gradients_RP, adam.num_steps]
+        tensors += [adam.first_moment_RP, adam.second_moment_RP]
+    return tensors
+
+
+def taped(pack):
+    """A pack whose steps are replayed from tapes."""
+
+    def capture(step):
+        memory = [*memory_of(pack), stepper._place]
+        before = [tensor.clone() for tensor in memory]
+        with Tape() as tape:
+            step()
+        assert not [f for f, *_ in tape.operations if f._schema.name.removeprefix("aten::") in READS]
+        with torch.no_grad():  # CUDA's capture records, and does nothing yet
+            for tensor, value in zip(memory, before, strict=True):
+                tensor.copy_(value)
+        tapes.append(tape)
+        return tape.replay
+
+    tapes = []
+    stepper = pack._stepper = stepping.Graph(pack._update, pack._chunk, capture)
+    return tapes
+
+
+def digest(pack):
+    states = [state[name].tobytes() for state in pack.states() for name in sorted(state)]
+    return hashlib.sha256(b"".join(states)).hexdigest()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_replayed_step_is_the_step(small_run, sprites, model):
+    runs = [small_run(model, seed) for seed in range(3)]
+    eager = Pack(runs, sprites)
+    with kernels.using(CPU, optimizer="masked"):
+        pack = Pack(runs, sprites)
+        tapes = taped(pack)
+        # Strides within the warm-up, over its end, and over more steps than are drawn at once.
+        for stride in (1, 2, 5, 1, pack._chunk + 3, 1):
+            eager.advance(stride)
+            pack.advance(stride)
+            assert digest(pack) == digest(eager)
+            assert pack.statistics() == eager.statistics()
+    assert len(tapes) == 2, "one step that reports and one that does not"
+    assert pack.first_bad_steps() == [None] * 3
+
+
+def test_a_replayed_step_freezes_a_run_that_is_not_finite(small_run, sprites):
+    runs = [small_run("factor_vae", seed) for seed in range(3)]
+    states = Pack(runs, sprites).states()
+    states[1]["vae.values"][0] = float("nan")
+    packs = [Pack(runs, sprites), Pack(runs, sprites)]
+    taped(packs[1])
+    for pack in packs:
+        with kernels.using(CPU, optimizer="masked"):
+            pack.advance(6)  # the graph is captured while all are alive
+            for name, tensor in pack._optimizer_state().items():
+                if name == "vae.values":
+                    tensor.data[1, 0] = float("nan")
+            pack.advance(5)
+    assert [pack.first_bad_steps() for pack in packs] == [[None, 6, None]] * 2
+    assert digest(packs[0]) == digest(packs[1])
+
+
+@pytest.mark.parametrize("way", ["one_by_one", "streams", "grouped", "taps"])
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_is_read_back_from_the_device(small_run, model, way):
+    """On tensors without content there is nothing to read: a step that tries fails, at the paper's size for free."""
+    device = torch.device("meta")
+    network = {"network": "conv"} if model == "info_wgan_gp" else {"vae.network": "conv"}
+    runs = [small_run(model, seed, network, data="dsprites") for seed in range(3)]
+    source = runs[0].source
+    stored = torch.empty(source.num_images, 512, dtype=torch.uint8, device=device)
+    with kernels.using(device, convolution=way, optimizer="masked"):
+        pack = Pack(runs, Images(source, Packed(stored, 4096)), launch="eager")
+        pack.advance(3)
+    assert len(pack.seeds) == 8, "not a CPU: the size is one of the ladder"
+    assert pack._last["loss"].shape == (8,)
+    with pytest.raises(RuntimeError, match="meta"):
+        pack.statistics()
+
+
+def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(small_run, sprites, capsys):
+    runs = [small_run("beta_vae", seed) for seed in range(2)]
+    eager, pack = Pack(runs, sprites), Pack(runs, sprites)
+
+    def capture(_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    pack._stepper = stepping.Graph(pack._update, pack._chunk, capture)
+    for each in (eager, pack):
+        each.advance(20)
+    assert digest(pack) == digest(eager)
+    err = capsys.readouterr().err
+    assert "capture failed, steps are launched one by one: operation not permitted" in err
+
+
+def test_a_capture_that_runs_out_of_memory_is_an_out_of_memory(small_run, sprites):
+    pack = Pack([small_run("beta_vae")], sprites)
+
+    def capture(_):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    pack._stepper = stepping.Graph(pack._update, pack._chunk, capture)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        pack.advance(20)
+
+
+def test_steps_are_a_graph_on_cuda_alone_and_where_the_device_holds_the_images():
+    cuda = torch.device("cuda")
+    assert stepping.choose(CPU, True, None) == "eager"
+    assert stepping.choose(cuda, True, None) == "graph"
+    assert stepping.choose(cuda, False, None) == "eager"
+    assert stepping.choose(cuda, True, "eager") == "eager"
+    assert Levels(torch.zeros(2, 3, dtype=torch.uint8), 255, CPU).is_on_device
+    far = Levels(torch.zeros(2, 3, dtype=torch.uint8), 255, CPU)
+    far._device = torch.device("meta")
+    assert not far.is_on_device
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("model", MODELS)
+def test_on_cuda_a_graph_is_the_step_and_nothing_waits(small_run, model):
+    from trainables.data import sprites
+
+    images = sprites.find().load(torch.device("cuda"))
+    runs = [small_run(model, seed) for seed in range(3)]
+    eager, graph = Pack(runs, images, launch="eager"), Pack(runs, images)
+    assert graph.launch == "graph"
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        eager.advance(20)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph.advance(20)
+    assert digest(graph) == digest(eager)

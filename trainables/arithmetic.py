@@ -1,0 +1,86 @@
+"""What the bits of a training process depend on beside its runs: device, precision, threads; and its memory.
+
+A numerics class names all of it: inside one, equal runs give equal bits.
+"""
+
+import contextlib
+import ctypes
+import platform
+from pathlib import Path
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def set_arithmetic(precision: str, num_threads: int) -> None:
+    """Fix what the bits of this process depend on, whatever the machine would choose by itself."""
+    torch.set_num_threads(num_threads)
+    # Dead units and old moments turn denormal, and denormal arithmetic is many times slower.
+    torch.set_flush_denormal(True)
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def in_precision(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A context in which matrix products and convolutions are computed in bfloat16, if that is the precision.
+
+    Parameters, moments, losses and whatever is not a product stay float32; casts are not kept, since a captured graph
+    would replay stale ones.
+    """
+    if precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+
+def pick_device(gpus: float) -> torch.device:
+    """Where a pack with this share of a GPU trains; on a node without any, Ray's GPU is a logical one, of a test.
+
+    Raises:
+        RuntimeError: The node has a GPU that torch cannot use; a pack would train for weeks on its CPU.
+    """
+    if not gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        if Path("/dev/nvidiactl").exists():
+            raise RuntimeError(
+                "This node has an NVIDIA GPU that torch cannot use: its driver is too old for this torch, or torch"
+                " is a CPU build. Compare `nvidia-smi` with `python -c 'import torch; print(torch.version.cuda)'`."
+            )
+        return torch.device("cpu")
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
+    return torch.device("cuda")
+
+
+def numerics_class(device: torch.device, precision: str, size: int) -> str:
+    """Within what bits are promised: device model and ISA, torch, threads, precision.
+
+    On a CPU the pack does not matter. On CUDA its size does: cuBLAS picks its kernels by the number of matrices.
+    """
+    if device.type == "cuda":
+        where = f"{torch.cuda.get_device_name(device)}, {size} stacked"
+    else:
+        isa = torch.backends.cpu.get_cpu_capability()
+        where = f"{platform.machine()} {isa}, {torch.get_num_threads()} thread(s)"
+    return f"{device.type} {where}, torch {torch.__version__}, {precision}"
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed: fetching fresh pages for every activation takes up to half of a step.
+
+    Does nothing where the C library is not glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the largest value that is accepted
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def return_freed_memory() -> None:
+    """Give back what `keep_freed_memory` kept. Does nothing where the C library is not glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

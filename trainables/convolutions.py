@@ -1,0 +1,232 @@
+"""Convolutions of R runs, each with its own weights: 4 x 4, stride 2, padding 1, and the transposed ones.
+
+Four ways, all of which can be differentiated twice:
+
+    one_by_one  one call a run, results stacked
+    streams     one call a run, calls of several runs at once on a GPU's streams; forked and joined inside a captured graph
+    grouped     one grouped convolution in channels-last order (in NCHW order the kernel would depend on R)
+    taps        products of matrices: on an image whose 2 x 2 squares are channels, the kernel is 2 x 2 taps of stride 1, and
+                each tap is one batched product of the flattened image, shifted; nothing is unfolded
+
+Shape suffixes: R runs, B batch, C H W image, O outputs, I inputs, h w half of H W; N flattened places, K inputs of a tap.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from trainables.kernels import Convolution
+
+NUM_STREAMS = 8
+"""Streams of a GPU that convolutions of several runs share; unmeasured."""
+
+_CUDA = "cuda"
+
+Conv = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Image, weight and bias to image."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to compute both convolutions.
+
+    Attributes:
+        conv: x (R, B, C, H, W), weight (R, O, C, 4, 4), bias (R, O) to (R, B, O, h, w).
+        conv_transpose: x (R, B, I, h, w), weight (R, I, O, 4, 4), bias (R, O) to (R, B, O, H, W).
+    """
+
+    conv: Conv
+    conv_transpose: Conv
+
+
+def _conv_one_by_one(x_RBCHW: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
+    runs = zip(x_RBCHW, weight, bias_RO, strict=True)
+    return torch.stack([F.conv2d(x, w, bias, stride=2, padding=1) for x, w, bias in runs])
+
+
+def _conv_transpose_one_by_one(
+    x_RBIhw: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor
+) -> torch.Tensor:
+    runs = zip(x_RBIhw, weight, bias_RO, strict=True)
+    return torch.stack([F.conv_transpose2d(x, w, bias, stride=2, padding=1) for x, w, bias in runs])
+
+
+# Streams. Autograd would run each call's gradient on the call's stream and keep its memory until the graph is captured, so
+# the three products are functions of their own. Each one's derivatives are the two others.
+
+
+def _conv_on_streams(x_RBCHW: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
+    y_RBOhw: torch.Tensor = _Product.apply(x_RBCHW, weight)
+    return y_RBOhw + _as_image(bias_RO, y_RBOhw)
+
+
+def _conv_transpose_on_streams(
+    x_RBIhw: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor
+) -> torch.Tensor:
+    y_RBOHW: torch.Tensor = _Transposed.apply(x_RBIhw, weight)
+    return y_RBOHW + _as_image(bias_RO, y_RBOHW)
+
+
+def _as_image(bias_RO: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return bias_RO[:, None, :, None, None].to(like.dtype)
+
+
+class _Product(torch.autograd.Function):
+    """The convolution without its bias."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type=_CUDA)
+    def forward(context: Any, x_RBCHW: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(x_RBCHW, weight)
+        return _each(lambda x, w: F.conv2d(x, w, stride=2, padding=1), x_RBCHW, weight)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type=_CUDA)
+    def backward(context: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        x_RBCHW, weight = context.saved_tensors
+        is_asked = context.needs_input_grad
+        return (
+            _Transposed.apply(slopes[0], weight) if is_asked[0] else None,
+            _WeightSlope.apply(x_RBCHW, slopes[0]) if is_asked[1] else None,
+        )
+
+
+class _Transposed(torch.autograd.Function):
+    """The transposed convolution without its bias: the slope of the convolution at its image."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type=_CUDA)
+    def forward(context: Any, x_RBIhw: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(x_RBIhw, weight)
+        return _each(lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1), x_RBIhw, weight)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type=_CUDA)
+    def backward(context: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        x_RBIhw, weight = context.saved_tensors
+        is_asked = context.needs_input_grad
+        return (
+            _Product.apply(slopes[0], weight) if is_asked[0] else None,
+            _WeightSlope.apply(slopes[0], x_RBIhw) if is_asked[1] else None,
+        )
+
+
+class _WeightSlope(torch.autograd.Function):
+    """The slope of the convolution at its weight, from its image and the slope at its result."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type=_CUDA)
+    def forward(context: Any, x_RBCHW: torch.Tensor, slope_RBOhw: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(x_RBCHW, slope_RBOhw)
+        return _each(_weight_slope, x_RBCHW.to(slope_RBOhw.dtype), slope_RBOhw)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type=_CUDA)
+    def backward(context: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        x_RBCHW, slope_RBOhw = context.saved_tensors
+        is_asked = context.needs_input_grad
+        return (
+            _Transposed.apply(slope_RBOhw, slopes[0]) if is_asked[0] else None,
+            _Product.apply(x_RBCHW, slopes[0]) if is_asked[1] else None,
+        )
+
+
+def _weight_slope(x_BCHW: torch.Tensor, slope_BOhw: torch.Tensor) -> torch.Tensor:
+    shaped = x_BCHW.new_empty(slope_BOhw.shape[1], x_BCHW.shape[1], 4, 4)  # only its shape is used
+    of_weight = [False, True, False]
+    _, found, _ = torch.ops.aten.convolution_backward(
+        slope_BOhw, x_BCHW, shaped, None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1, of_weight
+    )
+    return found
+
+
+def _each(function: Callable[..., torch.Tensor], a_R: torch.Tensor, b_R: torch.Tensor) -> torch.Tensor:
+    """A function of the slices of each run, stacked; on a GPU of several runs at once."""
+    parts = list(zip(a_R, b_R, strict=True))
+    if a_R.device.type != _CUDA:
+        return torch.stack([function(a, b) for a, b in parts])
+    current, others = torch.cuda.current_stream(a_R.device), _streams(a_R.device.index)
+    for stream in others:
+        stream.wait_stream(current)
+    results = []
+    for r, (a, b) in enumerate(parts):
+        with torch.cuda.stream(others[r % NUM_STREAMS]):
+            results.append(function(a, b))
+    for stream in others:
+        current.wait_stream(stream)
+    # Freed on `current`, these are used again by their streams: after the next fork, hence after this.
+    return torch.stack(results)
+
+
+@cache
+def _streams(device: int) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(NUM_STREAMS)]
+
+
+def _conv_grouped(x_RBCHW: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
+    merged, runs = _merged(x_RBCHW), len(x_RBCHW)
+    y = F.conv2d(merged, weight.flatten(0, 1), bias_RO.flatten(), stride=2, padding=1, groups=runs)
+    return y.unflatten(1, (runs, -1)).transpose(0, 1)
+
+
+def _conv_transpose_grouped(
+    x_RBIhw: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor
+) -> torch.Tensor:
+    merged, runs = _merged(x_RBIhw), len(x_RBIhw)
+    y = F.conv_transpose2d(merged, weight.flatten(0, 1), bias_RO.flatten(), stride=2, padding=1, groups=runs)
+    return y.unflatten(1, (runs, -1)).transpose(0, 1)
+
+
+def _merged(x_RBCHW: torch.Tensor) -> torch.Tensor:
+    """Runs as groups of channels, channels last; no copy of what a grouped convolution returned."""
+    merged = x_RBCHW.transpose(0, 1).flatten(1, 2)
+    return merged.contiguous(memory_format=torch.channels_last)
+
+
+def _conv_by_taps(x_RBCHW: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
+    runs, batch, channels, height, width = x_RBCHW.shape
+    rows, columns = height // 2 + 1, width // 2 + 1
+    squares = F.pad(x_RBCHW, (1, 1, 1, 1)).view(runs, batch, channels, rows, 2, columns, 2)
+    flat_RNK = squares.permute(0, 1, 3, 5, 4, 6, 2).reshape(runs, -1, 4 * channels)
+    # Rows of a tap that reach into the next line or image belong to no place, and are cut off below.
+    num_places = flat_RNK.shape[1] - columns - 1
+    y_RNO = bias_RO[:, None].expand(-1, num_places, -1)
+    for (i, j), tap_ROK in _taps(weight).items():
+        shift = i * columns + j
+        y_RNO = torch.baddbmm(y_RNO, flat_RNK[:, shift : shift + num_places], tap_ROK.transpose(1, 2))
+    places = F.pad(y_RNO, (0, 0, 0, columns + 1)).view(runs, batch, rows, columns, -1)
+    return places[:, :, :-1, :-1].permute(0, 1, 4, 2, 3)
+
+
+def _conv_transpose_by_taps(
+    x_RBIhw: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor
+) -> torch.Tensor:
+    runs, batch, inputs, height, width = x_RBIhw.shape
+    rows, columns = height + 2, width + 2
+    flat_RNI = F.pad(x_RBIhw, (1, 1, 1, 1)).permute(0, 1, 3, 4, 2).reshape(runs, -1, inputs)
+    num_places = flat_RNI.shape[1] - columns - 1
+    y_RNK = bias_RO.repeat(1, 4)[:, None].expand(-1, num_places, -1)
+    for (i, j), tap_RIK in _taps(weight).items():
+        shift = (1 - i) * columns + 1 - j
+        y_RNK = torch.baddbmm(y_RNK, flat_RNI[:, shift : shift + num_places], tap_RIK)
+    squares = F.pad(y_RNK, (0, 0, 0, columns + 1)).view(runs, batch, rows, columns, 2, 2, -1)
+    image = squares[:, :, :-1, :-1].permute(0, 1, 6, 2, 4, 3, 5)
+    return image.reshape(runs, batch, -1, 2 * (height + 1), 2 * (width + 1))[..., 1:-1, 1:-1]
+
+
+def _taps(weight_ROCyx: torch.Tensor) -> dict[tuple[int, int], torch.Tensor]:
+    """The kernel as 2 x 2 taps on squares of 2 x 2 places, each (R, O, K) with K = (y, x, C) in the square."""
+    split = weight_ROCyx.unflatten(4, (2, 2)).unflatten(3, (2, 2))  # R O C, tap and place of y, of x
+    return {(i, j): split[:, :, :, i, :, j].permute(0, 1, 3, 4, 2).flatten(2) for i in (0, 1) for j in (0, 1)}
+
+
+WAYS: dict[Convolution, Way] = {
+    "one_by_one": Way(_conv_one_by_one, _conv_transpose_one_by_one),
+    "streams": Way(_conv_on_streams, _conv_transpose_on_streams),
+    "grouped": Way(_conv_grouped, _conv_transpose_grouped),
+    "taps": Way(_conv_by_taps, _conv_transpose_by_taps),
+}

@@ -1,0 +1,53 @@
+"""Which kernels compute a pack's convolutions and Adam on each kind of device: the one place where that is chosen.
+
+All choices compute the same formulas; their last bits differ, so a choice is part of a numerics class. The CPU's are
+measured (docs/performance.md). CUDA's are what arithmetic favors and are unmeasured: no GPU has run them yet.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+Convolution = Literal["one_by_one", "streams", "grouped", "taps"]
+"""See `trainables.convolutions`."""
+
+Optimizer = Literal["peeking", "masked", "one_pass"]
+"""How Adam keeps a run that ended from moving: `peeking` reads one flag back and masks only where a run ended; `masked`
+masks always; `one_pass` is one kernel that skips such a run (`trainables.adam_kernel`), `masked` where Triton is missing."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A choice for one kind of device."""
+
+    convolution: Convolution
+    optimizer: Optimizer
+
+
+_chosen = {
+    True: Kernels("one_by_one", "peeking"),  # on a CPU, where reading a flag back is free
+    False: Kernels("streams", "one_pass"),
+}
+
+
+def chosen(device: torch.device) -> Kernels:
+    """The choice for a CPU, or for what is not one."""
+    return _chosen[device.type == "cpu"]
+
+
+@contextmanager
+def using(
+    device: torch.device, convolution: Convolution | None = None, optimizer: Optimizer | None = None
+) -> Iterator[None]:
+    """Choose otherwise for a while, to measure or to test; packs keep what they captured."""
+    before, is_cpu = chosen(device), device.type == "cpu"
+    _chosen[is_cpu] = replace(
+        before, convolution=convolution or before.convolution, optimizer=optimizer or before.optimizer
+    )
+    try:
+        yield
+    finally:
+        _chosen[is_cpu] = before
