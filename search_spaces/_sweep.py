@@ -11,6 +11,8 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
+from trainables.config import Precision
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -26,6 +28,7 @@ class Scale:
         evaluate_every: Updates between evaluations.
         block_s: Seconds of work that are committed at once.
         fields: Other fields of the model's configuration that are set.
+        precision: Arithmetic of matrix products and convolutions; tf32 and bf16 are several times as fast on a GPU.
         note: A sentence that goes with every picture of this scale, where readers need one.
         data_note: The same, on the choice of the data; it goes where other data are chosen.
     """
@@ -38,6 +41,7 @@ class Scale:
     evaluate_every: int
     block_s: float
     fields: Mapping[str, Any]
+    precision: Precision = "fp32"
     note: str = ""
     data_note: str = ""
 

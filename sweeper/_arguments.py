@@ -21,6 +21,22 @@ NAMES = "search_spaces"
 MAX_LABEL = 64
 MAX_STEPS = 10**9
 MAX_PRICE = 10**9
+STATE_EVERY_S = 120.0  # as in trainables.committing, which imports torch
+
+
+class Share(click.ParamType):
+    """A share of a GPU, or `auto`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """Read a share; None stands for `auto`."""
+        if value is None or str(value).lower() == "auto":
+            return None
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"'{value}' is no share. Valid: auto, 0 (CPU), 1, 0.5, 0.333, 0.25 ...", param, ctx)
 
 
 class Place(click.Path):
@@ -55,15 +71,26 @@ def common_options(*names: str) -> Callable[[Any], Any]:
         "home": click.option(
             "--home",
             type=Place(file_okay=False),
-            default=lambda: os.environ.get("SWEEPER_HOME") or "sweeps",
-            help="everything a sweep keeps, on a local disk (default ./sweeps or SWEEPER_HOME)",
+            default="sweeps",
+            envvar="SWEEPER_HOME",
+            show_envvar=True,
+            help="everything a sweep keeps, on a local disk (default ./sweeps)",
         ),
         "storage": click.option(
-            "--storage", type=Place(file_okay=False), help="blocks, shared by all machines"
+            "--storage",
+            type=Place(file_okay=False),
+            envvar="SWEEPER_STORAGE",
+            show_envvar=True,
+            help="blocks, shared by all machines",
         ),
         "as_json": click.option("--json", "as_json", is_flag=True, help="print one JSON object"),
         "uri": click.option(
-            "--tracking-uri", "uri", callback=_check_uri, help="MLflow store (default: SQLite in the home)"
+            "--tracking-uri",
+            "uri",
+            callback=_check_uri,
+            envvar="SWEEPER_TRACKING_URI",
+            show_envvar=True,
+            help="MLflow store (default: SQLite in the home)",
         ),
         "seeds": click.option("--seeds", help="for example 0-9; adds to what is there, never removes"),
         "set": click.option(
@@ -73,15 +100,46 @@ def common_options(*names: str) -> Callable[[Any], Any]:
             "--data",
             help="another data set, or images of your own: .npz, .h5, a folder, .zip or .tar; needs --as",
         ),
-        "address": click.option("--address", help="a running Ray cluster (default: this machine)"),
+        "address": click.option(
+            "--address",
+            envvar="SWEEPER_ADDRESS",
+            show_envvar=True,
+            help="a running Ray cluster (default: this machine)",
+        ),
         "cluster_gpus": click.option(
             "--cluster-gpus",
             type=click.IntRange(0, 10_000),
             default=0,
+            envvar="SWEEPER_CLUSTER_GPUS",
+            show_envvar=True,
             help="GPUs that an autoscaled cluster may grow to (default: those it has)",
         ),
         "gpus": click.option(
-            "--gpus-per-pack", "gpus", type=float, default=0.0, help="1/k of a GPU, for example 0.25"
+            "--gpus-per-pack",
+            "gpus",
+            type=Share(),
+            envvar="SWEEPER_GPUS_PER_PACK",
+            show_envvar=True,
+            help="1/k of a GPU, for example 0.25; 0 for CPU packs (default: auto, what is fastest when measured)",
+        ),
+        "device": click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "gpu"]),
+            default="auto",
+            show_default=True,
+            envvar="SWEEPER_DEVICE",
+            show_envvar=True,
+            help="what packs train on: auto is a GPU where there is one, but what a sweep was begun on",
+        ),
+        "state_every": click.option(
+            "--state-every",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            default=STATE_EVERY_S,
+            show_default=True,
+            envvar="SWEEPER_STATE_EVERY",
+            show_envvar=True,
+            help="training time between two states to resume from, if writing one takes less than 2 % of it",
         ),
         "price": click.option(
             "--price-per-hour",
@@ -181,13 +239,20 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: 
 
 
 def find_machine(options: dict[str, Any]) -> Any:
-    from sweeper.machine import Machine, check_address, check_share, local_slots
+    from sweeper.machine import Machine, check_address, check_device, check_share
 
-    check_share(options["gpus"])
+    share = options["gpus"]
+    if share is not None:
+        check_share(share)
     check_address(options.get("address"))
-    machine = Machine(options.get("address"), options["gpus"], cluster_gpus=options["cluster_gpus"])
-    if machine.gpus_per_pack and machine.address is None:
-        local_slots(machine)
+    machine = Machine(
+        options.get("address"),
+        share,
+        cluster_gpus=options["cluster_gpus"],
+        device=options["device"],
+        state_every_s=options.get("state_every", STATE_EVERY_S),
+    )
+    check_device(machine)
     return machine
 
 

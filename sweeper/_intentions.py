@@ -2,6 +2,7 @@
 
 sweeps/<name>-<scale>[-<label>].json   a sweep with its draws, members and runs
 attempts/<attempt>.json                an attempt: its runs, its end, its failures
+pruned/<number>.json                   runs whose states were dropped, those of attempts up to one
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 from sweeper._schema import in_memory, transaction
 from sweeper.rows import SweepId
 from trainables import durable
+from trainables.blocks import STATE
 from trainables.config import canonical_json
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
@@ -222,6 +224,36 @@ def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
         )
 
 
+def drop_states(storage: Path, keys: Iterable[str], newest_attempt: int) -> None:
+    """Record that the states of runs are dropped, as far as attempts up to the newest wrote them."""
+    folder = storage / "pruned"
+    durable.make_folder(folder)
+    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0)
+    body = {"runs": sorted(keys), "newest_attempt": newest_attempt}
+    durable.write_record(folder / f"{number:08d}.json", body)
+
+
+def dropped_states(storage: Path) -> dict[str, int]:
+    """Up to which attempt the states of a run were dropped, by key.
+
+    Raises:
+        DamagedBlockError: A record is damaged.
+    """
+    found: dict[str, int] = {}
+    for path in sorted((storage / "pruned").glob("[0-9]*.json")):
+        body, _ = durable.read_record(path)
+        found |= dict.fromkeys(body["runs"], body["newest_attempt"])
+    return found
+
+
+def forget_states(db: sqlite3.Connection, dropped: Mapping[str, int]) -> None:
+    """Take dropped states out of the ledger. The caller holds a transaction."""
+    db.executemany(
+        "DELETE FROM slices WHERE name = ? AND attempt <= ? AND run = (SELECT id FROM runs WHERE key = ?)",
+        [(STATE, attempt, key) for key, attempt in dropped.items()],
+    )
+
+
 def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
     """Learn what the records of a storage say and the ledger does not; returns a line for each unusable one."""
     problems = []
@@ -240,4 +272,8 @@ def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
                 adopt_attempt(db, durable.read_record(path)[0])
             except DamagedBlockError as error:
                 problems.append(str(error))
+        try:
+            forget_states(db, dropped_states(storage))
+        except DamagedBlockError as error:
+            problems.append(str(error))
     return problems

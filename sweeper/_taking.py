@@ -1,31 +1,49 @@
-"""How one verified block enters the tables: it must go on where its runs stand, and repeat nothing differently."""
+"""How one verified block enters the tables: it must go on where its runs stand; a point that is there keeps its value."""
 
 import math
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from sweeper._intentions import add_run
-from trainables.blocks import Manifest
+from trainables.blocks import STATE, Manifest
 from trainables.config import canonical_json
 from trainables.durable import ConflictError
 
+OTHER_BITS = " (other bits)"
+"""Added to the class of a block that computed a committed point again and got another value: its runs are `mixed`."""
 
-def take_in(db: sqlite3.Connection, path: Path, manifest: Manifest) -> None:
+
+def take_in(db: sqlite3.Connection, path: Path, manifest: Manifest, dropped: Mapping[str, int]) -> str:
     """Add a block and all that became true with it. The caller holds a transaction.
+
+    A resume goes on from a state that may be older than the newest points, and computes those again. Inside one class of
+    numerics they are equal; where they are not, the first ones stand.
 
     Args:
         db: The ledger.
         path: The manifest's, for the text of errors.
         manifest: The next block of its attempt.
+        dropped: Up to which attempt the states of a run were dropped, by key.
+
+    Returns:
+        What is wrong where one class of numerics gave two results; else nothing.
 
     Raises:
-        ConflictError: It does not continue what is committed, or a point is committed with another value.
+        ConflictError: It does not continue what is committed.
     """
     _add_attempt(db, manifest)
     runs = _check_continues(db, path, manifest)
     is_repeatable = all(_numerics(db, run) in (None, manifest.numerics) for run in runs.values())
-    _add_block(db, manifest, runs)
-    _add_points(db, path, manifest, runs, is_repeatable)
+    _add_block(db, manifest, runs, dropped)
+    difference = _add_points(db, manifest, runs, is_repeatable)
+    if difference:
+        db.execute(
+            "UPDATE blocks SET numerics = numerics || ? WHERE (attempt, number) = (?, ?)",
+            (OTHER_BITS, manifest.attempt, manifest.index),
+        )
+        return f"{path}: {difference}"
+    return ""
 
 
 def _add_attempt(db: sqlite3.Connection, manifest: Manifest) -> None:
@@ -77,7 +95,9 @@ def _numerics(db: sqlite3.Connection, run: int) -> str | None:
     return db.execute("SELECT numerics FROM run_states WHERE id = ?", (run,)).fetchone()[0]
 
 
-def _add_block(db: sqlite3.Connection, manifest: Manifest, runs: dict[str, int]) -> None:
+def _add_block(
+    db: sqlite3.Connection, manifest: Manifest, runs: dict[str, int], dropped: Mapping[str, int]
+) -> None:
     place = (manifest.attempt, manifest.index)
     db.execute(
         "INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -103,21 +123,22 @@ def _add_block(db: sqlite3.Connection, manifest: Manifest, runs: dict[str, int])
             [
                 (runs[run.key], *place, name, part.file, part.offset, part.length, part.sha256)
                 for name, part in run.slices.items()
+                if name != STATE or manifest.attempt > dropped.get(run.key, 0)
             ],
         )
 
 
-def _add_points(
-    db: sqlite3.Connection, path: Path, manifest: Manifest, runs: dict[str, int], is_repeatable: bool
-) -> None:
+def _add_points(db: sqlite3.Connection, manifest: Manifest, runs: dict[str, int], is_repeatable: bool) -> str:
     """Add the points that are new; one that is there keeps its value and time.
 
     Args:
         db: The ledger.
-        path: The manifest's.
         manifest: The block.
         runs: Ids by key.
         is_repeatable: Whether a point computed again must be equal: one class of numerics throughout.
+
+    Returns:
+        The first point that must be equal and is not, in words; empty if there is none.
     """
     metrics = {}
     for name in {point.name for point in manifest.points}:
@@ -128,7 +149,7 @@ def _add_points(
     rows = [(runs[p.key], metrics[p.name], p.step, p.value, p.time_s) for p in manifest.points]
     added = db.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
     if added.rowcount == len(rows) or not is_repeatable:
-        return
+        return ""
     for point, (*where, value, _) in zip(manifest.points, rows, strict=True):
         # SQLite stores NaN as NULL, also as an argument, and IS NOT compares it.
         other = db.execute(
@@ -137,8 +158,9 @@ def _add_points(
         ).fetchone()
         if other is not None:
             committed = math.nan if other[0] is None else other[0]
-            raise ConflictError(
-                f"Run {point.key}, {point.name} at step {point.step}: {committed!r} is committed,"
-                f" {value!r} is in {path}.\nOne class of numerics gave two results: other code under the same"
-                " version, or faulty hardware.\nMove that file away to go on from what is committed."
+            return (
+                f"run {point.key}, {point.name} at step {point.step} was {committed!r} and is {value!r} when computed"
+                " again: one class of numerics gave two results, by other code under the same version or faulty hardware."
+                " The first ones stand, and the run's numerics are 'mixed'."
             )
+    return ""

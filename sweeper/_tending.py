@@ -17,7 +17,7 @@ from sweeper._arguments import (
     known_sweeps,
     open_records,
 )
-from sweeper.home import lock_home
+from sweeper.home import Home, lock_home
 from trainables.errors import InputError
 
 
@@ -61,6 +61,38 @@ def verify(name: str, uri: str | None, **options: Any) -> int:
         f"Problems found: {len(problems)}." if problems else "Blocks, ledger, exports and MLflow agree."
     )
     return 1 if problems else 0
+
+
+@click.command()
+@MANY
+@common_options("scale", "label", "home", "storage")
+def prune(names: tuple[str, ...], **options: Any) -> None:
+    """Drop what finished runs keep for being trained further: gigabytes at paper scale. Results stay."""
+    home = find_home(options, is_written=True)
+    check_ledger(home)
+    from sweeper import display
+    from sweeper.ledger import Ledger
+
+    with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+        ledger.ingest()
+        sweeps = known_sweeps(ledger.records, names, options)
+        kept = {key for key, *_ in ledger.records.needed_states()}
+        keys = kept & {key for sweep in sweeps for key in ledger.records.finished(sweep)}
+        before = _state_bytes(home)
+        if keys:
+            ledger.drop_states(keys)
+    if not keys:
+        click.echo("No finished run of this keeps a state: there is nothing to drop.")
+        return
+    freed = display.memory((before - _state_bytes(home)) / 2**30)
+    click.echo(
+        f"Dropped the states of {display.runs(len(keys))}: {freed} freed. Points, encodings, weights and pictures stay;"
+        " to be trained to more steps, they would start from step 0."
+    )
+
+
+def _state_bytes(home: Home) -> int:
+    return sum(path.stat().st_size for path in (home.storage / "attempts").glob("*/*.slices"))
 
 
 @click.command()

@@ -28,7 +28,7 @@ from sweeper._arguments import (
     settle_storage,
     usage_words,
 )
-from sweeper._tending import rebuild, sync, ui, verify
+from sweeper._tending import prune, rebuild, sync, ui, verify
 from sweeper.home import is_held
 from trainables import plugins
 from trainables.durable import ConflictError, DamagedBlockError
@@ -88,6 +88,7 @@ def list_sweeps(as_json: bool) -> None:
     "storage",
     "address",
     "gpus",
+    "device",
     "cluster_gpus",
     "as_json",
     "price",
@@ -95,19 +96,22 @@ def list_sweeps(as_json: bool) -> None:
 def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **options: Any) -> None:
     """Show runs, packs, memory, time and cost before anything starts."""
     questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
-    from sweeper.estimate import forecast, plan_table
-    from sweeper.machine import cluster, local_slots, measure_on_cluster
+    from sweeper.estimate import plan_table
+    from sweeper.machine import cluster, local_resources, measure_on_cluster
+    from sweeper.placing import prepare
     from sweeper.plan import plan
-    from sweeper.probing import Probe
+    from sweeper.probing import Probe, measure_together
 
     records = open_records(home) if home.ledger.exists() else None
     with Probe() as probe:
         planned = plan(questions, probe, records)
         if machine.address is None:
-            _, expected = forecast(planned, records, machine, local_slots(machine), probe.measure)
+            here = local_resources()
+            prepared = prepare(machine, planned, records, here, probe.measure, measure_together)
         else:
-            with cluster(machine) as num_slots:
-                _, expected = forecast(planned, records, machine, num_slots, measure_on_cluster)
+            with cluster(machine) as there:
+                prepared = prepare(machine, planned, records, there, measure_on_cluster, None)
+    expected = prepared.expected
     if expected is None:
         raise InputError(
             f"--address {machine.address}: no node is free to measure a pack on.\n"
@@ -121,6 +125,8 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
 
     console = Console(highlight=False)
     console.print(plan_table(planned, records))
+    for note in prepared.notes:
+        console.print(note, soft_wrap=True, markup=False)
     console.print(expected.sentence() + (f" Cost: {cost:.2f}." if cost is not None else ""), soft_wrap=True)
 
 
@@ -137,7 +143,9 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
     "uri",
     "address",
     "gpus",
+    "device",
     "cluster_gpus",
+    "state_every",
     "as_json",
 )
 @click.option("--yes", is_flag=True, help="begin however long it takes")
@@ -192,5 +200,5 @@ def status(name: str, as_json: bool, **options: Any) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-for command in (show_front, export, figure, evaluate, calibrate, sync, verify, rebuild, ui):
+for command in (show_front, export, figure, evaluate, calibrate, sync, verify, prune, rebuild, ui):
     sweeper.add_command(command)

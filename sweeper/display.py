@@ -36,6 +36,11 @@ def memory(gib: float) -> str:
     return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
 
 
+def runs(count: int) -> str:
+    """A number of runs, for example `1 run`."""
+    return f"{count:,} run{'s' * (count != 1)}"
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose columns of numbers are set right."""
     built = Table(title=title, title_justify="left", header_style="bold")

@@ -1,33 +1,26 @@
 """What a plan will take, from a second of each kind of pack."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 
 from sweeper import display
+from sweeper.gpu_packs import ROOM, UNMEASURED_SIZE, Measure
 from sweeper.machine import Machine
-from sweeper.packing import MAX_RUNS_CPU, MAX_RUNS_GPU, PackPlan, Waiting, pack_up
+from sweeper.packing import MAX_RUNS_CPU, PackPlan, Sizes, Waiting, pack_up
 from sweeper.plan import Planned
 from sweeper.probing import Measured
 from sweeper.records import Records
-from trainables.config import RunSpec, spec_of
+from trainables.config import spec_of
 from trainables.errors import InputError
+from trainables.ladder import LADDER, MIN_SIZE, largest
 
 TOO_LONG_S = 24 * 3600.0
 """On a machine without a GPU a longer plan is not begun unless the user insists."""
 
 MAX_MEASURED_CPU = 8
 """Runs of a measured pack on a CPU, where a step of the paper's networks takes a second."""
-
-MEASURED_GPU = 4
-"""Runs of the first measured pack on a GPU, from which follows how many fit."""
-
-ROOM = 0.8
-"""Part of a GPU's share for training; the rest is the images, the evaluation and the driver's own."""
-
-Measure = Callable[[RunSpec, int, float, int], Measured | None]
-"""What a pack of so many such runs costs, with a share of a GPU and CPU threads; None where nobody can say yet."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +70,33 @@ def form_packs(
             missing[run.key] = run
     kinds = {run.static_key: run for run in missing.values()}
     max_runs = {key: _max_runs(run, machine, measure) for key, run in kinds.items()}
-    return pack_up(missing.values(), num_slots, max_runs)
+    sizes = Sizes(machine.pack_size) if machine.gpus_per_pack else None
+    return pack_up(missing.values(), num_slots, max_runs, sizes)
 
 
 def _max_runs(run: Waiting, machine: Machine, measure: Measure) -> int:
     if not machine.gpus_per_pack:
         return MAX_RUNS_CPU
-    found = measure(spec_of(run.spec), MEASURED_GPU, machine.gpus_per_pack, machine.threads)
-    if found is None or not found.room_gib:
-        return MAX_RUNS_GPU
-    fitting = int(ROOM * found.room_gib / (found.memory_gib / MEASURED_GPU))
-    return max(1, min(fitting, MAX_RUNS_GPU))
+    wanted = machine.max_pack or UNMEASURED_SIZE
+    for size in (LADDER[0], MIN_SIZE):
+        found = measure(spec_of(run.spec), size, machine.gpus_per_pack, machine.threads)
+        if found and not found.room_gib:
+            return wanted
+        if found:
+            return largest(min(wanted, ROOM * found.room_gib / (found.memory_gib / size)))
+    return wanted
+
+
+def restart_words(planned: Sequence[Planned], records: Records | None) -> str:
+    """Which runs have come further than what is left to go on from, empty if none."""
+    missing = {run.key: run.step for each in planned for run in each.waiting(records)}
+    standing = records.standing(missing) if records else {}
+    behind = [
+        key for key, step in missing.items() if step == 0 and key in standing and standing[key].step > 0
+    ]
+    if not behind:
+        return ""
+    return f"Trained before, and without a state to go on from, so again from step 0: {display.runs(len(behind))}."
 
 
 def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
@@ -117,8 +126,8 @@ def estimate(
     for pack in sorted(packs, key=lambda pack: -len(pack.runs)):
         first = pack.runs[0]
         if first.static_key not in measured:
-            num_runs = len(pack.runs) if machine.gpus_per_pack else min(len(pack.runs), MAX_MEASURED_CPU)
-            asked = measure(spec_of(first.spec), num_runs, machine.gpus_per_pack, machine.threads)
+            num_runs = pack.size or min(len(pack.runs), MAX_MEASURED_CPU)
+            asked = measure(spec_of(first.spec), num_runs, machine.gpus_per_pack or 0.0, machine.threads)
             if asked is None and machine.address is None:
                 raise InputError(
                     f"A pack of {num_runs} such runs does not fit the memory here.\n"
@@ -128,7 +137,7 @@ def estimate(
                 return None
             measured[first.static_key] = num_runs, asked
         num_runs, found = measured[first.static_key]
-        share = len(pack.runs) / num_runs
+        share = (pack.size or len(pack.runs)) / num_runs
         total_s += found.step_time_s * share * pack.num_steps
         memory = max(memory, found.memory_gib * share)
     num_runs = sum(len(pack.runs) for pack in packs)

@@ -9,19 +9,20 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.markup import escape
 
-from sweeper import display, launch, machine, report, rescoring
-from sweeper.estimate import TOO_LONG_S, Estimate, Measure, forecast, form_packs, plan_table
+from sweeper import display, launch, machine, placing, report, rescoring
+from sweeper.estimate import TOO_LONG_S, Estimate, form_packs, plan_table
+from sweeper.gpu_packs import Measure, MeasureTogether
 from sweeper.home import MAX_STEM, Home, lock_home
 from sweeper.ledger import Ledger
-from sweeper.machine import Machine
-from sweeper.packing import PackPlan
+from sweeper.machine import Machine, Resources
+from sweeper.placing import Prepared
 from sweeper.plan import SCALES, Planned, Question, plan
-from sweeper.probing import Probe
+from sweeper.probing import Probe, measure_together
 from sweeper.projection import Projector
 from sweeper.records import Records
 from sweeper.rows import SweepId
@@ -88,17 +89,19 @@ class Execution:
             KeyboardInterrupt: The user stopped; run again to go on.
         """
         with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
-            planned, packs = self._plan(ledger)
+            planned, prepared = self._plan(ledger)
             before = self._statuses(ledger)
             with Projector.start(
                 self.home, self.tracking_uri, [question.id for question in self.questions]
             ) as projector:
                 is_missing = any(each.waiting(ledger.records) for each in planned)
-                steps = self._train(ledger, planned, packs) if is_missing else 0
+                steps = self._train(ledger, planned, prepared) if is_missing else 0
                 damaged = self._score(ledger, planned)
                 self._write_answer(ledger)
                 pending = self._deliver(projector)
             after = self._statuses(ledger)
+            for line in ledger.complaints:
+                self.console.print(line, style="yellow", markup=False, soft_wrap=True)
             for each in self.questions:
                 for line in troubles(ledger.records, each.id):
                     self.console.print(line, style="red", markup=False, soft_wrap=True)
@@ -108,65 +111,75 @@ class Execution:
                 raise damaged
             return _outcome(before, after, steps, pending)
 
-    def _plan(self, ledger: Ledger) -> tuple[list[Planned], list[PackPlan] | None]:
+    def _plan(self, ledger: Ledger) -> tuple[list[Planned], Prepared | None]:
         """Register the questions, and say what they take; packs are formed later where a cluster is to be joined."""
         with Probe() as probe:
             for problem in ledger.ingest().problems:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
             planned = plan(self.questions, probe, ledger.records)
-            packs = None
+            prepared = None
             is_missing = any(each.waiting(ledger.records) for each in planned)
             if is_missing and self.machine.address is None:
                 # First of all: a question that this machine should not begin is not registered.
-                packs = self._packs(ledger, planned, machine.local_slots(self.machine), probe.measure)
+                here = machine.local_resources()
+                prepared = self._prepare(ledger, planned, here, probe.measure, measure_together)
         for each in planned:
             each.register(ledger)
-        return planned, packs
+        return planned, prepared
 
-    def _packs(
-        self, ledger: Ledger, planned: Sequence[Planned], num_slots: int, measure: Measure
-    ) -> list[PackPlan]:
-        """Form packs, and say what they take."""
-        packs, expected = forecast(planned, ledger.records, self.machine, num_slots, measure)
+    def _prepare(
+        self,
+        ledger: Ledger,
+        planned: Sequence[Planned],
+        resources: Resources,
+        measure: Measure,
+        together: MeasureTogether | None,
+    ) -> Prepared:
+        """Settle where packs train, form them, and say what they take."""
+        prepared = placing.prepare(self.machine, planned, ledger.records, resources, measure, together)
         self.console.print(plan_table(planned, ledger.records))
-        if expected:
-            self.console.print(expected.sentence(), soft_wrap=True)
-            self._refuse_if_too_long(expected)
+        for note in prepared.notes:
+            self.console.print(note, soft_wrap=True, markup=False)
+        if prepared.expected:
+            self.console.print(prepared.expected.sentence(), soft_wrap=True)
+            self._refuse_if_too_long(prepared.expected, prepared.machine)
         else:
             self.console.print("No node is free to measure a pack on: no estimate of the time.")
-        return packs
+        return prepared
 
-    def _refuse_if_too_long(self, expected: Estimate) -> None:
-        if self.machine.gpus_per_pack or self.is_insisted or expected.duration_s < TOO_LONG_S:
+    def _refuse_if_too_long(self, expected: Estimate, settled: Machine) -> None:
+        if settled.gpus_per_pack or self.is_insisted or expected.duration_s < TOO_LONG_S:
             return
         scale = self.questions[0].id.scale
         smaller = " or ".join(SCALES[SCALES.index(scale) + 1 :])
         raise InputError(
             f"Scale {scale} would take about {display.duration(expected.duration_s)} on this machine's CPU.\n"
-            f"Use --scale {smaller or scale} here, --gpus-per-pack where there are GPUs, or insist with --yes."
+            f"Use --scale {smaller or scale} here, a machine with a GPU, or insist with --yes."
         )
 
-    def _train(self, ledger: Ledger, planned: Sequence[Planned], packs: list[PackPlan] | None) -> int:
+    def _train(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared | None) -> int:
+        where = prepared.machine if prepared else self.machine
         # Ray prints what it has to say of dead workers to standard output, where our answer goes.
-        with redirect_stdout(sys.stderr), machine.cluster(self.machine) as num_slots:
-            if packs is None:
-                packs = self._packs(ledger, planned, num_slots, machine.measure_on_cluster)
-            done = self._work_on(ledger, packs, num_slots)
+        with redirect_stdout(sys.stderr), machine.cluster(where) as resources:
+            if prepared is None:
+                measure = machine.measure_on_cluster
+                prepared = self._prepare(ledger, planned, resources, measure, None)
+            done = self._work_on(ledger, prepared)
             horizons = {each.question.scale.steps for each in planned}
             for _ in range(len(horizons) - 1):  # runs that are wanted at a further horizon, too
-                measure = machine.measure_on_cluster
-                packs = form_packs(planned, ledger.records, self.machine, num_slots, measure)
-                done += self._work_on(ledger, packs, num_slots)
+                measure, settled = machine.measure_on_cluster, prepared.machine
+                packs = form_packs(planned, ledger.records, settled, prepared.num_slots, measure)
+                done += self._work_on(ledger, replace(prepared, packs=packs))
         ledger.prune()
         return done
 
-    def _work_on(self, ledger: Ledger, packs: list[PackPlan], num_slots: int) -> int:
-        total = sum(pack.num_steps * len(pack.runs) for pack in packs)
+    def _work_on(self, ledger: Ledger, prepared: Prepared) -> int:
+        total = sum(pack.num_steps * len(pack.runs) for pack in prepared.packs)
         if not total:
             return 0
         with display.counting(self.console, "training", "run-steps", total) as progress:
-            launch.train(ledger, packs, self.machine, num_slots, progress)
+            launch.train(ledger, prepared.packs, prepared.machine, prepared.num_slots, progress)
         return progress.done
 
     def _score(self, ledger: Ledger, planned: Sequence[Planned]) -> DamagedBlockError | None:

@@ -3,12 +3,12 @@
 Tune's own state is never read again: what is true is in the storage and the ledger, so its folder is scratch.
 """
 
+import contextlib
 import logging
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +42,9 @@ def train(
 
     dispatch = _Dispatch(ledger, machine, progress)
     queue = PackQueue(packs, dispatch.begin, dispatch.give_up, dispatch.end)
-    stop = StopEarly(queue)
+    stop = StopEarly(queue, dispatch.ask_to_stop)
     scratch = tempfile.mkdtemp(prefix="sweeper-tune-")
-    share = exact_share(machine.gpus_per_pack)
+    share = exact_share(machine.gpus_per_pack or 0.0)
     tuner = tune.Tuner(
         tune.with_resources(PackTrainable, {"cpu": machine.threads, "gpu": share}),
         tune_config=tune.TuneConfig(
@@ -99,19 +99,18 @@ class _Dispatch:
             "schedule": asdict(first.schedule),
             "starts": [[self._start(stored) for stored in starts[key]] for key in keys],
             "block_s": first.block_s,
+            "state_every_s": self._machine.state_every_s,
+            "size": left.size,
             "threads": self._machine.threads,
-            "gpus": self._machine.gpus_per_pack,
+            "gpus": self._machine.gpus_per_pack or 0.0,
         }
         return number, left, config
 
     def _left(self, pack: PackPlan) -> PackPlan:
         standing = self._ledger.records.standing(run.key for run in pack.runs)
-        left = [
-            replace(run, step=standing[run.key].step)
-            for run in pack.runs
-            if standing[run.key].is_open(run.schedule.steps)
-        ]
-        return replace(pack, runs=tuple(left))
+        left = [run for run in pack.runs if standing[run.key].is_open(run.schedule.steps)]
+        steps = self._ledger.records.resume_steps(run.key for run in left)
+        return replace(pack, runs=tuple(replace(run, step=steps[run.key]) for run in left))
 
     def _start(self, stored: StoredSlice) -> tuple[int, str, dict[str, Any]]:
         path = blocks.manifest_path(self._ledger.storage, stored.attempt, stored.index)
@@ -135,17 +134,25 @@ class _Dispatch:
         for run in self._left(pack).runs:
             self._ledger.record_failure(run.key, number, kind, message)
 
+    def ask_to_stop(self) -> None:
+        """Have the packs that are trained write their states and end."""
+        for number in self._open:
+            with contextlib.suppress(OSError):  # a full disk: Tune ends them later
+                blocks.stop_path(self._ledger.storage, number).touch()
+
     def close(self) -> None:
         """End what is still open when training stops early, with what it committed meanwhile."""
         if self._open:
             self._ledger.ingest()
         for number in sorted(self._open):
             self._ledger.end_attempt(number, "stopped")
+        for path in (self._ledger.storage / "attempts").glob("*.stop"):
+            path.unlink(missing_ok=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_on_signals(stop: "StopEarly") -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the experiment after the blocks in work; a second one acts at once."""
+    """The first SIGINT or SIGTERM has the packs write their states and end; a second one acts at once."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(*_: object) -> None:

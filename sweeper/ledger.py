@@ -52,6 +52,9 @@ class Ledger:
         path: The ledger's file on a local disk; made if it is not there.
         storage: Folder of the blocks; may be shared between machines.
 
+    Attributes:
+        complaints: A line for each block that was taken in and gave a committed point another value.
+
     Raises:
         InputError: The storage belongs to another ledger, or the file is none or is newer.
     """
@@ -59,6 +62,7 @@ class Ledger:
     def __init__(self, path: Path, storage: Path) -> None:
         self.path = path
         self.storage = storage
+        self.complaints: list[str] = []
         for folder in (path.parent, storage / "attempts", storage / "sweeps"):
             durable.make_folder(folder)
         marker = storage / "ledger.json"
@@ -207,6 +211,17 @@ class Ledger:
                 num_deleted += 1
         return num_deleted
 
+    def drop_states(self, keys: Iterable[str]) -> int:
+        """Delete all states of runs, for ever: to be trained further they start over; returns the number of files.
+
+        A file that also holds states of other runs stays until those are dropped, too.
+        """
+        keys, newest = set(keys), self._newest_attempt()
+        _intentions.drop_states(self.storage, keys, newest)
+        with _schema.transaction(self._db):
+            _intentions.forget_states(self._db, dict.fromkeys(keys, newest))
+        return self.prune()
+
     def _own(self, marker: Path, owner: str | None) -> None:
         """Make sure that ledger and storage belong together; a new pair is joined."""
         self._db.execute(
@@ -281,7 +296,8 @@ class Ledger:
         path = blocks.manifest_path(self.storage, attempt, index)
         manifest = blocks.read_manifest(path)
         with _schema.transaction(self._db):
-            take_in(self._db, path, manifest)
+            complaint = take_in(self._db, path, manifest, _intentions.dropped_states(self.storage))
+            self.complaints += [complaint] if complaint else []
             if not _intentions.attempt_path(self.storage, attempt).exists():
                 self._record_attempt(attempt)
 

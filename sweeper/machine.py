@@ -1,6 +1,7 @@
-"""Where packs train: this machine or a cluster, the shares of its GPUs, what it holds at once, what a pack costs on it."""
+"""Where packs train: this machine or a cluster, its cores and GPUs, how many packs it holds at once."""
 
 import contextlib
+import csv
 import logging
 import math
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sweeper.probing import Measured
 from trainables.config import RunSpec
@@ -28,22 +29,47 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+Device = Literal["auto", "cpu", "gpu"]
+
 
 @dataclass(frozen=True)
 class Machine:
-    """Where packs train.
+    """Where packs train, as far as it was said.
 
     Attributes:
         address: A running cluster, None for this machine alone.
-        gpus_per_pack: Share of a GPU that a pack takes, 1 / k; 0 for CPU packs.
+        gpus_per_pack: Share of a GPU that a pack takes, 1 / k; 0 for CPU packs; None to choose by measuring.
         threads: CPU threads of a pack.
         cluster_gpus: GPUs that a cluster will grow to; 0 for those it has.
+        device: What packs train on; `auto` is a GPU where there is one, but what a sweep was begun on.
+        state_every_s: Seconds of training between two states to resume from, at least.
+        max_pack: Runs of a pack on a GPU at most; None for what is usual.
+        pack_size: Runs that every pack computes on a GPU, ghosts included; None for as few as hold its runs.
     """
 
     address: str | None
-    gpus_per_pack: float
+    gpus_per_pack: float | None
     threads: int = 1
     cluster_gpus: int = 0
+    device: Device = "auto"
+    state_every_s: float = 120.0
+    max_pack: int | None = None
+    pack_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a machine or a cluster has.
+
+    Attributes:
+        num_cpus: Cores.
+        num_gpus: GPUs, of an autoscaled cluster those that it may grow to.
+        gpu: What the GPUs are, as far as known.
+    """
+
+    num_cpus: float
+    num_gpus: float
+    gpu: str = "GPU"
 
 
 MAX_PACKS_PER_GPU = 100
@@ -80,6 +106,24 @@ def check_share(share: float) -> None:
             )
 
 
+def check_device(machine: Machine) -> None:
+    """Accept a device and a share of a GPU that go together, and that are there.
+
+    Raises:
+        InputError: They do not, or this machine has no GPU and one is asked for.
+    """
+    device, share = machine.device, machine.gpus_per_pack
+    if share is not None and device != "auto" and (device == "cpu") != (share == 0):
+        raise InputError(
+            f"--device {device} and --gpus-per-pack {share:g} contradict each other.\nLeave one of them out."
+        )
+    if (share or device == "gpu") and machine.address is None and not local_gpus():
+        asked = f"--gpus-per-pack {share:g}" if share else "--device gpu"
+        raise InputError(
+            f"{asked}: this machine has no GPU.\nLeave it out, or name a cluster with --address."
+        )
+
+
 def check_address(address: str | None) -> None:
     """Accept the address of something that answers; Ray itself would try for minutes.
 
@@ -104,19 +148,21 @@ def check_address(address: str | None) -> None:
 
 
 @contextmanager
-def cluster(machine: Machine) -> Iterator[int]:
-    """Start Ray here, or join a running cluster; yields how many packs it holds at once.
+def cluster(machine: Machine) -> Iterator[Resources]:
+    """Start Ray here, or join a running cluster; yields what it has.
 
     Raises:
-        InputError: The cluster cannot be reached, or has no GPU where one is asked for.
+        InputError: The cluster cannot be reached.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    here = local_resources()
     if machine.address is None:
-        options |= {"include_dashboard": False, "num_cpus": num_cores()}
+        # Told, not found: Ray would count GPUs that the process may not use.
+        options |= {"include_dashboard": False, "num_cpus": here.num_cpus, "num_gpus": here.num_gpus}
     try:
         # Not None, which would join whatever cluster was started on this machine, or RAY_ADDRESS.
         ray.init(address=machine.address or "local", **options)
@@ -129,7 +175,7 @@ def cluster(machine: Machine) -> Iterator[int]:
             "Start a cluster with `ray start --head`, give its token, or leave --address out."
         ) from None
     try:
-        yield _num_slots(ray.cluster_resources(), machine)
+        yield here if machine.address is None else _cluster_resources(machine)
     finally:
         ray.shutdown()
 
@@ -152,13 +198,38 @@ def measure_on_cluster(run: RunSpec, num_runs: int, gpus: float, threads: int) -
         return None
 
 
-def local_slots(machine: Machine) -> int:
-    """How many packs this machine holds at once, without starting Ray.
+def _cluster_resources(machine: Machine) -> Resources:
+    """What the cluster that was joined has, or will grow to."""
+    import ray
+
+    found = ray.cluster_resources()
+    kinds = [name.removeprefix("accelerator_type:") for name in found if name.startswith("accelerator_type:")]
+    num_gpus = max(found.get("GPU", 0), machine.cluster_gpus)
+    if not num_gpus and machine.gpus_per_pack:
+        num_gpus = EXPECTED_GPUS  # an autoscaled cluster may have none before packs ask for them
+    return Resources(found.get("CPU", 0), num_gpus, " or ".join(kinds) or "GPU")
+
+
+def local_resources() -> Resources:
+    """What this machine has, without starting Ray."""
+    gpus = local_gpus()
+    return Resources(num_cores(), len(gpus), gpus[0] if gpus else "GPU")
+
+
+def num_slots(resources: Resources, machine: Machine) -> int:
+    """How many packs are trained at once.
 
     Raises:
         InputError: A GPU is asked for and there is none.
     """
-    return _num_slots({"CPU": num_cores(), "GPU": _num_local_gpus()}, machine)
+    if not machine.gpus_per_pack:
+        return max(1, int(resources.num_cpus / machine.threads))
+    if not resources.num_gpus:
+        raise InputError(
+            f"--gpus-per-pack {machine.gpus_per_pack:g}: the cluster at {machine.address} has no GPU.\n"
+            "Leave it out, or say with --cluster-gpus how many it may grow to."
+        )
+    return max(1, int(resources.num_gpus * round(1 / machine.gpus_per_pack)))
 
 
 def num_cores() -> int:
@@ -171,26 +242,24 @@ def num_cores() -> int:
     return max(1, cores)
 
 
-def _num_local_gpus() -> int:
-    """GPUs that the driver of this machine lists; torch would say, but takes seconds to import."""
-    if not shutil.which("nvidia-smi"):
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
+def local_gpus() -> list[str]:
+    """Name and memory of the GPUs of this machine that we may use, as its driver lists them."""
+    if not shutil.which("nvidia-smi"):  # torch would say, but takes seconds to import
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        return []
+    found = [_gpu_words(*row) for row in csv.reader(listed.stdout.splitlines()) if len(row) == 2]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return found
+    return found[: len([number for number in visible.split(",") if number.strip() not in ("", "-1")])]
 
 
-def _num_slots(resources: dict[str, float], machine: Machine) -> int:
-    by_cpu = int(resources.get("CPU", 0) / machine.threads)
-    if not machine.gpus_per_pack:
-        return max(1, by_cpu)
-    gpus = resources.get("GPU", 0)
-    if not gpus and machine.address is None:
-        raise InputError(
-            "--gpus-per-pack: this machine has no GPU.\nLeave it out, or name a cluster with --address."
-        )
-    # An autoscaled cluster has few GPUs, or none, before packs ask for them.
-    gpus = max(gpus, machine.cluster_gpus) or EXPECTED_GPUS
-    return max(1, int(gpus * round(1 / machine.gpus_per_pack)))
+def _gpu_words(name: str, memory_mib: str) -> str:
+    known = memory_mib.strip().isdecimal()  # some drivers say [N/A]
+    return f"{name.strip()}, {float(memory_mib) / 1024:.0f} GiB" if known else name.strip()
 
 
 def exact_share(share: float) -> float:

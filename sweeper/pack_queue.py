@@ -20,6 +20,9 @@ from trainables.errors import is_out_of_memory
 LOOK_EVERY_S = 5.0
 """How often Ray is asked whether a node is left."""
 
+STOP_S = 60.0
+"""How long packs that were asked to stop may take to write their states."""
+
 MAX_FAILURES = 3
 """Tries without a new block after which the runs of a pack are given up."""
 
@@ -50,10 +53,16 @@ class PackQueue(Searcher):
         self._moved: set[str] = set()
         self._begin, self._give_up, self._end = begin, give_up, end
         self.error: Exception | None = None
+        self.is_stopping = False
+
+    @property
+    def has_live(self) -> bool:
+        """Whether a pack is being trained."""
+        return bool(self._live)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next pack, None while one that runs may come back, `FINISHED` at the end."""
-        while self._waiting and not self.error:
+        while self._waiting and not self.error and not self.is_stopping:
             try:
                 begun = self._begin(self._waiting.popleft())
             except Exception as error:
@@ -63,7 +72,7 @@ class PackQueue(Searcher):
                 number, pack, config = begun
                 self._live[trial_id] = number, pack
                 return config
-        return None if self._live and not self.error else Searcher.FINISHED
+        return None if self._live else Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -74,25 +83,33 @@ class PackQueue(Searcher):
         """A block of this trial became true, so its failures so far are forgiven."""
         self._moved.add(trial_id)
 
-    def ended(self, trial_id: str, error: str) -> None:
-        """A trial is over; an empty error says that its pack has reached the end."""
+    def ended(self, trial_id: str, error: str, is_stopped: bool = False) -> None:
+        """A trial is over.
+
+        Args:
+            trial_id: Tune's name of it.
+            error: Of the worker; empty where the pack has reached the end, or was stopped.
+            is_stopped: Whether it was asked to stop before the end.
+        """
         if trial_id not in self._live:
             return
         number, pack = self._live.pop(trial_id)
         try:
             is_moved = trial_id in self._moved
             is_again = not is_moved and pack.num_failures > 0
-            if not error:
+            if is_stopped or (error and self.is_stopping):
+                self._end(number, "failed" if error else "stopped", error)
+            elif not error:
                 self._end(number, "done", "")
                 # An attempt that was fenced off ends early; `begin` passes over a pack that is whole.
                 if pack.num_failures < MAX_FAILURES:
                     self._waiting.append(pack.failed_again())
-            elif len(pack.runs) > 1 and (is_out_of_memory(error) or is_again):
+            elif (is_out_of_memory(error) and not pack.is_smallest) or (is_again and len(pack.runs) > 1):
                 # Whatever it is that a pack dies of again, half of it may live.
                 self._end(number, "out of memory" if is_out_of_memory(error) else "failed", error)
                 self._waiting.extendleft(pack.halves())
             else:
-                self._retry(number, PackPlan(pack.runs) if is_moved else pack.failed_again(), error)
+                self._retry(number, pack.forgiven() if is_moved else pack.failed_again(), error)
         except Exception as problem:
             self.error = problem
 
@@ -132,16 +149,16 @@ class BlockListener(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
-        """Tune's word that a training iteration is over."""
+        """Tune's word that a training iteration is over; one that was stopped may have no block."""
         try:
-            if self._take(result):
+            if result["manifest"] and self._take(result):
                 self._queue.moved(trial.trial_id)
         except Exception as error:
             self._queue.error = self._queue.error or error
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Tune's word that a trial is done."""
-        self._queue.ended(trial.trial_id, "")
+        self._queue.ended(trial.trial_id, "", is_stopped=trial.last_result.get("is_stopped", False))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Tune's word that a trial failed."""
@@ -151,27 +168,45 @@ class BlockListener(Callback):
 class StopEarly(Stopper):
     """Ends the experiment once the ledger cannot be written, no node is left, or the user asks for it.
 
+    Packs are asked to write their states and end; Tune's own way kills them in the middle of a block.
+
+    Args:
+        queue: Whose packs they are.
+        ask: Asks the packs that are trained to stop.
+
     Attributes:
         is_asked: Set by the user's signal.
     """
 
-    def __init__(self, queue: PackQueue) -> None:
-        self._queue = queue
+    def __init__(self, queue: PackQueue, ask: Callable[[], None]) -> None:
+        self._queue, self._ask = queue, ask
         self._looked_s = time.monotonic()
+        self._asked_s: float | None = None
         self.is_asked = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, see `PackQueue.__getstate__`."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial is stopped by itself."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether to stop all trials."""
-        if time.monotonic() - self._looked_s > LOOK_EVERY_S:
-            self._looked_s = time.monotonic()
+        """Whether to end all trials at once, whatever they are doing."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s > LOOK_EVERY_S:
+            self._looked_s = now_s
             # Tune would wait for ever for room on nodes that are gone.
             if not any(node["Alive"] for node in ray.nodes()):
                 self._queue.error = self._queue.error or OSError("every node of the Ray cluster is gone")
-        return self.is_asked or self._queue.error is not None
+                return True
+        if not self.is_asked and self._queue.error is None:
+            return False
+        if self._asked_s is None:
+            self._asked_s, self._queue.is_stopping = now_s, True
+            self._ask()
+        return not self._queue.has_live or now_s - self._asked_s > STOP_S
 
 
 def _error_text(trial: Any) -> str:

@@ -6,12 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 from trainables.config import Schedule
+from trainables.ladder import LADDER, MIN_SIZE, rung
 
 MAX_RUNS_CPU = 16
 """Runs of a pack on a CPU core; beyond it a pack leaves the caches and is slower per run."""
-
-MAX_RUNS_GPU = 64
-"""Runs of a pack on a GPU, fewer where its memory holds fewer."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Waiting:
         key: Its content key.
         static_key: What the runs of a pack share.
         spec: Its specification as the ledger keeps it.
-        step: Where it stands.
+        step: Where it goes on from: the step of its newest state.
         schedule: Its horizon and evaluations.
         block_s: Seconds of work to commit at once.
     """
@@ -42,27 +40,59 @@ class PackPlan:
     Attributes:
         runs: The runs.
         num_failures: Tries that failed without a new block.
+        size: Runs to compute, ghosts included, on a GPU; None where the device does not care.
     """
 
     runs: tuple[Waiting, ...]
     num_failures: int = 0
+    size: int | None = None
 
     @property
     def num_steps(self) -> int:
         """Updates to go, of each run."""
         return self.runs[0].schedule.steps - self.runs[0].step
 
-    def halves(self) -> tuple["PackPlan", "PackPlan"]:
-        """Two packs of half the runs each, after an out-of-memory."""
-        middle = len(self.runs) // 2
-        return PackPlan(self.runs[:middle]), PackPlan(self.runs[middle:])
+    @property
+    def is_smallest(self) -> bool:
+        """Whether it cannot be made smaller."""
+        return len(self.runs) == 1 and (self.size or MIN_SIZE) <= MIN_SIZE
+
+    def halves(self) -> tuple["PackPlan", ...]:
+        """Packs of half the size, after an out-of-memory; one where ghosts were the rest of it."""
+        if self.size is None:
+            middle = len(self.runs) // 2
+            return PackPlan(self.runs[:middle]), PackPlan(self.runs[middle:])
+        size = max(MIN_SIZE, self.size // 2)
+        parts = _evenly(self.runs, -(-len(self.runs) // size))
+        return tuple(PackPlan(part, size=size) for part in parts)
+
+    def forgiven(self) -> "PackPlan":
+        """The pack with no failure counted."""
+        return replace(self, num_failures=0)
 
     def failed_again(self) -> "PackPlan":
         """The pack with one more failure counted."""
         return replace(self, num_failures=self.num_failures + 1)
 
 
-def pack_up(waiting: Iterable[Waiting], num_slots: int, max_runs: Mapping[str, int]) -> list[PackPlan]:
+@dataclass(frozen=True)
+class Sizes:
+    """How many runs packs compute on a GPU: a size of the ladder, the same for all packs of a group.
+
+    Attributes:
+        kept: What packs of the sweep computed before; None for as few as hold their runs.
+    """
+
+    kept: int | None = None
+
+    def holding(self, num_runs: int, max_runs: int) -> int:
+        """The size of packs of so many runs, where memory holds a largest pack."""
+        return self.kept if self.kept and num_runs <= self.kept <= max_runs else min(rung(num_runs), max_runs)
+
+
+def pack_up(
+    waiting: Iterable[Waiting], num_slots: int, max_runs: Mapping[str, int], sizes: "Sizes | None" = None
+) -> list[PackPlan]:
     """Form packs that keep all slots busy, as large as they may be, longest first.
 
     Runs of one group are spread evenly over a multiple of the slots where there are enough of them, since packs of
@@ -72,18 +102,28 @@ def pack_up(waiting: Iterable[Waiting], num_slots: int, max_runs: Mapping[str, i
         waiting: Runs to train.
         num_slots: Packs that run at once.
         max_runs: Largest pack, by static key.
+        sizes: How many runs packs compute; None on a CPU, which does not care.
     """
     groups: dict[tuple[str, int, Schedule], list[Waiting]] = {}
     for run in waiting:
         groups.setdefault((run.static_key, run.step, run.schedule), []).append(run)
     packs = [
-        pack for group in groups.values() for pack in _split(group, num_slots, max_runs[group[0].static_key])
+        pack
+        for group in groups.values()
+        for pack in _split(group, num_slots, max_runs[group[0].static_key], sizes)
     ]
     return sorted(packs, key=lambda pack: -pack.num_steps * len(pack.runs))
 
 
-def _split(group: Sequence[Waiting], num_slots: int, max_runs: int) -> list[PackPlan]:
+def _split(group: Sequence[Waiting], num_slots: int, max_runs: int, sizes: Sizes | None) -> list[PackPlan]:
     num_packs = -(-len(group) // max_runs)
-    num_packs = min(len(group), -(-num_packs // num_slots) * num_slots)
-    ends = [len(group) * i // num_packs for i in range(num_packs + 1)]
-    return [PackPlan(tuple(group[a:b])) for a, b in pairwise(ends)]
+    # On a GPU fewer runs than the smallest pack computes take as long.
+    most = -(-len(group) // min(LADDER[0], max_runs)) if sizes else len(group)
+    num_packs = min(most, -(-num_packs // num_slots) * num_slots)
+    size = sizes.holding(-(-len(group) // num_packs), max_runs) if sizes else None
+    return [PackPlan(part, size=size) for part in _evenly(group, num_packs)]
+
+
+def _evenly(runs: Sequence[Waiting], num_packs: int) -> list[tuple[Waiting, ...]]:
+    ends = [len(runs) * i // num_packs for i in range(num_packs + 1)]
+    return [tuple(runs[a:b]) for a, b in pairwise(ends)]

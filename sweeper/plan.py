@@ -18,12 +18,12 @@ from sweeper.probing import Probe, Resolved
 from sweeper.records import Records
 from sweeper.rows import SweepId
 from trainables import plugins, sources
-from trainables.config import RunSpec, Schedule
+from trainables.config import PRECISIONS, RunSpec, Schedule
 from trainables.errors import InputError, UnknownNameError
 
 SCALES = ("paper", "laptop", "smoke")
 PROTOCOL = ("steps", "report_every", "evaluate_every")
-"""Settings of a scale that `--set` may change beside the fields of the model."""
+"""Numbers of a scale that `--set` may change beside its precision and the fields of the model."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,13 @@ class Question:
             (
                 draw,
                 [
-                    RunSpec(self.sweep.model, self.scale.data, {**self.scale.fields, **draw}, seed)
+                    RunSpec(
+                        self.sweep.model,
+                        self.scale.data,
+                        {**self.scale.fields, **draw},
+                        seed,
+                        self.scale.precision,
+                    )
                     for seed in self.seeds
                 ],
             )
@@ -110,17 +116,22 @@ class Planned:
             records: The ledger, which may not know the question yet; None if there is no ledger.
         """
         standing = records.standing(member.key for member in self.members) if records else {}
+        missing = [
+            member
+            for member in self.members
+            if member.key not in standing or standing[member.key].is_open(member.horizon_steps)
+        ]
+        steps = records.resume_steps(member.key for member in missing) if records else {}
         return [
             Waiting(
                 member.key,
                 self.runs[member.key].static_key,
                 self.runs[member.key].spec,
-                standing[member.key].step if member.key in standing else 0,
+                steps.get(member.key, 0),
                 self.question.schedule,
                 self.question.scale.block_s,
             )
-            for member in self.members
-            if member.key not in standing or standing[member.key].is_open(member.horizon_steps)
+            for member in missing
         ]
 
 
@@ -178,6 +189,10 @@ def _changed(scale: Scale, fields: Mapping[str, str]) -> Scale:
                     f"{name}={value}: expected a whole number of at least 1, for example {name}=1000."
                 )
             scale = replace(scale, **{name: int(value)})  # type: ignore[arg-type]
+        elif name == "precision":
+            if value not in PRECISIONS:
+                raise UnknownNameError("precision", value, PRECISIONS)
+            scale = replace(scale, precision=value)
         elif name in scale.space:
             choices = [_number(name, item) for item in value.split(",")]
             if len(set(choices)) < len(choices):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
@@ -86,6 +87,9 @@ class Probe:
         answer = self._ask(question)
         return None if "out_of_memory" in answer else Measured(**answer)
 
+    def _prepare(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> None:
+        self._send({"prepare": asdict(run), "num_runs": num_runs, "gpus": gpus, "threads": threads})
+
     def evaluated(self, data: str) -> Evaluated:
         """What metrics are computed on.
 
@@ -112,10 +116,16 @@ class Probe:
         return values
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        self._send(question)
+        return self._answer()
+
+    def _send(self, question: dict[str, Any]) -> None:
         assert self._process.stdin
-        assert self._process.stdout
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError("the probe ended; its error is above")
@@ -123,6 +133,23 @@ class Probe:
         if "error" in answer:
             raise InputError(answer["error"])
         return answer
+
+
+def measure_together(run: RunSpec, num_runs: int, num_packs: int, threads: int) -> float | None:
+    """Seconds of a step of packs of so many such runs, so many packs at once on one GPU of this machine.
+
+    Returns:
+        Of the slowest; None if the GPU does not hold them.
+    """
+    with ExitStack() as stack:
+        probes = [stack.enter_context(Probe()) for _ in range(num_packs)]
+        for probe in probes:
+            probe._prepare(run, num_runs, 1 / num_packs, threads)
+        if not all("ready" in probe._answer() for probe in probes):
+            return None
+        for probe in probes:  # all are built: now they train at the same time
+            probe._send({"time": True})
+        return max(probe._answer()["step_time_s"] for probe in probes)
 
 
 def _refuse_out_of_memory(answer: Mapping[str, Any], data: str) -> None:

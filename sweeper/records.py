@@ -57,8 +57,8 @@ _ORIGINS = """
 
 _STATES = """
     SELECT key, step, attempt, block, file, offset, length, sha256 FROM (
-        SELECT slices.*, step, ROW_NUMBER() OVER
-            (PARTITION BY slices.run ORDER BY slices.attempt DESC, slices.block DESC) AS age
+        SELECT slices.*, step, ROW_NUMBER() OVER newest_first AS age,
+            FIRST_VALUE(status) OVER newest_first AS newest_status
         FROM slices JOIN block_runs USING (run, attempt, block)
         WHERE name = ? AND slices.run IN ({runs})
             AND slices.run NOT IN (SELECT run FROM block_runs WHERE status = 'diverged')
@@ -67,10 +67,12 @@ _STATES = """
                     ON first.run = later.run AND first.attempt = later.attempt AND first.block = 0
                 JOIN blocks ON blocks.attempt = first.attempt AND blocks.number = first.block
                 WHERE later.run = slices.run AND later.attempt > slices.attempt
-                    AND start_step < block_runs.step AND start_step < end_step))
-    JOIN runs ON id = run WHERE age <= ? ORDER BY key, age"""
-"""States to resume from. A diverged run has none; one that a later attempt trained from behind is given up, because it,
-or that of another run of the pack, was damaged. An attempt that scores finished runs trains no step."""
+                    AND start_step < block_runs.step AND start_step < end_step)
+        WINDOW newest_first AS (PARTITION BY slices.run ORDER BY slices.attempt DESC, slices.block DESC))
+    JOIN runs ON id = run WHERE age = 1 OR (age <= ? AND newest_status <> 'done') ORDER BY key, age"""
+"""States to resume from: the newest, and while a run goes on the one before. A diverged run has none; one that a later
+attempt trained from behind is given up, because it, or that of another run of the pack, was damaged. An attempt that scores
+finished runs trains no step."""
 
 
 class Records:
@@ -137,6 +139,20 @@ class Records:
             UnknownNameError: No such sweep.
         """
         return [_member(*row) for row in self.db.execute(_MEMBERS, (self._sweep(sweep),))]
+
+    def finished(self, sweep: SweepId) -> set[str]:
+        """Keys of the runs of a sweep that are done, and that no sweep wants further.
+
+        Raises:
+            UnknownNameError: No such sweep.
+        """
+        wanted = {
+            row.key
+            for each in self.sweeps()
+            for row in self.members(each)
+            if row.status not in ("done", "diverged")
+        }
+        return {row.key for row in self.members(sweep) if row.status == "done"} - wanted
 
     def counts(self, sweep: SweepId) -> Counter[RunStatus]:
         """Number of runs of a sweep by status."""
@@ -207,6 +223,10 @@ class Records:
         for key, stored in self._states(wanted, json.dumps(list(found))):
             found[key] += (stored,)
         return found
+
+    def resume_steps(self, keys: Iterable[str]) -> dict[str, int]:
+        """The step of the newest state of each of these runs, 0 where there is none."""
+        return {key: found[0].step if found else 0 for key, found in self.resume_points(keys).items()}
 
     def needed_states(self) -> set[tuple[str, int, int]]:
         """Key, attempt and block of the states that `resume_points` of all runs would name."""

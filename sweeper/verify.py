@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from sweeper import _intentions, _schema
@@ -118,6 +118,11 @@ def _not_taken(db: sqlite3.Connection, storage: Path) -> Iterator[tuple[Path, st
 def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> Iterator[str]:
     """Blocks of the ledger whose files, runs or points are not what was taken in."""
     db = records.db
+    try:
+        dropped = _intentions.dropped_states(storage)
+    except DamagedBlockError as error:
+        dropped = {}
+        yield str(error)
     resumable: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
     for key, *place in records.needed_states():
         resumable[place[0], place[1]].add(key)
@@ -137,7 +142,7 @@ def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> I
             unread |= {str(entry[0]) for entry in entries}
             yield str(error)
             continue
-        if manifest.sha256 != sha256 or entries != set(_rows(manifest)):
+        if manifest.sha256 != sha256 or entries != set(_rows(manifest, dropped)):
             yield f"{path} is not what the ledger took in."
         yield from _check_slices(path.parent, manifest, resumable[attempt, number], attempt in open_attempts)
         _expect(db, manifest)
@@ -155,13 +160,15 @@ def _entries(db: sqlite3.Connection, attempt: int, number: int) -> set[tuple[obj
     return set(rows)
 
 
-def _rows(manifest: Manifest) -> Iterator[tuple[object, ...]]:
-    """The same of a manifest."""
+def _rows(manifest: Manifest, dropped: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
+    """The same of a manifest, but for states that were dropped."""
     for run in manifest.runs:
         row = (run.key, run.step, run.status, run.first_bad_step)
-        if not run.slices:
+        is_dropped = manifest.attempt <= dropped.get(run.key, 0)
+        slices = {name: part for name, part in run.slices.items() if name != STATE or not is_dropped}
+        if not slices:
             yield (*row, *[None] * 5)
-        for name, part in run.slices.items():
+        for name, part in slices.items():
             yield (*row, name, part.file, part.offset, part.length, part.sha256)
 
 

@@ -1,7 +1,7 @@
 """Train one pack without Ray: `python -m trainables factor_vae --data sprites --seeds 0-3 --steps 200`.
 
 Prints a JSON line per report and, last, one per run. With --out DIR its blocks are kept, and --resume DIR goes on
-from them exactly.
+from them exactly; Ctrl-C or SIGTERM ends it after the step in work, with all that --resume needs.
 """
 
 import argparse
@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import json
 import math
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import torch
 
 from trainables import arithmetic, blocks, config, durable, engine, plugins, scoring, sources
 from trainables.attempt import Attempt, Start
+from trainables.committing import STATE_EVERY_S, Committer
 from trainables.config import RunSpec, Schedule
 from trainables.durable import DamagedBlockError
 from trainables.engine import Resolved
@@ -31,7 +33,7 @@ BLOCK_S = 10.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0 done, 1 a run diverged, 2 wrong input, 3 the machine failed while working.
+    0 done, 1 a run diverged, 2 wrong input, 3 the machine failed while working, 130 stopped by a signal.
     """
     options = build_parser().parse_args(arguments)
     try:
@@ -62,6 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads", type=int, default=1, help="of a CPU (default 1); part of the numerics class"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--state-every",
+        type=float,
+        default=STATE_EVERY_S,
+        metavar="SECONDS",
+        help="training time between two states to resume from (default %(default)g)",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep blocks here")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on from the blocks of --out DIR")
     return parser
@@ -97,13 +106,51 @@ def _train(options: argparse.Namespace) -> int:
     attempt = Attempt(number, runs, schedule, images, start)
 
     begun = time.perf_counter()
-    # A run that is resumed at its horizon has its points already.
-    while attempt.pack.step < options.steps and not attempt.is_done:
-        block = attempt.work(BLOCK_S)
-        if storage:
-            blocks.prune(blocks.write_block(storage, block.manifest, block.blobs).parent)
-        _print_points(block.manifest.points)
+    committer = Committer(storage, attempt, BLOCK_S, options.state_every) if storage else None
+    with _stop_on_signals(storage, number) as signals:
+        # A run that is resumed at its horizon has its points already.
+        while attempt.pack.step < options.steps and not attempt.is_done and not signals:
+            if committer is None:
+                _print_points(attempt.work(BLOCK_S, is_stopping=lambda: bool(signals)).manifest.points)
+            elif block := committer.commit():
+                _print_points(block.manifest.points)
+        while signals and committer and not committer.is_over:
+            committer.commit()
+    if signals:
+        print(_stopped_words(storage, attempt.pack.step), file=sys.stderr)
+        return 130
     return _print_runs(attempt, (attempt.pack.step - start.step) / (time.perf_counter() - begun))
+
+
+@contextlib.contextmanager
+def _stop_on_signals(storage: Path | None, attempt: int) -> Iterator[list[int]]:
+    """Ask the attempt to end at the first SIGINT or SIGTERM; the signals that came. A second one acts at once."""
+    came: list[int] = []
+    stop = blocks.stop_path(storage, attempt) if storage else None
+
+    def ask(number: int, _: object) -> None:
+        came.append(number)
+        if stop:
+            stop.touch()
+        for each in before:
+            signal.signal(each, signal.default_int_handler)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if stop:
+            stop.unlink(missing_ok=True)
+
+
+def _stopped_words(storage: Path | None, step: int) -> str:
+    if storage is None:
+        return f"Stopped at step {step}. Nothing was kept: give --out DIR to go on later."
+    return f"Stopped at step {step}. The same command with --resume {storage} instead of --out goes on."
 
 
 def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,7 @@ class Attempt:
         schedule: When to report, evaluate and end.
         images: The data set, on the device to train on.
         start: Where to go on from.
+        size: Runs that the pack computes, ghosts included; the smallest that the device takes unless given.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Attempt:
         schedule: Schedule,
         images: Images,
         start: Start | None = None,
+        size: int | None = None,
     ) -> None:
         self.number, self.schedule = number, schedule
-        self.pack = Pack(runs, images)
+        self.pack = Pack(runs, images, size)
         if start and start.step:
             self.pack.restore(start.step, start.states)
         self._is_open = [bad is None for bad in self.pack.first_bad_steps()]
@@ -102,8 +104,19 @@ class Attempt:
         """Whether every run has ended."""
         return not any(self._is_open)
 
-    def work(self, seconds: float) -> Block:
-        """Train for about this long, or to the end; at least one step."""
+    def work(
+        self,
+        seconds: float,
+        is_state_due: Callable[[float], bool] = lambda _: True,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> Block:
+        """Train for about this long, or to the end; at least one step.
+
+        Args:
+            seconds: Training time.
+            is_state_due: Whether a block of so many seconds carries states of the runs that go on.
+            is_stopping: Asked about every second: whether to end the block now.
+        """
         begun, start_step = time.perf_counter(), self.pack.step
         points: list[Point] = []
         while True:
@@ -113,8 +126,9 @@ class Attempt:
             if self.pack.step == event:
                 points += self._points()
             is_over = self.pack.step >= self.schedule.steps or None not in self.pack.first_bad_steps()
-            if is_over or time.perf_counter() - begun >= seconds:
-                return self._close(start_step, points, time.perf_counter() - begun)
+            if is_over or time.perf_counter() - begun >= seconds or is_stopping():
+                taken_s = time.perf_counter() - begun
+                return self._close(start_step, points, taken_s, is_state_due(taken_s))
 
     def _advance(self, step: int) -> None:
         begun, num_steps = time.perf_counter(), step - self.pack.step
@@ -151,8 +165,8 @@ class Attempt:
             self._encoded_step, self._encoded = self.pack.step, evaluation.encodings(self.pack)
         return self._encoded
 
-    def _close(self, start_step: int, points: list[Point], seconds: float) -> Block:
-        entries, blobs = self._entries()
+    def _close(self, start_step: int, points: list[Point], seconds: float, has_states: bool) -> Block:
+        entries, blobs = self._entries(has_states)
         manifest = Manifest(
             attempt=self.number,
             index=self._num_blocks,
@@ -171,13 +185,14 @@ class Attempt:
                 "host": socket.gethostname(),
                 "pid": str(os.getpid()),
                 "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+                "launch": self.pack.launch,
             },
         )
         self._num_blocks += 1
         return Block(manifest, blobs)
 
-    def _entries(self) -> tuple[tuple[RunEntry, ...], "Blobs"]:
-        """How each open run stands, and its bytes; runs that end are open no more."""
+    def _entries(self, has_states: bool) -> tuple[tuple[RunEntry, ...], "Blobs"]:
+        """How each open run stands, and its bytes, if any are due; runs that end are open no more."""
         is_end = self.pack.step >= self.schedule.steps
         kept = self._kept() if is_end else None
         entries: list[RunEntry] = []
@@ -190,7 +205,7 @@ class Attempt:
             step = self.pack.step if bad is None else bad
             horizon, spec = self.schedule.steps, spec_of(run)
             entries.append(RunEntry(run.key, run.spec.seed, status, step, horizon, spec, bad))
-            if bad is None:
+            if bad is None and (is_end or has_states):
                 with_blobs[run.key] = r
             self._is_open[r] = status == "running"
         return tuple(entries), Blobs(self.pack, with_blobs, kept)

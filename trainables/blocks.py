@@ -2,9 +2,10 @@
 
 A pack commits block after block into the folder of its attempt, and writes in no other:
 
-    attempts/<attempt>/block-<index>.slices   states to resume from; deleted when newer blocks hold newer ones
+    attempts/<attempt>/block-<index>.slices   states to resume from, not in every block; deleted when newer ones are there
     attempts/<attempt>/block-<index>.kept     what is kept of runs that ended in this block; never deleted
     attempts/<attempt>/block-<index>.json     the manifest: the block is true once it is renamed into place
+    attempts/<attempt>.stop                   made by whoever wants the attempt to write its states and end
 
 Nothing is pickled.
 """
@@ -129,6 +130,11 @@ def manifest_path(storage: Path, attempt: int, index: int) -> Path:
     return storage / "attempts" / f"{attempt:08d}" / f"block-{index:06d}.json"
 
 
+def stop_path(storage: Path, attempt: int) -> Path:
+    """The file whose existence asks an attempt to write its states and end."""
+    return storage / "attempts" / f"{attempt:08d}.stop"
+
+
 def place(path: Path) -> tuple[int, int]:
     """Attempt and index of a block, from the path of any of its files."""
     return int(path.parent.name), int(path.stem.removeprefix("block-"))
@@ -222,9 +228,9 @@ def is_fenced(folder: Path) -> bool:
 def prune(folder: Path, keep: int = 2) -> None:
     """Delete states that newer blocks of an attempt have made useless; its writer calls this between blocks.
 
-    A state is needed while it is among the newest `keep` of its run, also when that is done: it can still be continued
-    to more steps. Diverged runs need none. Manifests and `.kept` files stay. A fenced
-    attempt deletes nothing: a newer one resumes from its older blocks.
+    A state is needed while it is among the newest `keep` of its run. Of a run that is done the last one is: it can still be
+    continued to more steps. Diverged runs need none. Manifests and `.kept` files stay. A fenced attempt deletes nothing: a
+    newer one resumes from its older blocks.
     """
     if is_fenced(folder):
         return
@@ -235,10 +241,10 @@ def prune(folder: Path, keep: int = 2) -> None:
             continue
         runs = read_manifest(path).runs
         num_newer.update({run.key: keep for run in runs if run.status == "diverged"})
-        with_state = [run.key for run in runs if STATE in run.slices]
+        with_state = {run.key: run.status for run in runs if STATE in run.slices}
         if all(num_newer[key] >= keep for key in with_state):
             slices.unlink()
-        num_newer.update(with_state)
+        num_newer.update({key: keep if status == "done" else 1 for key, status in with_state.items()})
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:

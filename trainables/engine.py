@@ -100,7 +100,9 @@ class Pack:
         self.images = images
         self.device = images.device
         self.step = 0
-        size = max(size or 0, ladder.stack_size(self.device.type, len(runs)))
+        size = size or ladder.stack_size(self.device.type, len(runs))
+        if size < len(runs):
+            raise ValueError(f"a pack of size {size} does not hold {len(runs)} runs")
         computed = [*runs, *[runs[0]] * (size - len(runs))]
         self.seeds = [run.spec.seed for run in computed]
         module = plugins.load("trainables.models", runs[0].spec.model, "model")

@@ -2,7 +2,7 @@
 
 On a CPU a run's bits do not depend on the size of its pack, only a lone run has other kernels. On CUDA the libraries pick
 kernels by the number of matrices, so packs come in a few sizes: halving, added seeds and memory then change a run's
-numerics class seldom, and a GPU is left idle by half of a pack at most.
+numerics class seldom, and ghosts are less than half of a pack that is larger than the smallest.
 """
 
 MIN_SIZE = 2
@@ -11,6 +11,9 @@ MIN_SIZE = 2
 LADDER = (8, 16, 32, 64, 128)
 """Sizes of packs on CUDA."""
 
+SMALL = (4, MIN_SIZE)
+"""Sizes where memory does not hold the smallest of these."""
+
 
 def rung(num_runs: int) -> int:
     """The smallest size of the ladder that holds so many runs; above it, multiples of the largest."""
@@ -18,6 +21,11 @@ def rung(num_runs: int) -> int:
         if num_runs <= size:
             return size
     return -(-num_runs // LADDER[-1]) * LADDER[-1]
+
+
+def largest(num_runs: float) -> int:
+    """The largest size that memory for so many runs holds, small ones included; the least where it holds none."""
+    return max((size for size in (*SMALL, *LADDER) if size <= num_runs), default=MIN_SIZE)
 
 
 def stack_size(device: str, num_runs: int) -> int:

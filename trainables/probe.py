@@ -4,6 +4,8 @@ Reads one JSON object a line from standard input and answers each with one:
 
     {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "num_factors"}, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
+    {"prepare": run, "num_runs": R, ...}      -> {"ready": true}, a pack as above
+    {"time": true}                            -> {"step_time_s"} of the prepared pack
     {"evaluated": data}                       -> {"recipe", "num_images"}
     {"calibrate": data, "code", "metric", "num_seeds"}   -> {"values": [value, ...], "identity"}
     anything that the user got wrong          -> {"error": text}
@@ -22,7 +24,7 @@ from typing import Any
 
 import torch
 
-from trainables import arithmetic, attempt, calibration, engine
+from trainables import arithmetic, attempt, calibration, engine, stepping
 from trainables.config import RunSpec
 from trainables.data._images import Images, Source
 from trainables.data._pixels import Levels
@@ -32,36 +34,6 @@ from trainables.errors import InputError, is_out_of_memory
 NUM_IMAGES = 256
 MEASURE_S = 0.7
 GIB = 2**30
-
-
-def main() -> None:
-    """Answer until standard input ends."""
-    for line in sys.stdin:
-        question = json.loads(line)
-        try:
-            answer = _answer(question)
-        except InputError as error:
-            answer = {"error": str(error)}
-        except OSError as error:
-            answer = {"error": f"{error}\nMend it, or name another file or folder."}
-        except (MemoryError, RuntimeError) as error:  # torch's own for a GPU is a RuntimeError
-            if not is_out_of_memory(str(error)) and not isinstance(error, MemoryError):
-                raise
-            answer = {"out_of_memory": True}
-        print(json.dumps(answer), flush=True)
-
-
-def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    if "resolve" in question:
-        return {"runs": resolved([RunSpec(**run) for run in question["resolve"]])}
-    if "evaluated" in question:
-        return calibration.evaluated(question["evaluated"])
-    if "calibrate" in question:
-        arithmetic.set_arithmetic("fp32", 1)
-        arithmetic.keep_freed_memory()
-        return calibration.score(question.pop("calibrate"), **question)
-    run = RunSpec(**question.pop("measure"))
-    return measure(run, **question)
 
 
 def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
@@ -81,6 +53,55 @@ def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     ]
 
 
+class Bench:
+    """A pack on random images, built to be measured.
+
+    Args:
+        spec: A run; the pack is of so many such runs with seeds of their own.
+        num_runs: Runs of the pack.
+        gpus: Share of a GPU, 0 for a CPU.
+        threads: CPU threads.
+    """
+
+    def __init__(self, spec: RunSpec, num_runs: int, gpus: float, threads: int) -> None:
+        arithmetic.set_arithmetic(spec.precision, threads)
+        arithmetic.keep_freed_memory()
+        runs = engine.resolve_all([RunSpec(**(vars(spec) | {"seed": seed})) for seed in range(num_runs)])
+        images = _random_images(runs[0].source.shape, arithmetic.pick_device(gpus))
+        self._gpus, self._device = gpus, images.device
+        before = _settled_memory_gib(self._device)
+        self._pack = Pack(runs, images)
+        self._pack.advance(1)
+        if self._pack.launch == "graph":
+            self._pack.advance(2 * stepping.WARM_UP_STEPS)
+        _synchronize(self._device)
+        self.memory_gib = max(0.0, _peak_memory_gib(self._device) - before)
+
+    def step_time_s(self) -> float:
+        """Seconds of a step, from about a second of training.
+
+        Steps are taken in strides that grow: to draw random numbers for one step alone takes longer than for many.
+        """
+        taken_s: dict[int, float] = {}
+        stride, begun = 1, time.perf_counter()
+        while (left_s := MEASURE_S - (time.perf_counter() - begun)) > 0:
+            since = time.perf_counter()
+            self._pack.advance(stride)
+            _synchronize(self._device)
+            taken_s[stride] = time.perf_counter() - since
+            stride = max(1, min(2 * stride, int(stride * left_s / taken_s[stride])))
+        longest = max(taken_s)
+        return taken_s[longest] / longest
+
+    def measured(self) -> dict[str, float]:
+        """What a driver is answered, see `measure`."""
+        return {
+            "step_time_s": self.step_time_s(),
+            "memory_gib": self.memory_gib,
+            "room_gib": _room_gib(self._device, self._gpus),
+        }
+
+
 def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str, float]:
     """Time and memory of a pack of this many such runs, from about a second of training on random images.
 
@@ -88,24 +109,43 @@ def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str
         `step_time_s` of the whole pack; `memory_gib`, on a GPU what training needed at its peak, on a CPU by how much
         the process grew; `room_gib` of that share of the GPU, 0 on a CPU.
     """
-    arithmetic.set_arithmetic(spec.precision, threads)
-    arithmetic.keep_freed_memory()
-    runs = engine.resolve_all([RunSpec(**(vars(spec) | {"seed": seed})) for seed in range(num_runs)])
-    images = _random_images(runs[0].source.shape, arithmetic.pick_device(gpus))
-    before = _settled_memory_gib(images.device)
-    pack = Pack(runs, images)
-    pack.advance(1)
-    num_steps, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < MEASURE_S:
-        pack.advance(1)
-        _synchronize(images.device)
-        num_steps += 1
-    step_time_s = (time.perf_counter() - begun) / num_steps
-    return {
-        "step_time_s": step_time_s,
-        "memory_gib": max(0.0, _peak_memory_gib(images.device) - before),
-        "room_gib": _room_gib(images.device, gpus),
-    }
+    return Bench(spec, num_runs, gpus, threads).measured()
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    prepared: list[Bench] = []
+    for line in sys.stdin:
+        question = json.loads(line)
+        try:
+            answer = _answer(question, prepared)
+        except InputError as error:
+            answer = {"error": str(error)}
+        except OSError as error:
+            answer = {"error": f"{error}\nMend it, or name another file or folder."}
+        except (MemoryError, RuntimeError) as error:  # torch's own for a GPU is a RuntimeError
+            if not is_out_of_memory(str(error)) and not isinstance(error, MemoryError):
+                raise
+            answer = {"out_of_memory": True}
+        print(json.dumps(answer), flush=True)
+
+
+def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
+    if "resolve" in question:
+        return {"runs": resolved([RunSpec(**run) for run in question["resolve"]])}
+    if "evaluated" in question:
+        return calibration.evaluated(question["evaluated"])
+    if "calibrate" in question:
+        arithmetic.set_arithmetic("fp32", 1)
+        arithmetic.keep_freed_memory()
+        return calibration.score(question.pop("calibrate"), **question)
+    if "time" in question:
+        return {"step_time_s": prepared[0].step_time_s()}
+    if "prepare" in question:
+        prepared.append(Bench(RunSpec(**question.pop("prepare")), **question))
+        return {"ready": True}
+    run = RunSpec(**question.pop("measure"))
+    return measure(run, **question)
 
 
 def _random_images(shape: tuple[int, int, int], device: torch.device) -> Images:

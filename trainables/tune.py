@@ -6,7 +6,6 @@ A result carries the path of a manifest and how far it goes; what is true is in 
 import gc
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,6 @@ from ray.tune import Trainable
 from trainables import blocks
 from trainables.config import Schedule, spec_of
 from trainables.durable import DamagedBlockError
-
-WORK_PER_WRITE = 20.0
-"""Seconds of training per second of writing, at least: blocks grow longer where a disk is slow or a pack large."""
 
 
 class PackTrainable(Trainable):
@@ -30,6 +26,8 @@ class PackTrainable(Trainable):
         schedule: Fields of `trainables.config.Schedule`.
         starts: For each run the blocks that hold its newest states, newest first, as (step, manifest path, slice).
         block_s: Seconds of work to commit at once.
+        state_every_s: Seconds of work between two states to resume from, at least.
+        size: Runs that the pack computes, ghosts included.
         threads: CPU threads.
         gpus: Share of a GPU, 0 for none.
     """
@@ -38,11 +36,12 @@ class PackTrainable(Trainable):
         """Import torch, load the images, restore the runs."""
         from trainables import arithmetic, engine
         from trainables.attempt import Attempt
+        from trainables.committing import Committer
 
-        self._blocks_folder, self._block_s = Path(config["storage"]), config["block_s"]
-        if not self._blocks_folder.exists():
+        storage = Path(config["storage"])
+        if not storage.exists():
             raise FileNotFoundError(
-                f"{self._blocks_folder} is not there on {socket.gethostname()}: machines that train need a folder that"
+                f"{storage} is not there on {socket.gethostname()}: machines that train need a folder that"
                 " they share with the driver, named with --storage."
             )
         specs = [spec_of(stored) for stored in config["specs"]]
@@ -57,30 +56,26 @@ class PackTrainable(Trainable):
             )
         images = runs[0].source.load(arithmetic.pick_device(config["gpus"]))
         schedule = Schedule(**config["schedule"])
-        self._attempt = Attempt(config["attempt"], runs, schedule, images, _start(config["starts"]))
+        start = _start(config["starts"])
+        attempt = Attempt(config["attempt"], runs, schedule, images, start, config["size"])
+        self._committer = Committer(storage, attempt, config["block_s"], config["state_every_s"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another pack in the same process, which has imported torch already."""
         # Two packs would not fit the share of a GPU that one fills.
-        del self._attempt
+        del self._committer
         gc.collect()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """Work one block and commit it."""
-        block = self._attempt.work(self._block_s)
-        begun = time.perf_counter()
-        path = blocks.write_block(self._blocks_folder, block.manifest, block.blobs)
-        self._block_s = max(self._block_s, WORK_PER_WRITE * (time.perf_counter() - begun))
-        blocks.prune(path.parent)
-        # A fenced attempt's blocks are refused: its driver is gone, or has given the runs to a newer attempt.
-        is_over = self._attempt.is_done or blocks.is_fenced(path.parent)
-        start = block.manifest.start_step
+        block = self._committer.commit()
         return {
-            "manifest": str(path),
-            "run_steps": sum(run.step - start for run in block.manifest.runs),
-            "done": is_over,
+            "manifest": str(block.path) if block else "",
+            "run_steps": block.run_steps if block else 0,
+            "done": self._committer.is_over,
+            "is_stopped": self._committer.is_stopped,
         }
 
 

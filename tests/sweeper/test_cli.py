@@ -202,7 +202,7 @@ def test_a_plan_that_takes_days_on_a_cpu_is_refused_unless_insisted(refused, cap
     home, shared = tmp_path / "home", tmp_path / "shared"
     assert main(["run", "betavae_beta", "--home", str(home), "--storage", str(shared)]) == 2
     refusal = "\n".join(capsys.readouterr().err.splitlines()[-2:])
-    for word in ("paper", "days", "--scale laptop", "--gpus-per-pack", "--yes"):
+    for word in ("paper", "days", "--scale laptop", "a machine with a GPU", "--yes"):
         assert word in refusal
     refused(["status", "betavae_beta", "--home", home], ["betavae_beta-paper"])
     assert Home.at(home).storage == shared, "its storage is known all the same"

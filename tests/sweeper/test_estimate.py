@@ -13,6 +13,7 @@ from sweeper.plan import Planned, find_question
 from sweeper.probing import Measured, Resolved
 from trainables.config import Schedule
 from trainables.errors import InputError
+from trainables.ladder import rung
 
 SPEC = {"model": "beta_vae", "data": "sprites", "fields": {}, "seed": 0, "precision": "fp32"}
 CPU, GPU = Machine(None, 0.0), Machine(None, 0.25)
@@ -53,9 +54,9 @@ def test_one_small_pack_of_each_kind_is_measured_on_a_cpu_the_whole_one_on_a_gpu
     packs = [pack(2), pack(8), pack(1, "b")]
     on_cpu, on_gpu = Stopwatch(), Stopwatch()
     estimate(packs, CPU, 2, on_cpu)
-    estimate(packs, GPU, 2, on_gpu)
+    estimate([replace(each, size=rung(len(each.runs))) for each in packs], GPU, 2, on_gpu)
     assert on_cpu.asked == [("beta_vae", MAX_MEASURED_CPU, 0.0, 1), ("beta_vae", 1, 0.0, 1)]
-    assert on_gpu.asked == [("beta_vae", 8, 0.25, 1), ("beta_vae", 1, 0.25, 1)]
+    assert on_gpu.asked == [("beta_vae", 8, 0.25, 1), ("beta_vae", 8, 0.25, 1)]
 
 
 def test_slots_without_a_pack_do_not_help():
@@ -80,12 +81,29 @@ def test_a_run_that_two_questions_want_is_trained_once():
 
 
 @pytest.mark.parametrize(
-    ("room_gib", "sizes"), [(0.0, [8, 7]), (1000.0, [8, 7]), (5.0, [4, 4, 4, 3]), (0.1, [1] * 15)]
+    ("room_gib", "num_runs", "size"),
+    [(0.0, [8, 7], 8), (1000.0, [8, 7], 8), (5.0, [4, 4, 4, 3], 4), (0.1, [2] * 7 + [1], 2)],
 )
-def test_packs_on_a_gpu_are_no_larger_than_its_memory_holds(room_gib, sizes):
+def test_packs_on_a_gpu_are_no_larger_than_its_memory_holds(room_gib, num_runs, size):
     asked = [planned(*map(str, range(15)))]
     packs = form_packs(asked, None, GPU, 2, Stopwatch(room_gib))
-    assert sorted((len(each.runs) for each in packs), reverse=True) == sizes
+    assert sorted((len(each.runs) for each in packs), reverse=True) == num_runs
+    assert {each.size for each in packs} == {size}
+
+
+def test_packs_compute_what_packs_of_the_sweep_computed_before():
+    asked = [planned(*map(str, range(15)))]
+    (one,) = form_packs(asked, None, replace(GPU, pack_size=64), 1, Stopwatch(1000.0))
+    assert (len(one.runs), one.size) == (15, 64)
+    (small, _) = form_packs(asked, None, replace(GPU, pack_size=64), 1, Stopwatch(12.0))
+    assert small.size == 8, "which memory no longer holds"
+
+
+def test_what_a_ghost_takes_is_counted():
+    on_gpu = replace(pack(3), size=8)
+    found = estimate([on_gpu], GPU, 1, Stopwatch())
+    assert found.duration_s == pytest.approx(0.1 * 8 * 100)
+    assert found.pack_memory_gib == pytest.approx(8)
 
 
 def test_where_nothing_can_be_measured_packs_are_formed_and_no_time_is_told():

@@ -1,5 +1,7 @@
 """GPUs that Ray believes in: how packs share them is its bookkeeping, so no GPU is needed to test it."""
 
+import os
+import re
 import signal
 from collections import Counter
 
@@ -7,7 +9,7 @@ import pytest
 
 from sweeper import launch, machine
 from sweeper.ledger import Ledger
-from sweeper.machine import Machine, check_share
+from sweeper.machine import Machine, Resources, check_share
 from sweeper.packing import PackPlan
 from sweeper.plan import find_question, plan
 from sweeper.probing import Probe
@@ -48,20 +50,21 @@ def test_so_many_packs_fit_a_gpu_as_ray_counts(k):
     assert round(share * 10_000) * (k + 1) > 10_000
 
 
-@pytest.mark.parametrize(
-    ("share", "num_gpus", "num_slots"), [(0.25, 2, 8), (1 / 3, 2, 6), (1, 8, 8), (0.25, 0, 16)]
-)
+@pytest.mark.parametrize(("share", "num_gpus", "num_slots"), [(0.25, 2, 8), (1 / 3, 2, 6), (1, 8, 8)])
 def test_slots_are_counted_in_gpus(share, num_gpus, num_slots):
-    resources = {"CPU": 64.0, "GPU": float(num_gpus)}
-    assert machine._num_slots(resources, Machine("somewhere:6379", share)) == num_slots
-    growing = Machine("somewhere:6379", share, cluster_gpus=10)
-    assert machine._num_slots(resources, growing) == 10 * round(1 / share)
+    there = Machine("somewhere:6379", share)
+    assert machine.num_slots(Resources(64.0, num_gpus), there) == num_slots
 
 
 def test_slots_without_gpus_are_counted_in_threads():
-    assert machine._num_slots({"CPU": 7.0}, Machine(None, 0.0)) == 7
-    assert machine._num_slots({"CPU": 7.0}, Machine(None, 0.0, threads=2)) == 3
-    assert machine._num_slots({"CPU": 1.0}, Machine(None, 0.0, threads=2)) == 1
+    assert machine.num_slots(Resources(7.0, 0), Machine(None, 0.0)) == 7
+    assert machine.num_slots(Resources(7.0, 0), Machine(None, 0.0, threads=2)) == 3
+    assert machine.num_slots(Resources(1.0, 0), Machine(None, 0.0, threads=2)) == 1
+
+
+def test_a_cluster_without_gpus_is_refused_where_they_are_asked_for():
+    with pytest.raises(InputError, match=r"somewhere:6379 has no GPU\.\n.*--cluster-gpus"):
+        machine.num_slots(Resources(64.0, 0), Machine("somewhere:6379", 0.25))
 
 
 def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster):
@@ -84,7 +87,9 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster)
 
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         planned.register(ledger)
-        with machine.cluster(two_gpus) as num_slots:
+        with machine.cluster(two_gpus) as resources:
+            assert (resources.num_cpus, resources.num_gpus) == (8, 2)
+            num_slots = machine.num_slots(resources, two_gpus)
             assert num_slots == 8
             # The workers have no CUDA device, so they train, and are measured, on their CPU.
             found = machine.measure_on_cluster(spec_of(planned.waiting(None)[0].spec), 2, 0.25, 1)
@@ -95,3 +100,52 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster)
         assert [attempt.outcome for attempt in ledger.records.attempts()] == ["stopped"] * 8
     # Each worker was told its GPU, and wrote it down.
     assert Counter(gpus_at_work().values()) == {"0": 4, "1": 4}
+
+
+FAKE_SMI = """#!/bin/sh
+case "$*" in *--query-gpu=name,memory.total*) printf 'Test GPU, 8192\\nTest GPU, 8192\\n';; *) exit 1;; esac
+"""
+
+
+@pytest.fixture
+def two_test_gpus(tmp_path, monkeypatch):
+    """A driver's tool that lists two GPUs, in front of any other."""
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(FAKE_SMI)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [(None, 2), ("0", 1), ("0,1", 2), ("", 0), ("-1", 0), ("GPU-1a,GPU-2b", 2)]
+)
+def test_gpus_are_those_that_the_driver_lists_and_the_process_may_use(
+    two_test_gpus, monkeypatch, visible, count
+):
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.local_gpus() == ["Test GPU, 8 GiB"] * count
+
+
+def test_a_plain_run_uses_the_gpus_that_are_there_and_says_how_in_one_line(
+    two_test_gpus, make_home, start_driver, typed
+):
+    """torch finds no GPU here, so the packs that get one train on their CPU: the sweep counts as begun on it."""
+    home, _ = make_home("gpus")
+    words = ["run", "factorvae_gamma", "--scale", "smoke", "--home", home.path]
+    driver = start_driver(*words)
+    _, err = driver.communicate(timeout=200)
+    assert driver.returncode == 0, err
+    (line,) = [line for line in err.splitlines() if "Test GPU" in line]
+    assert re.fullmatch(
+        r"2 x Test GPU, 8 GiB: (one pack|\d packs) of up to 8 runs at once on each"
+        r" \([\d,]+ run-steps/s on each; also measured: .* at once [\d,]+\)\.",
+        line,
+    ), line
+    found = [blocks.read_manifest(path) for path in blocks.committed(home.storage)]
+    assert {manifest.provenance["gpus"] for manifest in found} <= {"0", "1"}
+    again = typed("plan", *words[1:], "--seeds", "0-2")
+    assert "was begun on a CPU and goes on there" in again.out
+    assert "Test GPU" not in again.out

@@ -71,7 +71,13 @@ def test_an_undisturbed_sweep_is_recorded_whole(ledger):
 
 commands = st.lists(
     st.one_of(
-        st.tuples(st.just("begin"), st.permutations(KEYS), st.integers(0, 2), st.sampled_from([5, 10, 15])),
+        st.tuples(
+            st.just("begin"),
+            st.permutations(KEYS),
+            st.integers(0, 2),
+            st.sampled_from([5, 10, 15]),
+            st.integers(1, 3),
+        ),
         st.tuples(st.just("write"), st.integers(0, 9)),
         st.tuples(st.just("take"), st.integers(0, 99)),
         st.tuples(st.just("crash")),
@@ -91,8 +97,8 @@ def test_any_history_of_crashes_replays_and_orphans_ends_as_the_undisturbed_one(
         packs = []
         for command, *arguments in history:
             if command == "begin":
-                order, choice, num_steps = arguments
-                packs.append(begin(ledger, order[:3], choice, num_steps=num_steps))
+                order, choice, num_steps, every = arguments
+                packs.append(begin(ledger, order[:3], choice, num_steps=num_steps, state_every=every))
             elif command == "write" and packs:
                 packs[arguments[0] % len(packs)].write()
             elif command == "take" and committed(storage):
@@ -184,20 +190,23 @@ def test_a_damaged_block_is_refused_and_the_rest_goes_on(ledger):
 
 
 @pytest.mark.parametrize("error", [0.5, math.nan, math.inf])
-def test_a_different_result_in_one_class_of_numerics_is_a_conflict(ledger, error):
+def test_a_different_result_in_one_class_of_numerics_changes_nothing_and_the_run_is_mixed(
+    ledger, error, tmp_path
+):
     finish(ledger)
-    before = tables(ledger.path)
+    before = tables(ledger.path)["points"]
+    assert [row.numerics for row in ledger.records.members(SWEEP)] == ["toy"] * 4
     number = ledger.begin_attempt(["a"])
-    at = {"before": before["points"], "after": tables(ledger.path)["points"]}
     path = Pack(ledger.storage, number, ["a"], 0, error=error).write()
-    with pytest.raises(ConflictError) as raised:
-        ledger.take(path)
-    for word in ("Run a, ", " at step ", " is committed", str(path)):
-        assert word in str(raised.value)
-    with pytest.raises(ConflictError):
-        ledger.ingest()
-    assert at["before"] == at["after"] == tables(ledger.path)["points"]
-    assert len(problems(ledger)) == 1
+    assert ledger.take(path) == "taken"
+    (complaint,) = ledger.complaints
+    for word in (str(path), "run a, ", " at step ", " was ", " and is ", "'mixed'"):
+        assert word in complaint
+    assert tables(ledger.path)["points"] == before
+    assert [row.numerics for row in ledger.records.members(SWEEP)] == ["mixed", *["toy"] * 3]
+    assert problems(ledger) == []
+    rebuild(tmp_path / "again.db", ledger.storage)
+    assert tables(tmp_path / "again.db")["blocks"] == tables(ledger.path)["blocks"]
 
 
 def test_another_class_of_numerics_may_finish_a_run_but_changes_nothing_committed(ledger):
@@ -260,11 +269,15 @@ def test_a_damaged_state_that_was_gone_behind_is_given_up_and_the_ones_around_it
     assert any("It holds 'state' of run a" in line for line in problems(ledger))
     again = begin(ledger, ["a"], choice=1, num_steps=HORIZON)
     ledger.take(again.write())
-    assert [s.step for s in ledger.records.resume_points(["a"])["a"]] == [HORIZON, before.step]
+    assert [s.step for s in ledger.records.resume_points(["a"])["a"]] == [HORIZON]
     assert problems(ledger) == [], "what nobody resumes from cannot be a problem"
+    register(ledger, ["a"], horizon=60)
+    again = begin(ledger, ["a"], num_steps=5, horizon=60)
+    ledger.take(again.write())
+    assert [s.step for s in ledger.records.resume_points(["a"])["a"]] == [HORIZON + 5, HORIZON]
     ledger.prune()
     assert not file.exists()
-    assert before.read(ledger.storage) == state("a", 20)
+    assert before.step == 20
     assert problems(ledger) == []
 
 
@@ -445,7 +458,7 @@ def test_superseded_states_go_and_needed_ones_stay(ledger):
     ledger.prune()
     left = {place(path) for path in ledger.storage.rglob("*.slices")}
     assert left == {(attempt, block) for _, attempt, block in ledger.records.needed_states()}
-    assert len(left) == 2
+    assert len(left) == 1, "a run that is done keeps its last"
     assert problems(ledger) == []
 
 

@@ -1,6 +1,7 @@
 """The queue driven by hand, as Tune's loop would: no Ray runs here."""
 
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
+from sweeper import pack_queue
 from sweeper.pack_queue import MAX_FAILURES, BlockListener, PackQueue, StopEarly
 from sweeper.packing import PackPlan, Waiting
 from trainables.config import Schedule
@@ -29,7 +31,7 @@ class Book:
         self.queue = PackQueue(packs, self.begin, self.give_up, self.end)
 
     def begin(self, pack):
-        left = PackPlan(tuple(run for run in pack.runs if run.key not in self.finished), pack.num_failures)
+        left = replace(pack, runs=tuple(run for run in pack.runs if run.key not in self.finished))
         if not left.runs:
             return None
         self.begun.append(keys(left))
@@ -165,7 +167,7 @@ def test_what_goes_wrong_in_begin_is_kept_and_nothing_more_is_handed_out():
         raise problem
 
     queue = PackQueue([pack_of("a"), pack_of("b")], begin, None, None)
-    stop = StopEarly(queue)
+    stop = StopEarly(queue, lambda: None)
     assert not stop.stop_all()
     assert queue.suggest("1") == Searcher.FINISHED
     assert queue.error is problem
@@ -196,9 +198,12 @@ def test_a_block_that_cannot_be_taken_ends_the_queue_and_the_first_error_stays()
     listener, trial = BlockListener(book.queue, take), SimpleNamespace(trial_id="1", error_file=None)
     book.queue.suggest("1")
     for number in range(2):
-        listener.on_trial_result(1, [], trial, {"number": number})
+        listener.on_trial_result(1, [], trial, {"number": number, "manifest": "x"})
     assert book.queue.error is problems[0]
-    assert book.queue.suggest("2") == Searcher.FINISHED
+    assert book.queue.suggest("2") is None, "the pack that runs is asked to write its states"
+    book.queue.ended("1", "", is_stopped=True)
+    assert book.ended == [(1, "stopped", "")]
+    assert book.queue.suggest("3") == Searcher.FINISHED
 
 
 def test_the_listener_takes_blocks_and_passes_on_how_trials_end(tmp_path):
@@ -206,10 +211,11 @@ def test_the_listener_takes_blocks_and_passes_on_how_trials_end(tmp_path):
     text.write_text("Traceback ... ValueError: bad")
     taken, book = [], Book(pack_of("a"), pack_of("b"))
     listener = BlockListener(book.queue, lambda result: taken.append(result) or True)
-    done = SimpleNamespace(trial_id="1", error_file=None)
+    done = SimpleNamespace(trial_id="1", error_file=None, last_result={"is_stopped": False})
     failed = SimpleNamespace(trial_id="2", error_file=str(text))
     book.queue.suggest("1"), book.queue.suggest("2")
     listener.on_trial_result(1, [], done, {"manifest": "x"})
+    listener.on_trial_result(1, [], done, {"manifest": ""})  # stopped with nothing new
     listener.on_trial_complete(2, [], done)
     listener.on_trial_error(2, [], failed)
     assert taken == [{"manifest": "x"}]
@@ -241,12 +247,56 @@ def test_tune_may_pickle_what_it_is_given_and_learns_nothing():
         assert vars(pickle.loads(pickle.dumps(each))) == {}
 
 
-def test_the_users_wish_to_stop_stops_all_trials_and_none_by_itself():
-    stop = StopEarly(Book().queue)
+def test_who_wants_to_stop_has_packs_write_their_states_and_end():
+    asked, book = [], Book(pack_of("a"), pack_of("b"), pack_of("c"))
+    stop = StopEarly(book.queue, lambda: asked.append(True))
+    book.queue.suggest("1"), book.queue.suggest("2")
     assert not stop.stop_all()
+    assert not asked
     stop.is_asked = True
-    assert stop.stop_all()
+    for _ in range(3):
+        assert not stop.stop_all(), "Tune would kill what is being written"
+    assert asked == [True], "once"
+    assert book.queue.suggest("3") is None
     assert stop("1", {}) is False
+    book.queue.ended("1", "", is_stopped=True)
+    book.queue.ended("2", "worker died")
+    assert stop.stop_all()
+    assert book.queue.suggest("3") == Searcher.FINISHED
+    assert book.ended == [(1, "stopped", ""), (2, "failed", "worker died")]
+    assert book.begun == ["a", "b"]
+
+
+def test_a_pack_that_does_not_end_when_asked_is_ended_by_tune(monkeypatch):
+    book = Book(pack_of("a"))
+    stop = StopEarly(book.queue, lambda: None)
+    book.queue.suggest("1")
+    stop.is_asked = True
+    assert not stop.stop_all()
+    monkeypatch.setattr(pack_queue, "STOP_S", -1.0)
+    assert stop.stop_all()
+
+
+def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch):
+    book = Book(pack_of("a"))
+    stop = StopEarly(book.queue, lambda: None)
+    book.queue.suggest("1")
+    monkeypatch.setattr(pack_queue, "LOOK_EVERY_S", -1.0)
+    monkeypatch.setattr(pack_queue.ray, "nodes", lambda: [{"Alive": False}])
+    assert stop.stop_all()
+    assert "every node" in str(book.queue.error)
+
+
+def test_a_pack_of_ghosts_and_one_run_gets_smaller_until_it_fits():
+    book = Book(PackPlan(pack_of("a").runs, size=8))
+    sizes = []
+    begin = book.queue._begin
+    book.queue._begin = lambda pack: sizes.append(pack.size) or begin(pack)
+    for number in range(5):
+        book.queue.suggest(f"{number}")
+        book.queue.ended(f"{number}", OUT_OF_MEMORY)
+    assert sizes == [8, 4, 2, 2, 2]
+    assert book.given_up == [("a", 5, "out of memory", OUT_OF_MEMORY)]
 
 
 @given(

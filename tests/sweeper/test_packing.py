@@ -1,10 +1,12 @@
 from itertools import groupby
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.packing import PackPlan, Waiting, pack_up
+from sweeper.packing import PackPlan, Sizes, Waiting, pack_up
 from trainables.config import Schedule
+from trainables.ladder import LADDER
 
 
 def waiting(key, static_key="a", step=0, steps=100):
@@ -79,6 +81,39 @@ def test_halves_hold_all_runs_and_count_no_failure(num_runs):
     assert first.runs + second.runs == pack.runs
     assert 0 <= len(second.runs) - len(first.runs) <= 1
     assert first.num_failures == second.num_failures == 0
+
+
+@given(many_runs(), st.integers(1, 9), st.sampled_from([2, 4, 8, 16, 32]), st.sampled_from([None, 8, 16]))
+def test_packs_on_a_gpu_have_one_size_of_the_ladder_and_seldom_more_ghosts_than_runs(
+    runs, num_slots, max_runs, kept
+):
+    packs = pack_up(runs, num_slots, dict.fromkeys("ab", max_runs), Sizes(kept))
+    assert sorted(run.key for pack in packs for run in pack.runs) == sorted(run.key for run in runs)
+    for pack in packs:
+        assert len(pack.runs) <= pack.size <= max(max_runs, 2)
+        like = [each for each in packs if place(each.runs[0]) == place(pack.runs[0])]
+        assert {each.size for each in like} == {pack.size}
+        if kept and len(pack.runs) <= kept <= max_runs:
+            assert pack.size == kept
+        else:
+            assert pack.size in (2, 4, *LADDER)
+        if len(like) > 1 and not kept:
+            assert sum(len(each.runs) for each in like) > pack.size * len(like) / 4
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "size", "halves"),
+    [
+        (60, 64, [(30, 32), (30, 32)]),
+        (33, 64, [(16, 32), (17, 32)]),
+        (5, 8, [(2, 4), (3, 4)]),
+        (1, 8, [(1, 4)]),
+    ],
+)
+def test_halves_on_a_gpu_are_of_the_size_below(num_runs, size, halves):
+    pack = PackPlan(tuple(waiting(f"{number}") for number in range(num_runs)), size=size)
+    assert [(len(half.runs), half.size) for half in pack.halves()] == halves
+    assert not pack.is_smallest
 
 
 def test_a_failure_is_counted_on_the_same_runs():

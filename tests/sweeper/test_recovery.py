@@ -116,10 +116,11 @@ def stopped(make_home, cluster, start_driver, words):
 def battered(stopped, cluster, start_driver, words):
     """The same home after its driver, and then everything, was killed."""
     home, _, _ = stopped
-    driver = start_driver(*words(home, "--address", cluster))
+    often = ["--state-every", 1]
+    driver = start_driver(*words(home, "--address", cluster, *often))
     disturb(home, driver, driver.kill)
     # Its workers may live on for a while: what they write late must not count.
-    driver = start_driver(*words(home))
+    driver = start_driver(*words(home, *often))
     disturb(home, driver, lambda: kill_session(driver.pid))
     driver.wait(timeout=60)
     return home
@@ -135,7 +136,12 @@ def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped):
         assert attempts
         assert {attempt.outcome for attempt in attempts} <= {"stopped", "done"}
         assert any(attempt.outcome == "stopped" for attempt in attempts)
-        assert {row.status for row in records.members(SWEEP)} <= {"planned", "done"}
+        members = records.members(SWEEP)
+        assert {row.status for row in members} <= {"planned", "done"}
+        # States are due every two minutes, and whenever somebody asks to stop: nothing is trained again.
+        steps = records.resume_steps(row.key for row in members)
+        assert {row.key: row.step for row in members} == steps
+        assert max(steps.values()) > 0
     # A worker may have committed what the driver was not there to hear.
     assert all(line.endswith("the next run takes it in.") for line in check(home.ledger, home.storage))
 

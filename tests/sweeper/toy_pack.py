@@ -73,6 +73,8 @@ class Pack:
     index: int = 0
     numerics: str = "toy"
     error: float = 0.0
+    state_every: int = 1
+    """Blocks of which one carries states; the last one does anyway."""
 
     def write(self):
         """Write the next block; returns its manifest's path, None if nothing is left to do."""
@@ -111,7 +113,8 @@ class Pack:
         return RunEntry(key, 0, "done" if end == self.horizon else "running", end, self.horizon, spec)
 
     def blobs(self, run):
-        found = {} if run.status == "diverged" else {"state": state(run.key, run.step)}
+        is_due = run.status == "done" or self.index % self.state_every == self.state_every - 1
+        found = {"state": state(run.key, run.step)} if is_due and run.status != "diverged" else {}
         return (
             found
             if run.status == "running"

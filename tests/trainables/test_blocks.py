@@ -235,8 +235,9 @@ def check_pruned(storage, lives, index):
         if has_ended:
             assert read_slice(folder, entries[last].slices["encoding"]) == b"e%d" % last
         if not (has_ended and end == "diverged"):
-            needed |= {last, last - 1}
-            for i in {last, max(last - 1, 0)}:
+            states = {last} if has_ended else {last, max(last - 1, 0)}
+            needed |= states
+            for i in states:
                 assert read_slice(folder, entries[i].slices["state"]) == b"s%d" % i
     left = {place(path)[1] for path in folder.glob("*.slices")}
     assert left <= needed

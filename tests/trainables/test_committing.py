@@ -1,0 +1,167 @@
+"""Which blocks carry states, how an attempt is asked to end, and that a resume goes on exactly from what is kept."""
+
+import dataclasses
+import threading
+import time
+
+import pytest
+
+from trainables import blocks, committing
+from trainables.attempt import Attempt, Start
+from trainables.blocks import STATE, unpack_arrays
+from trainables.committing import Committer
+from trainables.config import Schedule
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
+SCHEDULE = Schedule(steps=40, report_every=4, evaluate_every=40, metrics=("kl",))
+
+
+@pytest.fixture(autouse=True)
+def a_block_a_step(monkeypatch):
+    """Blocks of no time stay so, however slow the disk."""
+    monkeypatch.setattr(committing, "WORK_PER_WRITE", 0.0)
+
+
+@pytest.fixture
+def free_writes(monkeypatch):
+    """States as often as is said, whatever they cost."""
+    monkeypatch.setattr(committing, "STATE_SHARE", 1e9)
+
+
+@pytest.fixture(scope="module")
+def runs(small_run):
+    return [small_run("factor_vae", seed) for seed in range(2)]
+
+
+def started(runs, images, storage, number=1, start=None, schedule=SCHEDULE, **how):
+    attempt = Attempt(number, runs, schedule, images, start)
+    blocks.stop_path(storage, number).parent.mkdir(parents=True, exist_ok=True)
+    return attempt, Committer(storage, attempt, **({"block_s": 0.0} | how))
+
+
+def commit_all(committer):
+    found = []
+    while not committer.is_over:
+        found.append(committer.commit())
+    return found
+
+
+def steps_with_states(committed):
+    return [
+        block.manifest.end_step for block in committed if any(STATE in run.slices for run in read(block).runs)
+    ]
+
+
+def read(block):
+    return blocks.read_manifest(block.path)
+
+
+def values(committed):
+    return {(p.key, p.name, p.step): p.value for block in committed for p in block.manifest.points}
+
+
+def start_from(block, runs):
+    states = {run.key: run.slices[STATE] for run in read(block).runs}
+    found = [unpack_arrays(blocks.read_slice(block.path.parent, states[run.key])) for run in runs]
+    return Start(block.manifest.end_step, tuple(found))
+
+
+def test_every_block_has_its_points_and_the_last_one_alone_states_where_they_are_not_due(
+    runs, sprites, tmp_path
+):
+    attempt, committer = started(runs, sprites, tmp_path)
+    committed = commit_all(committer)
+    assert attempt.is_done
+    assert not committer.is_stopped
+    assert steps_with_states(committed) == [40]
+    steps = {step for _, _, step in values(committed)}
+    assert steps == set(range(4, 41, 4))
+    assert sum(block.run_steps for block in committed) == 80
+
+
+def test_states_come_as_often_as_is_said_and_the_newest_two_stay(free_writes, runs, sprites, tmp_path):
+    _, committer = started(runs, sprites, tmp_path, state_every_s=0.0)
+    committed = [committer.commit() for _ in range(5)]
+    assert [block.manifest.end_step for block in committed] == [1, 2, 3, 4, 5]
+    assert steps_with_states(committed) == [1, 2, 3, 4, 5]
+    kept = sorted(path.stem for path in committed[0].path.parent.glob("*.slices"))
+    assert kept == ["block-000003", "block-000004"]
+
+
+def test_states_that_take_long_to_write_come_seldom(runs, sprites, tmp_path, monkeypatch):
+    """Each costs a fifth of a second, so there is one in ten seconds of training or more, not one a block."""
+    write = blocks.write_block
+
+    def slow(storage, manifest, blobs):
+        time.sleep(0.2 * bool(blobs))
+        return write(storage, manifest, blobs)
+
+    monkeypatch.setattr(blocks, "write_block", slow)
+    assert committing.STATE_SHARE == 0.02
+    _, committer = started(runs, sprites, tmp_path, state_every_s=0.0)
+    committed = [committer.commit() for _ in range(6)]
+    assert steps_with_states(committed) == [1]
+    committer._since_state_s = 20.0  # as if it had trained for so long
+    assert steps_with_states([committer.commit()]) == [7]
+
+
+def test_who_is_asked_to_stop_writes_states_and_ends(runs, sprites, tmp_path):
+    _, committer = started(runs, sprites, tmp_path)
+    assert steps_with_states([committer.commit(), committer.commit()]) == []
+    blocks.stop_path(tmp_path, 1).touch()
+    last = committer.commit()
+    assert (committer.is_over, committer.is_stopped) == (True, True)
+    assert steps_with_states([last]) == [3]
+
+
+def test_a_long_block_ends_soon_when_asked_to(runs, sprites, tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, steps=10**7, evaluate_every=10**7, report_every=10**6)
+    _, committer = started(runs, sprites, tmp_path, schedule=schedule, block_s=600.0)
+    timer = threading.Timer(2.0, blocks.stop_path(tmp_path, 1).touch)
+    timer.start()
+    begun = time.monotonic()
+    last = committer.commit()
+    timer.join()
+    assert time.monotonic() - begun < 60.0
+    assert committer.is_stopped
+    assert steps_with_states([last]) == [last.manifest.end_step]
+
+
+def test_who_is_asked_to_stop_with_nothing_new_writes_nothing(runs, sprites, tmp_path):
+    _, committer = started(runs, sprites, tmp_path)
+    blocks.stop_path(tmp_path, 1).touch()
+    assert committer.commit() is None
+    assert committer.is_stopped
+    assert blocks.committed(tmp_path) == []
+
+
+@pytest.mark.parametrize("num_blocks", [2, 5, 6])
+def test_a_resume_computes_again_what_is_true_already_and_equal(
+    free_writes, runs, sprites, tmp_path, num_blocks
+):
+    """States are at steps 3 and 6; points beyond them are computed once more, bit for bit."""
+    undisturbed = commit_all(started(runs, sprites, tmp_path / "whole")[1])
+    _, committer = started(runs, sprites, tmp_path)
+    committed = []
+    for number in range(num_blocks):
+        committer._state_every_s = 0.0 if number % 3 == 2 else 1e9
+        committed.append(committer.commit())
+    with_states = [block for block in committed if steps_with_states([block])]
+    start = start_from(with_states[-1], runs) if with_states else None
+    assert (start.step if start else 0) == num_blocks // 3 * 3
+    _, again = started(runs, sprites, tmp_path, number=2, start=start)
+    rest = commit_all(again)
+    expected = values(undisturbed)
+    assert values(committed).items() <= expected.items()
+    assert {place: value for place, value in expected.items() if place[2] > num_blocks // 3 * 3} == values(
+        rest
+    )
+    assert values(committed) | values(rest) == expected
+    last = {run.key: run.slices[STATE].sha256 for run in read(rest[-1]).runs}
+    assert last == {run.key: run.slices[STATE].sha256 for run in read(undisturbed[-1]).runs}
+
+
+def test_a_run_that_is_done_keeps_one_state(runs, sprites, tmp_path):
+    committed = commit_all(started(runs, sprites, tmp_path, state_every_s=0.0)[1])
+    assert [path.stem for path in committed[0].path.parent.glob("*.slices")] == [committed[-1].path.stem]

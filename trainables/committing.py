@@ -1,0 +1,102 @@
+"""Commits an attempt block by block, and decides which blocks carry states to resume from.
+
+Every block carries its points. A state is as large as the run's optimizer, so a pack of FactorVAE runs at the paper's size
+would write more than it learns: states are written where losing the work since the last one would cost more.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables import blocks
+from trainables.attempt import Attempt
+from trainables.blocks import Manifest
+
+STATE_EVERY_S = 120.0
+"""Training time between two states, unless writing them takes more than `STATE_SHARE` of it."""
+
+STATE_SHARE = 0.02
+
+WORK_PER_WRITE = 20.0
+"""Seconds of training per second of writing points, at least: blocks grow longer where a disk is slow."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A block that is true, and where its manifest is."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def run_steps(self) -> int:
+        """Updates of the block over all its runs."""
+        return sum(run.step - self.manifest.start_step for run in self.manifest.runs)
+
+
+class Committer:
+    """Works on an attempt and writes what becomes true.
+
+    Args:
+        storage: Folder that holds `attempts/`.
+        attempt: What to work on.
+        block_s: Seconds of training to commit at once.
+        state_every_s: Seconds of training between two states, at least.
+
+    Attributes:
+        is_over: Whether every run has ended, a newer attempt has begun, or somebody asked to stop.
+    """
+
+    def __init__(
+        self, storage: Path, attempt: Attempt, block_s: float, state_every_s: float = STATE_EVERY_S
+    ) -> None:
+        self._storage, self._attempt = storage, attempt
+        self._block_s, self._state_every_s = block_s, state_every_s
+        self._folder = blocks.manifest_path(storage, attempt.number, 0).parent
+        self._state_step = attempt.pack.step
+        self._since_state_s = self._state_cost_s = 0.0
+        self.is_over = False
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is over before every run has ended."""
+        return self.is_over and not self._attempt.is_done
+
+    def commit(self) -> Committed | None:
+        """Work one block and make it true; None where stopping was asked for and nothing new is to be kept.
+
+        Raises:
+            OSError: The disk is full or failing; nothing of the block is left.
+        """
+        is_stopping = self._is_stopping()
+        if is_stopping and self._attempt.pack.step == self._state_step:
+            self.is_over = True
+            return None
+        block = self._attempt.work(
+            0.0 if is_stopping else self._block_s, self._is_state_due, self._is_stopping
+        )
+        begun = time.perf_counter()
+        path = blocks.write_block(self._storage, block.manifest, block.blobs)
+        self._account(block.manifest, bool(block.blobs), time.perf_counter() - begun)
+        blocks.prune(self._folder)
+        # A fenced attempt's blocks are refused: its driver is gone, or has given the runs to a newer attempt.
+        is_kept = self._state_step == self._attempt.pack.step
+        self.is_over = (
+            self._attempt.is_done or blocks.is_fenced(self._folder) or (is_kept and self._is_stopping())
+        )
+        return Committed(path, block.manifest)
+
+    def _is_state_due(self, seconds: float) -> bool:
+        """Whether a block that took so long carries states."""
+        wait_s = max(self._state_every_s, self._state_cost_s / STATE_SHARE)
+        return self._since_state_s + seconds >= wait_s or self._is_stopping()
+
+    def _account(self, manifest: Manifest, has_states: bool, write_s: float) -> None:
+        self._since_state_s += manifest.train_s
+        if has_states:
+            self._state_step, self._since_state_s, self._state_cost_s = manifest.end_step, 0.0, write_s
+        else:
+            self._block_s = max(self._block_s, WORK_PER_WRITE * write_s)
+
+    def _is_stopping(self) -> bool:
+        return blocks.stop_path(self._storage, self._attempt.number).exists()
