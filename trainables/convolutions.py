@@ -1,9 +1,10 @@
 """Convolutions of R runs, each with its own weights: 4 x 4, stride 2, padding 1, and the transposed ones.
 
-Four ways, all of which can be differentiated twice:
+Five ways, all of which can be differentiated twice:
 
     one_by_one  one call a run, results stacked
     streams     one call a run, calls of several runs at once on a GPU's streams; forked and joined inside a captured graph
+    streams_nhwc   the same with channels last, as tensor cores take them: no transposes around each kernel
     grouped     one grouped convolution in channels-last order (in NCHW order the kernel would depend on R)
     taps        products of matrices: on an image whose 2 x 2 squares are channels, the kernel is 2 x 2 taps of stride 1, and
                 each tap is one batched product of the flattened image, shifted; nothing is unfolded
@@ -13,7 +14,7 @@ Shape suffixes: R runs, B batch, C H W image, O outputs, I inputs, h w half of H
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -59,15 +60,17 @@ def _conv_transpose_one_by_one(
 # the three products are functions of their own. Each one's derivatives are the two others.
 
 
-def _conv_on_streams(x_RBCHW: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
-    y_RBOhw: torch.Tensor = _Product.apply(x_RBCHW, weight)
+def _conv_on_streams(
+    layout: torch.memory_format, x_RBCHW: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor
+) -> torch.Tensor:
+    y_RBOhw: torch.Tensor = _Product.apply(x_RBCHW, weight, layout)
     return y_RBOhw + _as_image(bias_RO, y_RBOhw)
 
 
 def _conv_transpose_on_streams(
-    x_RBIhw: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor
+    layout: torch.memory_format, x_RBIhw: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor
 ) -> torch.Tensor:
-    y_RBOHW: torch.Tensor = _Transposed.apply(x_RBIhw, weight)
+    y_RBOHW: torch.Tensor = _Transposed.apply(x_RBIhw, weight, layout)
     return y_RBOHW + _as_image(bias_RO, y_RBOHW)
 
 
@@ -75,23 +78,30 @@ def _as_image(bias_RO: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return bias_RO[:, None, :, None, None].to(like.dtype)
 
 
+Slopes = tuple[torch.Tensor | None, torch.Tensor | None, None]
+
+
 class _Product(torch.autograd.Function):
     """The convolution without its bias."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type=_CUDA)
-    def forward(context: Any, x_RBCHW: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def forward(
+        context: Any, x_RBCHW: torch.Tensor, weight: torch.Tensor, layout: torch.memory_format
+    ) -> torch.Tensor:
         context.save_for_backward(x_RBCHW, weight)
-        return _each(lambda x, w: F.conv2d(x, w, stride=2, padding=1), x_RBCHW, weight)
+        context.layout = layout
+        return _each(lambda x, w: F.conv2d(x, w, stride=2, padding=1), x_RBCHW, weight, layout)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type=_CUDA)
-    def backward(context: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def backward(context: Any, *slopes: torch.Tensor) -> Slopes:
         x_RBCHW, weight = context.saved_tensors
-        is_asked = context.needs_input_grad
+        is_asked, layout = context.needs_input_grad, context.layout
         return (
-            _Transposed.apply(slopes[0], weight) if is_asked[0] else None,
-            _WeightSlope.apply(x_RBCHW, slopes[0]) if is_asked[1] else None,
+            _Transposed.apply(slopes[0], weight, layout) if is_asked[0] else None,
+            _WeightSlope.apply(x_RBCHW, slopes[0], layout) if is_asked[1] else None,
+            None,
         )
 
 
@@ -100,18 +110,22 @@ class _Transposed(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type=_CUDA)
-    def forward(context: Any, x_RBIhw: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def forward(
+        context: Any, x_RBIhw: torch.Tensor, weight: torch.Tensor, layout: torch.memory_format
+    ) -> torch.Tensor:
         context.save_for_backward(x_RBIhw, weight)
-        return _each(lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1), x_RBIhw, weight)
+        context.layout = layout
+        return _each(lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1), x_RBIhw, weight, layout)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type=_CUDA)
-    def backward(context: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def backward(context: Any, *slopes: torch.Tensor) -> Slopes:
         x_RBIhw, weight = context.saved_tensors
-        is_asked = context.needs_input_grad
+        is_asked, layout = context.needs_input_grad, context.layout
         return (
-            _Product.apply(slopes[0], weight) if is_asked[0] else None,
-            _WeightSlope.apply(slopes[0], x_RBIhw) if is_asked[1] else None,
+            _Product.apply(slopes[0], weight, layout) if is_asked[0] else None,
+            _WeightSlope.apply(slopes[0], x_RBIhw, layout) if is_asked[1] else None,
+            None,
         )
 
 
@@ -120,18 +134,22 @@ class _WeightSlope(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type=_CUDA)
-    def forward(context: Any, x_RBCHW: torch.Tensor, slope_RBOhw: torch.Tensor) -> torch.Tensor:
+    def forward(
+        context: Any, x_RBCHW: torch.Tensor, slope_RBOhw: torch.Tensor, layout: torch.memory_format
+    ) -> torch.Tensor:
         context.save_for_backward(x_RBCHW, slope_RBOhw)
-        return _each(_weight_slope, x_RBCHW.to(slope_RBOhw.dtype), slope_RBOhw)
+        context.layout = layout
+        return _each(_weight_slope, x_RBCHW.to(slope_RBOhw.dtype), slope_RBOhw, layout)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type=_CUDA)
-    def backward(context: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def backward(context: Any, *slopes: torch.Tensor) -> Slopes:
         x_RBCHW, slope_RBOhw = context.saved_tensors
-        is_asked = context.needs_input_grad
+        is_asked, layout = context.needs_input_grad, context.layout
         return (
-            _Transposed.apply(slope_RBOhw, slopes[0]) if is_asked[0] else None,
-            _Product.apply(x_RBCHW, slopes[0]) if is_asked[1] else None,
+            _Transposed.apply(slope_RBOhw, slopes[0], layout) if is_asked[0] else None,
+            _Product.apply(x_RBCHW, slopes[0], layout) if is_asked[1] else None,
+            None,
         )
 
 
@@ -144,22 +162,36 @@ def _weight_slope(x_BCHW: torch.Tensor, slope_BOhw: torch.Tensor) -> torch.Tenso
     return found
 
 
-def _each(function: Callable[..., torch.Tensor], a_R: torch.Tensor, b_R: torch.Tensor) -> torch.Tensor:
-    """A function of the slices of each run, stacked; on a GPU of several runs at once."""
+def _each(
+    function: Callable[..., torch.Tensor], a_R: torch.Tensor, b_R: torch.Tensor, layout: torch.memory_format
+) -> torch.Tensor:
+    """A function of the slices of each run, stacked in this layout; on a GPU of several runs at once."""
     parts = list(zip(a_R, b_R, strict=True))
+    is_last = layout == torch.channels_last
     if a_R.device.type != _CUDA:
-        return torch.stack([function(a, b) for a, b in parts])
+        return _stacked([function(*_laid_out(part, layout)) for part in parts], is_last)
     current, others = torch.cuda.current_stream(a_R.device), _streams(a_R.device.index)
     for stream in others:
         stream.wait_stream(current)
     results = []
-    for r, (a, b) in enumerate(parts):
-        with torch.cuda.stream(others[r % NUM_STREAMS]):
-            results.append(function(a, b))
+    for r, part in enumerate(parts):
+        with torch.cuda.stream(others[r % len(others)]):
+            results.append(function(*_laid_out(part, layout)))
     for stream in others:
         current.wait_stream(stream)
     # Freed on `current`, these are used again by their streams: after the next fork, hence after this.
-    return torch.stack(results)
+    return _stacked(results, is_last)
+
+
+def _laid_out(part: tuple[torch.Tensor, ...], layout: torch.memory_format) -> list[torch.Tensor]:
+    return [tensor.contiguous(memory_format=layout) for tensor in part]
+
+
+def _stacked(results: list[torch.Tensor], is_last: bool) -> torch.Tensor:
+    """Images of runs, (R, B, C, H, W), in memory as they are or with channels last."""
+    if not is_last:
+        return torch.stack(results)
+    return torch.stack([result.permute(0, 2, 3, 1) for result in results]).permute(0, 1, 4, 2, 3)
 
 
 @cache
@@ -224,9 +256,14 @@ def _taps(weight_ROCyx: torch.Tensor) -> dict[tuple[int, int], torch.Tensor]:
     return {(i, j): split[:, :, :, i, :, j].permute(0, 1, 3, 4, 2).flatten(2) for i in (0, 1) for j in (0, 1)}
 
 
+def _on_streams(layout: torch.memory_format) -> Way:
+    return Way(partial(_conv_on_streams, layout), partial(_conv_transpose_on_streams, layout))
+
+
 WAYS: dict[Convolution, Way] = {
     "one_by_one": Way(_conv_one_by_one, _conv_transpose_one_by_one),
-    "streams": Way(_conv_on_streams, _conv_transpose_on_streams),
+    "streams": _on_streams(torch.contiguous_format),
+    "streams_nhwc": _on_streams(torch.channels_last),
     "grouped": Way(_conv_grouped, _conv_transpose_grouped),
     "taps": Way(_conv_by_taps, _conv_transpose_by_taps),
 }

@@ -119,7 +119,7 @@ class Pack:
         self._last: dict[str, torch.Tensor] = {}
         self.launch = stepping.choose(self.device, images.are_on_device, launch)
         self._stepper = (
-            stepping.Graph(self._update, self._chunk)
+            stepping.Graph(self._update, self._chunk, stepping.capture_on(self.device))
             if self.launch == "graph"
             else stepping.Eager(self._update)
         )

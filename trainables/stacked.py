@@ -11,6 +11,7 @@ Shape suffixes: R runs, B batch, C H W image, I inputs, O outputs, D latent dime
 import contextlib
 import importlib.util
 import math
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -100,7 +101,7 @@ class Adam:
         # A norm overflows before the second moment would, so a run also ends whose squares are out of range.
         alive_R = alive_R & torch.isfinite(torch.linalg.vector_norm(gradients, dim=1))
         optimizer = kernels.chosen(gradients.device).optimizer
-        if optimizer == "one_pass" and _has_triton():
+        if optimizer == "one_pass" and _is_one_pass_there(gradients.device):
             self._step_in_one_pass(alive_R)
             return alive_R
         if optimizer != "peeking" or not bool(alive_R.all()):
@@ -139,8 +140,20 @@ class Adam:
 
 
 @cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _is_one_pass_there(device: torch.device) -> bool:
+    """Whether Triton is installed and compiles here, which takes a C compiler."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    from trainables import adam_kernel
+
+    one = torch.ones(1, ALIGNMENT, device=device)
+    try:
+        moments = (one.clone(), one.clone())
+        adam_kernel.step(one.clone(), one, moments, one[:, 0] > 0, one[0, 0], (1e-3, 0.9, 0.999, 1e-8))
+    except Exception as error:
+        print(f"One-pass Adam is not available, PyTorch's is used: {error!r}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def matmul(a_RMK: torch.Tensor, b_RKN: torch.Tensor) -> torch.Tensor:

@@ -84,12 +84,11 @@ class Graph(Stepper):
     Args:
         step: See `Step`.
         max_steps: Most steps that are drawn at once.
-        capture: How a step is captured; by CUDA unless given.
+        capture: How a step is captured, see `capture_on`.
     """
 
-    def __init__(self, step: Step, max_steps: int, capture: Capture | None = None) -> None:
-        self._step, self._max_steps = step, max_steps
-        self._capture = capture or _cuda_capture()
+    def __init__(self, step: Step, max_steps: int, capture: Capture) -> None:
+        self._step, self._max_steps, self._capture = step, max_steps, capture
         self._num_warm = 0
         self._replays: dict[bool, Callable[[], None]] = {}
         self._drawn: dict[str, torch.Tensor] = {}
@@ -142,8 +141,13 @@ def _num_steps(drawn: Tensors) -> int:
     return len(next(iter(drawn.values())))
 
 
-def _cuda_capture() -> Capture:
-    """Captures that share their memory, since they never run at once."""
+def capture_on(device: torch.device) -> Capture:
+    """How a step is captured: by CUDA, in graphs that share their memory since they never run at once.
+
+    Elsewhere the step itself is repeated, the graph's eager twin: the same function on the same memory.
+    """
+    if device.type != "cuda":
+        return lambda step: step
     pool = torch.cuda.graph_pool_handle()
 
     def capture(step: Callable[[], None]) -> Callable[[], None]:

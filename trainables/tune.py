@@ -62,9 +62,12 @@ class PackTrainable(Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another pack in the same process, which has imported torch already."""
+        from trainables import arithmetic
+
         # Two packs would not fit the share of a GPU that one fills.
         del self._committer
         gc.collect()
+        arithmetic.return_gpu_memory()
         self.setup(new_config)
         return True
 

@@ -106,6 +106,21 @@ def test_states_that_take_long_to_write_come_seldom(runs, sprites, tmp_path, mon
     assert steps_with_states([committer.commit()]) == [7]
 
 
+def test_no_more_training_than_the_interval_and_a_block_lies_between_two_states(
+    free_writes, runs, sprites, tmp_path
+):
+    schedule = dataclasses.replace(SCHEDULE, steps=400, evaluate_every=400)
+    _, committer = started(runs, sprites, tmp_path, schedule=schedule, block_s=0.02, state_every_s=0.1)
+    committed = commit_all(committer)
+    with_states = set(steps_with_states(committed))
+    assert len(committed) > len(with_states) > 2
+    longest, since = max(block.manifest.train_s for block in committed), 0.0
+    for block in committed:
+        since += block.manifest.train_s
+        assert since <= 0.1 + longest
+        since = 0.0 if block.manifest.end_step in with_states else since
+
+
 def test_who_is_asked_to_stop_writes_states_and_ends(runs, sprites, tmp_path):
     _, committer = started(runs, sprites, tmp_path)
     assert steps_with_states([committer.commit(), committer.commit()]) == []

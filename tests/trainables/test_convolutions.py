@@ -1,9 +1,11 @@
 """Every way to convolve gives the result and the first and second derivatives of PyTorch's own convolutions."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from trainables import convolutions, kernels
 from trainables.convolutions import WAYS
@@ -73,8 +75,22 @@ def test_a_way_is_the_transposed_convolution_and_its_derivatives(way, inputs, ou
 @pytest.mark.parametrize("function", [convolutions._Product, convolutions._Transposed])
 def test_the_products_on_streams_have_the_slopes_of_differences(function):
     arguments = (normal(2, 2, 2, 4, 4), normal(2, 2, 2, 4, 4, seed=1))
-    assert gradcheck(function.apply, arguments)
-    assert torch.autograd.gradgradcheck(function.apply, arguments)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        applied = partial(apply_in, function, layout)
+        assert gradcheck(applied, arguments)
+        assert gradgradcheck(applied, arguments)
+
+
+def apply_in(function, layout, x, weight):
+    return function.apply(x, weight, layout)
+
+
+@pytest.mark.parametrize("way", ["streams_nhwc", "grouped"])
+def test_channels_stay_last_from_layer_to_layer(way):
+    x, weight, bias = normal(2, 3, 4, 8, 8), normal(2, 5, 4, 4, 4), normal(2, 5)
+    y = WAYS[way].conv(x, weight, bias).relu()
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in y) or way == "grouped"
+    assert y.stride(2) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)

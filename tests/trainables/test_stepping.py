@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trainables import kernels, plugins, stepping
+from trainables.convolutions import WAYS
 from trainables.data._images import Images
 from trainables.data._pixels import Levels, Packed
 from trainables.engine import Pack
@@ -111,7 +112,7 @@ def test_a_replayed_step_freezes_a_run_that_is_not_finite(small_run, sprites):
     assert digest(packs[0]) == digest(packs[1])
 
 
-@pytest.mark.parametrize("way", ["one_by_one", "streams", "grouped", "taps"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_is_read_back_from_the_device(small_run, model, way):
     """On tensors without content there is nothing to read: a step that tries fails, at the paper's size for free."""

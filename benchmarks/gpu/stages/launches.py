@@ -1,0 +1,17 @@
+"""Steps launched one by one from Python against steps replayed as a graph."""
+
+from collections.abc import Iterator
+
+from benchmarks.gpu.kit import Bench, Row
+
+SECONDS = 25.0
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """A line a way and size."""
+    for size in (2, 3) if bench.is_rehearsal else (8, 64):
+        for launch in ("graph", "eager"):
+            if bench.left_s < 3:
+                return
+            bench.forget()
+            yield bench.rated(bench.pack(num_runs=size, launch=launch))

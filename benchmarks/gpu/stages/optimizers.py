@@ -1,0 +1,19 @@
+"""Adam in one pass against PyTorch's fused one with its masks, in a whole step of FactorVAE."""
+
+from collections.abc import Iterator
+
+from benchmarks.gpu.kit import Bench, Row
+from trainables.kernels import using
+
+SECONDS = 20.0
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """A line a way."""
+    for optimizer in ("masked", "one_pass"):
+        bench.forget()
+        try:
+            with using(bench.device, optimizer=optimizer):
+                yield bench.rated(bench.pack(), optimizer=optimizer)
+        except Exception as error:
+            yield {"optimizer": optimizer, "error": f"{type(error).__name__}: {error}".splitlines()[0]}

@@ -1,0 +1,37 @@
+"""FactorVAE in packs of 1 to 128 runs: run-steps a second, memory, kernels a step, and the part of it that draws."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.gpu.kit import Bench, Row, kernels, operations
+from trainables.engine import Pack
+
+SECONDS = 60.0
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """A line a size."""
+    for size in bench.sizes:
+        if bench.left_s < 3:
+            return
+        bench.forget()
+        pack = bench.pack(num_runs=size)
+        row = bench.rated(pack)
+        yield row | {
+            "draw_share": round(_draw_ms(bench, pack) / row["step_ms"], 4),
+            "kernels": kernels(pack),
+            "operations": operations(pack),
+        }
+
+
+def _draw_ms(bench: Bench, pack: Pack) -> float:
+    """Milliseconds to draw for a step, among as many as are drawn at once."""
+    steps_T = torch.arange(pack._chunk, device=bench.device)
+    pack.draw(steps_T)
+    bench.synchronize()
+    begun = time.perf_counter()
+    pack.draw(steps_T)
+    bench.synchronize()
+    return 1e3 * (time.perf_counter() - begun) / len(steps_T)
