@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks import packs
+from benchmarks.gpu import __main__ as gpu
 from sweeper import cli
 from trainables import __main__ as training
 from trainables import plugins
@@ -41,6 +43,18 @@ def test_a_documented_command_of_the_sweeper_parses(arguments):
 def test_a_documented_command_of_the_core_parses(arguments):
     options = training.build_parser().parse_args(arguments)
     plugins.check("trainables.models", options.model, "model")
+
+
+@pytest.mark.parametrize(
+    ("parser", "arguments"),
+    [
+        pytest.param(module.build_parser, *found.values, id=found.id)
+        for module in (gpu, packs)
+        for found in commands(module.__name__.removesuffix(".__main__"))
+    ],
+)
+def test_a_documented_measurement_parses(parser, arguments):
+    parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -166,6 +166,15 @@ def matmul(a_RMK: torch.Tensor, b_RKN: torch.Tensor) -> torch.Tensor:
     return torch.bmm(a_RMK, b_RKN)[:, :num_rows, :num_columns]
 
 
+def matmul_into(out_RMN: torch.Tensor, a_RMK: torch.Tensor, b_RKN: torch.Tensor) -> None:
+    """Matrix product of each run, written where it belongs: these may be the largest gradients there are."""
+    is_aligned = _is_aligned(a_RMK.shape[1], a_RMK.shape[2], b_RKN.shape[2])
+    if is_aligned and out_RMN.dtype == a_RMK.dtype == b_RKN.dtype:
+        torch.bmm(a_RMK, b_RKN, out=out_RMN)
+    else:
+        out_RMN.copy_(matmul(a_RMK, b_RKN))
+
+
 def linear(x_RBI: torch.Tensor, weight_RIO: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
     """Affine map of each run, (R, B, O)."""
     if _is_aligned(x_RBI.shape[1], x_RBI.shape[2], weight_RIO.shape[2]):

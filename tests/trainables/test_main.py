@@ -1,6 +1,8 @@
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainables import __main__ as program
-from trainables import blocks, plugins, scoring
+from trainables import blocks, committing, plugins, scoring
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
@@ -131,12 +133,20 @@ def test_a_run_resumed_at_its_horizon_is_summed_up_and_written_no_second_time(ma
 
 
 @pytest.fixture
-def stopped(shas, monkeypatch, tmp_path):
-    """The storage of a pack of seeds 0 and 4, with a block a step, that was killed on the way to step 40."""
+def block_and_state_a_step(monkeypatch):
+    """With `--state-every 0`, however slow the disk is."""
     monkeypatch.setattr(program, "BLOCK_S", 0.0)
+    monkeypatch.setattr(committing, "WORK_PER_WRITE", 0.0)
+    monkeypatch.setattr(committing, "STATE_SHARE", 1e9)
+
+
+@pytest.fixture
+def stopped(block_and_state_a_step, shas, monkeypatch, tmp_path):
+    """The storage of a pack of seeds 0 and 4, with a block a step, that was killed on the way to step 40."""
+    words = ["--steps", 40, "--report-every", 9, "--state-every", 0]
     with monkeypatch.context() as unpruned:  # the states of step 30 would be gone by step 40
         unpruned.setattr(blocks, "prune", lambda _: None)
-        shas(*FACTOR, "--seeds", "0,4", "--steps", 40, "--report-every", 9, "--out", tmp_path)
+        shas(*FACTOR, "--seeds", "0,4", *words, "--out", tmp_path)
     for path in blocks.committed(tmp_path):
         if blocks.read_manifest(path).end_step > 30:
             path.unlink()
@@ -175,11 +185,42 @@ def test_the_storage_of_a_sweep_with_its_records_of_attempts_can_be_resumed_from
     assert set(shas(*FACTOR, "--seeds", "0,4", "--steps", 40, "--resume", stopped)) == {0, 4}
 
 
-def test_states_that_newer_ones_replace_are_deleted(main, monkeypatch, tmp_path):
-    monkeypatch.setattr(program, "BLOCK_S", 0.0)
-    main(*BETA, "--steps", 9, "--out", tmp_path)
+def test_states_that_newer_ones_replace_are_deleted(block_and_state_a_step, main, tmp_path):
+    main(*BETA, "--steps", 9, "--state-every", 0, "--out", tmp_path)
     assert len(blocks.committed(tmp_path)) == 9
-    assert sorted(path.stem for path in tmp_path.rglob("*.slices")) == ["block-000007", "block-000008"]
+    assert [path.stem for path in tmp_path.rglob("*.slices")] == ["block-000008"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_all_that_a_resume_needs(shas, tmp_path, number):
+    words = [*FACTOR, "--seeds", "0,4", "--report-every", "50"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPABLE, *words, "--steps", "1000000", "--out", str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()  # of the first block
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    (line,) = err.splitlines()
+    step = int(re.fullmatch(rf"Stopped at step (\d+)\. .*--resume {tmp_path} .*", line)[1])
+    assert blocks.read_manifest(blocks.committed(tmp_path)[-1]).end_step == step
+    assert not list(tmp_path.rglob("*.stop"))
+    horizon = step + 20
+    resumed = shas(*words, "--steps", horizon, "--resume", tmp_path)
+    assert blocks.read_manifest(blocks.committed(tmp_path, 2)[0]).start_step == step
+    assert resumed == shas(*words, "--steps", horizon)
+
+
+STOPPABLE = """
+import sys
+from trainables import __main__ as program
+program.BLOCK_S = 0.5
+sys.exit(program.main(sys.argv[1:]))
+"""
 
 
 def test_two_commands_with_one_storage_keep_apart(tmp_path):

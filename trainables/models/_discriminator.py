@@ -82,7 +82,7 @@ def write_gradients(gradients: Tensors, chains: Sequence[Chain], scales_RB: Sequ
         inputs_RBI = torch.cat([chain.inputs_RBI[layer - 1] for chain in chains], 1)
         scaled = [c.slopes_RBO[layer - 1] * s[..., None] for c, s in zip(chains, scales_RB, strict=True)]
         scaled_RBO = torch.cat(scaled, 1)
-        weight_RIO.copy_(stacked.matmul(inputs_RBI.transpose(1, 2), scaled_RBO))
+        stacked.matmul_into(weight_RIO, inputs_RBI.transpose(1, 2), scaled_RBO)
         bias_RO.copy_(scaled_RBO.sum(1))
 
 

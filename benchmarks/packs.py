@@ -1,0 +1,120 @@
+"""Packs against one run at a time in ordinary modules, on a CPU: `python -m benchmarks.packs --out FILE [--scale paper]`.
+
+All in one process, taking turns, one thread: machines drift, ratios hold. Run-steps a second are medians over the rounds.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.kit import save
+from benchmarks.machine import describe, progress
+from benchmarks.plain import Plain
+from benchmarks.table import table
+from search_spaces import betavae_beta, factorvae_gamma
+from trainables import arithmetic, engine
+from trainables.config import RunSpec
+from trainables.data._images import Images
+from trainables.engine import Pack, Resolved
+
+SWEEPS = {"factor_vae": factorvae_gamma.SWEEP, "beta_vae": betavae_beta.SWEEP}
+SIZES = {"laptop": (1, 2, 4, 8, 16), "paper": (1, 2, 4)}
+TURN_S = {"laptop": 0.4, "paper": 3.0}
+"""Seconds of one turn, at least a step."""
+
+Advance = Callable[[int], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write JSON, print a table."""
+    options = build_parser().parse_args(arguments)
+    arithmetic.set_arithmetic("fp32", 1)
+    arithmetic.keep_freed_memory()
+    rows = [row for model in SWEEPS for row in measured(model, options.scale, options.rounds)]
+    machine = describe(torch.device("cpu"))
+    save(options.out, {"machine": machine, "settings": vars(options) | {"out": ""}, "rows": rows})
+    print("\n".join(table(rows)))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's words."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.packs", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the JSON goes")
+    parser.add_argument("--scale", choices=tuple(SIZES), default="laptop")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default %(default)d)")
+    return parser
+
+
+def measured(model: str, scale: str, rounds: int) -> list[dict[str, Any]]:
+    """A line for the plain run and for each size of a pack."""
+    progress(f"{model}, {scale}")
+    protocol = SWEEPS[model].scales[scale]
+    runs = [
+        engine.resolve(RunSpec(model, protocol.data, protocol.fields, seed))
+        for seed in range(max(SIZES[scale]))
+    ]
+    images = runs[0].source.load(torch.device("cpu"))
+    takers: dict[str, tuple[int, Advance]] = {"plain": (1, _plain(runs[0], images))}
+    for size in SIZES[scale]:
+        takers[f"pack of {size}"] = size, Pack(runs[:size], images).advance
+    step_s: dict[str, list[float]] = {name: [] for name in takers}
+    for _ in range(rounds + 1):
+        for name, (_, advance) in takers.items():
+            step_s[name].append(_seconds(advance, TURN_S[scale]))
+    plain_s = statistics.median(step_s["plain"][1:])
+    rows = []
+    for name, (size, _) in takers.items():
+        taken = step_s[name][1:]  # the first warms up
+        median_s = statistics.median(taken)
+        rows.append(
+            {
+                "model": model,
+                "scale": scale,
+                "what": name,
+                "run_steps_per_s": round(size / median_s, 1),
+                "low": round(size / max(taken), 1),
+                "high": round(size / min(taken), 1),
+                "times_plain": round(size * plain_s / median_s, 2),
+            }
+        )
+    return rows
+
+
+def _seconds(advance: Advance, turn_s: float) -> float:
+    """Of a step, in strides that grow."""
+    steps, stride, begun = 0, 1, time.perf_counter()
+    while (taken_s := time.perf_counter() - begun) < turn_s:
+        advance(stride)
+        steps, stride = steps + stride, min(16, 2 * stride)
+    return taken_s / steps
+
+
+def _plain(run: Resolved, images: Images) -> Advance:
+    """One run in ordinary modules; what it draws is made by torch, for each step."""
+    plain = Plain(run.spec.model, run.config, images.shape)
+    plain.prepare()
+    generator = torch.Generator().manual_seed(run.spec.seed)
+    size, latent = run.config.batch_size, run.config.vae.latent_dim
+
+    def advance(num_steps: int) -> None:
+        for _ in range(num_steps):
+            draw = {}
+            for batch in ("a", "b") if run.spec.model == "factor_vae" else ("a",):
+                rows = torch.randint(len(images), (size,), generator=generator)
+                draw[f"batch {batch}"] = images.at(rows)
+                draw[f"noise {batch}"] = torch.randn(size, latent, generator=generator)
+            orders = [torch.randperm(size, generator=generator) for _ in range(latent)]
+            plain.step(draw | {"permutation": torch.stack(orders)})
+
+    return advance
+
+
+if __name__ == "__main__":
+    sys.exit(main())
