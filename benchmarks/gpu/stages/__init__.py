@@ -10,6 +10,7 @@ ORDER = (
     "rates",
     "launches",
     "convolutions",
+    "layers",
     "optimizers",
     "precisions",
     "baselines",
