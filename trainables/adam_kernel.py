@@ -67,18 +67,20 @@ def _update(  # type: ignore[no-untyped-def]
     run = tl.program_id(1)
     if tl.load(alive + run) == 0:
         return
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    is_inside = column < num_parameters
+    place = run.to(tl.int64) * num_parameters + column
+    # All loads first: they are on their way while the corrections are computed.
+    gradient = tl.load(gradients + place, mask=is_inside)
+    first = tl.load(firsts + place, mask=is_inside)
+    second = tl.load(seconds + place, mask=is_inside)
+    value = tl.load(values + place, mask=is_inside)
     # In double, since 1 - beta2**t is small; on the device, since Python does not know the step of a captured graph.
     t = tl.load(num_steps).to(tl.float64)
     rate = (learning_rate / (1 - tl.exp(t * log_beta1))).to(tl.float32)
     gain = (1 / tl.sqrt(1 - tl.exp(t * log_beta2))).to(tl.float32)
-    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_inside = column < num_parameters
-    place = run.to(tl.int64) * num_parameters + column
-    gradient = tl.load(gradients + place, mask=is_inside)
-    first = tl.load(firsts + place, mask=is_inside)
     first += share1 * (gradient - first)
-    second = beta2 * tl.load(seconds + place, mask=is_inside) + share2 * gradient * gradient
-    value = tl.load(values + place, mask=is_inside)
+    second = beta2 * second + share2 * gradient * gradient
     value -= rate * first / (tl.sqrt(second) * gain + epsilon)
     tl.store(values + place, value, mask=is_inside)
     tl.store(firsts + place, first, mask=is_inside)

@@ -12,7 +12,8 @@ Five ways, all of which can be differentiated twice:
 Shape suffixes: R runs, B batch, C H W image, O outputs, I inputs, h w half of H W; N flattened places, K inputs of a tap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -100,7 +101,9 @@ class _Product(torch.autograd.Function):
         is_asked, layout = context.needs_input_grad, context.layout
         return (
             _Transposed.apply(slopes[0], weight, layout) if is_asked[0] else None,
-            _WeightSlope.apply(x_RBCHW, slopes[0], layout) if is_asked[1] else None,
+            _WeightSlope.apply(x_RBCHW, slopes[0], layout)
+            if is_asked[1] and not _is_of_images_alone
+            else None,
             None,
         )
 
@@ -162,29 +165,55 @@ def _weight_slope(x_BCHW: torch.Tensor, slope_BOhw: torch.Tensor) -> torch.Tenso
     return found
 
 
+_is_of_images_alone = False
+
+
+@contextmanager
+def of_images_alone() -> Iterator[None]:
+    """Differentiate convolutions at their images alone: a function of Python is asked for all slopes, or for none."""
+    global _is_of_images_alone  # not of a thread: a GPU's backward pass has a thread of its own
+    _is_of_images_alone = True
+    try:
+        yield
+    finally:
+        _is_of_images_alone = False
+
+
 def _each(
     function: Callable[..., torch.Tensor], a_R: torch.Tensor, b_R: torch.Tensor, layout: torch.memory_format
 ) -> torch.Tensor:
     """A function of the slices of each run, stacked in this layout; on a GPU of several runs at once."""
-    parts = list(zip(a_R, b_R, strict=True))
     is_last = layout == torch.channels_last
-    if a_R.device.type != _CUDA:
-        return _stacked([function(*_laid_out(part, layout)) for part in parts], is_last)
-    current, others = torch.cuda.current_stream(a_R.device), _streams(a_R.device.index)
+    device = a_R.device
+    # Once for all runs: else each call casts and transposes what it is given.
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+        a_R, b_R = a_R.to(dtype), b_R.to(dtype)
+    if is_last:
+        a_R, b_R = _with_channels_last(a_R), _with_channels_last(b_R)
+    parts = list(zip(a_R, b_R, strict=True))
+    if device.type != _CUDA:
+        return _stacked([function(a, b) for a, b in parts], is_last)
+    current, others = torch.cuda.current_stream(device), _streams(device.index)
     for stream in others:
         stream.wait_stream(current)
     results = []
-    for r, part in enumerate(parts):
+    for r, (a, b) in enumerate(parts):
         with torch.cuda.stream(others[r % len(others)]):
-            results.append(function(*_laid_out(part, layout)))
+            results.append(function(a, b))
     for stream in others:
         current.wait_stream(stream)
     # Freed on `current`, these are used again by their streams: after the next fork, hence after this.
     return _stacked(results, is_last)
 
 
-def _laid_out(part: tuple[torch.Tensor, ...], layout: torch.memory_format) -> list[torch.Tensor]:
-    return [tensor.contiguous(memory_format=layout) for tensor in part]
+def _with_channels_last(x_RBCHW: torch.Tensor) -> torch.Tensor:
+    """The same images with their channels last in memory; one channel, too, is said to be."""
+    runs, batch, channels, height, width = x_RBCHW.shape
+    x_RBHWC = x_RBCHW.movedim(2, 4).contiguous()
+    image = height * width * channels
+    strides = (batch * image, image, width * channels, channels, 1)
+    return x_RBHWC.as_strided((runs, batch, height, width, channels), strides).movedim(4, 2)
 
 
 def _stacked(results: list[torch.Tensor], is_last: bool) -> torch.Tensor:

@@ -118,10 +118,10 @@ class Pack:
         self._died_at_R = torch.full((len(computed),), -1, dtype=torch.int64, device=self.device)
         self._last: dict[str, torch.Tensor] = {}
         self.launch = stepping.choose(self.device, images.are_on_device, launch)
-        self._stepper = (
-            stepping.Graph(self._update, self._chunk, stepping.capture_on(self.device))
+        self._stepper: stepping.Stepper = (
+            stepping.Graph(self._chunk, stepping.capture_on(self.device))
             if self.launch == "graph"
-            else stepping.Eager(self._update)
+            else stepping.Eager()
         )
 
     def _initial_uniform(self, name: str, count: int) -> torch.Tensor:
@@ -140,7 +140,7 @@ class Pack:
         while self.step < end:
             count = min(self._chunk, end - self.step)
             steps_T = torch.arange(self.step, self.step + count, device=self.device)
-            self._stepper.run(self.draw(steps_T), is_reported=self.step + count == end)
+            self._stepper.run(self._update, self.draw(steps_T), is_reported=self.step + count == end)
             self.step += count
 
     def draw(self, steps_T: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from trainables import arithmetic, attempt, calibration, engine, stepping
+from trainables import arithmetic, attempt, calibration, engine, evaluation, stepping
 from trainables.config import RunSpec
 from trainables.data._images import Images, Source
 from trainables.data._pixels import Levels
@@ -74,6 +74,8 @@ class Bench:
         self._pack.advance(1)
         if self._pack.launch == "graph":
             self._pack.advance(2 * stepping.WARM_UP_STEPS)
+        if self._device.type == "cuda":  # beside what a graph keeps for itself
+            evaluation.encodings(self._pack)
         _synchronize(self._device)
         self.memory_gib = max(0.0, _peak_memory_gib(self._device) - before)
 
@@ -166,7 +168,7 @@ def _settled_memory_gib(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device) / GIB
+        return torch.cuda.memory_reserved(device) / GIB
     arithmetic.return_freed_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
@@ -175,7 +177,7 @@ def _settled_memory_gib(device: torch.device) -> float:
 
 def _peak_memory_gib(device: torch.device) -> float:
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / GIB
+        return torch.cuda.max_memory_reserved(device) / GIB
     return _linux_memory_gib("VmHWM")
 
 

@@ -12,7 +12,7 @@ import contextlib
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -65,7 +65,7 @@ class Parameters:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Write the gradients of a scalar loss, the sum over runs, into `gradients_RP`."""
-        computed = torch.autograd.grad(loss, list(self.tensors.values()))
+        computed = gradients_of(loss, list(self.tensors.values()))
         for gradient, target in zip(computed, self.gradients.values(), strict=True):
             target.copy_(gradient)
 
@@ -271,11 +271,30 @@ def widened(x: torch.Tensor) -> torch.Tensor:
 
 def moments(rows_RMN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance of the M rows of each run, each (R, N)."""
+    if rows_RMN.device.type != "cpu":  # where a class of numerics names the size of the pack
+        variance_RN, mean_RN = torch.var_mean(rows_RMN, 1, correction=0)
+        return mean_RN, variance_RN
     # By products with ones: a reduction over the middle axis may give a run other bits in other packs.
     with _in_float32(rows_RMN):
         share_R1M = torch.full_like(rows_RMN[:, None, :, 0], 1 / rows_RMN.shape[1])
         mean_R1N = matmul(share_R1M, rows_RMN)
         return mean_R1N[:, 0], matmul(share_R1M, (rows_RMN - mean_R1N).square())[:, 0]
+
+
+def gradients_of(
+    total: torch.Tensor, at: Sequence[torch.Tensor], *, create_graph: bool = False
+) -> tuple[torch.Tensor, ...]:
+    """Gradients of a sum at some tensors; products of the backward pass are as precise as those that they are of."""
+    with _in_float32(total):
+        return torch.autograd.grad(total, list(at), create_graph=create_graph)
+
+
+def narrowed(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Parameters as products take them: cast once where several products in bfloat16 read them."""
+    device = next(iter(tensors.values())).device
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return tensors
+    return {name: tensor.detach().to(torch.bfloat16) for name, tensor in tensors.items()}
 
 
 def _in_float32(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:

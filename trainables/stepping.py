@@ -6,11 +6,13 @@ A graph launches them all at once. Both ways call the same function, which reads
 Shape suffix: T steps.
 """
 
+import contextlib
+import gc
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Literal
+from functools import cache, partial
+from typing import Any, Literal
 
 import torch
 
@@ -41,35 +43,27 @@ def choose(device: torch.device, are_images_there: bool, launch: Launch | None) 
 
 
 class Stepper(ABC):
-    """Launches steps."""
+    """Launches steps. It is given the step each time, since to keep it would keep its pack alive."""
 
     @abstractmethod
-    def run(self, drawn: Tensors, is_reported: bool) -> None:
+    def run(self, step: Step, drawn: Tensors, is_reported: bool) -> None:
         """Launch as many steps as were drawn for.
 
         Args:
+            step: Always the same.
             drawn: What the steps draw, each (T, ...).
             is_reported: Whether the last one reports.
         """
 
 
 class Eager(Stepper):
-    """Launches each operation of each step from Python.
+    """Launches each operation of each step from Python."""
 
-    Args:
-        step: See `Step`.
-    """
-
-    def __init__(self, step: Step) -> None:
-        self._step = step
-
-    def run(self, drawn: Tensors, is_reported: bool) -> None:
+    def run(self, step: Step, drawn: Tensors, is_reported: bool) -> None:
         """Launch steps; see `Stepper.run`."""
         num_steps = _num_steps(drawn)
         for t in range(num_steps):
-            self._step(
-                {name: values[t] for name, values in drawn.items()}, is_reported and t == num_steps - 1
-            )
+            step({name: values[t] for name, values in drawn.items()}, is_reported and t == num_steps - 1)
 
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
@@ -82,29 +76,28 @@ class Graph(Stepper):
     The first steps are launched one by one. Where capturing fails, all are.
 
     Args:
-        step: See `Step`.
         max_steps: Most steps that are drawn at once.
         capture: How a step is captured, see `capture_on`.
     """
 
-    def __init__(self, step: Step, max_steps: int, capture: Capture) -> None:
-        self._step, self._max_steps, self._capture = step, max_steps, capture
+    def __init__(self, max_steps: int, capture: Capture) -> None:
+        self._max_steps, self._capture = max_steps, capture
         self._num_warm = 0
         self._replays: dict[bool, Callable[[], None]] = {}
         self._drawn: dict[str, torch.Tensor] = {}
 
-    def run(self, drawn: Tensors, is_reported: bool) -> None:
+    def run(self, step: Step, drawn: Tensors, is_reported: bool) -> None:
         """Launch steps; see `Stepper.run`."""
         num_steps, first = _num_steps(drawn), 0
         while first < num_steps and self._num_warm < WARM_UP_STEPS:
             # Both kinds of step are warmed; one that need not report may.
             reports = self._num_warm % 2 == 0 or (is_reported and first == num_steps - 1)
-            self._step({name: values[first] for name, values in drawn.items()}, reports)
+            step({name: values[first] for name, values in drawn.items()}, reports)
             self._num_warm, first = self._num_warm + 1, first + 1
         if first == num_steps:
             return
         if not self._replays:
-            self._prepare(drawn)
+            self._prepare(step, drawn)
         for name, values_T in drawn.items():
             self._drawn[name][: num_steps - first].copy_(values_T[first:])
         self._place.zero_()
@@ -112,33 +105,41 @@ class Graph(Stepper):
             self._replays[False]()
         self._replays[is_reported]()
 
-    def _prepare(self, drawn: Tensors) -> None:
+    def _prepare(self, step: Step, drawn: Tensors) -> None:
         for name, values in drawn.items():
             self._drawn[name] = values.new_empty((self._max_steps, *values.shape[1:]))
             self._drawn[name][: len(values)].copy_(values)
             self._place = torch.zeros(1, dtype=torch.int64, device=values.device)
-        for is_reported in (True, False):
-            step = partial(self._step_in_place, is_reported)
-            try:
-                self._replays[is_reported] = self._capture(step)
-            except RuntimeError as error:
-                if is_out_of_memory(str(error)):
-                    raise
-                print(
-                    f"CUDA graph capture failed, steps are launched one by one: {error}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                self._replays[is_reported] = step
+        works = {
+            is_reported: partial(self._step_in_place, step, is_reported) for is_reported in (True, False)
+        }
+        try:
+            self._replays = {is_reported: self._capture(work) for is_reported, work in works.items()}
+        except RuntimeError as error:
+            first = _first_error(error)  # of a capture that fails in the middle, the last one says nothing
+            if is_out_of_memory(str(first)):
+                raise first from None
+            print(
+                f"CUDA graph capture failed, steps are launched one by one: {first}",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._replays = dict(works)
 
-    def _step_in_place(self, is_reported: bool) -> None:
+    def _step_in_place(self, step: Step, is_reported: bool) -> None:
         draw = {name: values.index_select(0, self._place)[0] for name, values in self._drawn.items()}
-        self._step(draw, is_reported)
+        step(draw, is_reported)
         self._place.add_(1)
 
 
 def _num_steps(drawn: Tensors) -> int:
     return len(next(iter(drawn.values())))
+
+
+def _first_error(error: BaseException) -> BaseException:
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def capture_on(device: torch.device) -> Capture:
@@ -148,14 +149,40 @@ def capture_on(device: torch.device) -> Capture:
     """
     if device.type != "cuda":
         return lambda step: step
-    pool = torch.cuda.graph_pool_handle()
+    return partial(_capture, device, torch.cuda.graph_pool_handle())
 
-    def capture(step: Callable[[], None]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
-        # Another thread of the process may use CUDA meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            step()
-        replay: Callable[[], None] = graph.replay
-        return replay
 
-    return capture
+_failed: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose capture failed: the allocator may still point at them."""
+
+
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _capture(device: torch.device, pool: Any, step: Callable[[], None]) -> Callable[[], None]:
+    """As `torch.cuda.graph`, which leaves the thread on its own stream and the pool open where a capture fails."""
+    graph = torch.cuda.CUDAGraph()
+    gc.collect()  # a graph that is destroyed during a capture spoils it
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    gc.disable()
+    try:
+        with torch.cuda.stream(_capture_stream(device)):
+            # Another thread of the process may use CUDA meanwhile.
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                step()
+            finally:
+                graph.capture_end()
+    except BaseException:
+        _failed.append(graph)
+        for close in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+            with contextlib.suppress(Exception):
+                getattr(torch._C, close)(torch.cuda.current_device(), pool)
+        raise
+    finally:
+        gc.enable()
+    replay: Callable[[], None] = graph.replay
+    return replay

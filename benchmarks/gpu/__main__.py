@@ -5,7 +5,10 @@ own, which is started again for those that are left where one crashes or hangs, 
 """
 
 import argparse
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,7 +76,11 @@ def _supervise(options: argparse.Namespace, stages: list[str]) -> int:
         left_s = end_s - time.monotonic()
         if left_s < 1:
             break
+        before = path.read_text()
         _run_worker(options, left, left_s)
+        if path.read_text() == before:
+            progress(f"The stages cannot be started; see {options.out / 'log.txt'}.")
+            return 1
         _fail_what_runs(path, "the process ended in the middle of it")
     result = json.loads(path.read_text())
     (options.out / "gpu.md").write_text(table.markdown(result))
@@ -89,13 +96,18 @@ def _run_worker(options: argparse.Namespace, stages: list[str], seconds: float) 
     words += ["--keep", str(options.keep.absolute())] if options.keep else []
     path = options.out / "gpu.json"
     with (options.out / "log.txt").open("a") as log:
-        worker = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        # A session of its own: a stage may have started processes, which hold memory of the GPU.
+        worker = subprocess.Popen(
+            words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         while worker.poll() is None:
             time.sleep(0.2)
             deadline_s = json.loads(path.read_text()).get("deadline_s")
             if deadline_s is not None and time.monotonic() > deadline_s + GRACE_S:
-                worker.kill()
-                worker.wait()
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
 
 
 def _status(path: Path, stage: str) -> str | None:
@@ -105,6 +117,7 @@ def _status(path: Path, stage: str) -> str | None:
 
 def _fail_what_runs(path: Path, why: str) -> None:
     result = json.loads(path.read_text())
+    result.pop("deadline_s", None)  # of a worker that is gone
     for found in result["stages"].values():
         if found["status"] == "running":
             found |= {"status": "failed", "error": found["error"] or why}
@@ -130,20 +143,21 @@ def _work(options: argparse.Namespace, stages: list[str]) -> None:
         _measure(module, bench, found, lambda: kit.save(path, result))
         result["ceilings"] = bench.ceilings
         kit.save(path, result)
+        if found["status"] == "failed":
+            break  # what failed on a GPU may have broken it for this process
     result.pop("deadline_s", None)
     kit.save(path, result)
 
 
 def _measure(module: Any, bench: kit.Bench, found: dict[str, Any], keep: Any) -> None:
     """Take the lines of a stage until it ends or its time is up."""
-    begun = time.monotonic()
-    saved_s = 0.0
+    begun, saved_s = time.monotonic(), 0.0
     try:
         found["status"] = "done"
         for row in module.rows(bench):
             found["rows"].append(row)
             found["seconds"] = time.monotonic() - begun
-            if time.monotonic() - saved_s > 0.5:
+            if len(found["rows"]) < 100 or time.monotonic() - saved_s > 0.5:
                 found["status"] = "running"
                 keep()
                 saved_s = time.monotonic()

@@ -107,7 +107,7 @@ class Bench:
         launch: stepping.Launch = "graph",
         first_seed: int = 0,
     ) -> Pack:
-        """A pack of runs with seeds of their own, no ghosts."""
+        """A pack of runs with seeds of their own, no ghosts; the one before must be forgotten for its memory to count."""
         num_runs = num_runs or self.num_runs
         arithmetic.set_arithmetic(precision, 1)
         runs = [self.run(model, first_seed + seed, precision) for seed in range(num_runs)]
@@ -211,7 +211,10 @@ def operations(pack: Pack) -> int:
 
 
 def kernels(pack: Pack) -> int | None:
-    """Kernels of one step on CUDA, drawing not counted; None where the profiler sees none. See `operations`."""
+    """Kernels of one step on CUDA, drawing not counted; None where the profiler sees none. See `operations`.
+
+    The profiler may slow down what its process does later.
+    """
     if pack.device.type != "cuda":
         return None
     from torch.autograd import DeviceType

@@ -131,6 +131,51 @@ def test_a_stage_whose_process_dies_is_failed_and_the_others_are_measured(tmp_pa
     assert "the process ended in the middle of it" in capsys.readouterr().out
 
 
+HANGING = """
+import json, subprocess, sys, time
+from pathlib import Path
+path = Path(sys.argv[1])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+found = json.loads(path.read_text())
+found["stages"]["smoke"] = {"status": "running", "seconds": 0.0, "rows": [], "error": ""}
+found["deadline_s"] = time.monotonic() - 1
+path.with_name("child").write_text(str(child.pid))
+path.write_text(json.dumps(found))
+time.sleep(600)
+"""
+
+
+def test_a_stage_that_hangs_is_ended_with_all_that_it_started_and_the_others_are_measured(
+    tmp_path, monkeypatch
+):
+    def start(words, **how):
+        """The first worker hangs; the second measures what is left. Other programs are started as they are."""
+        if "--work" not in words:
+            return popen(words, **how)
+        started.append(words)
+        hanging = [sys.executable, "-c", HANGING, str(tmp_path / "gpu.json")]
+        return popen(hanging if len(started) == 1 else words, **how)
+
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(kit.subprocess, "Popen", start)
+    monkeypatch.setattr(kit, "GRACE_S", 0.2)
+    assert kit.main(["--rehearse", "--out", str(tmp_path), "--stages", "smoke,ceilings"]) == 1
+    stages = json.loads((tmp_path / "gpu.json").read_text())["stages"]
+    assert {name: stage["status"] for name, stage in stages.items()} == {
+        "smoke": "failed",
+        "ceilings": "done",
+    }
+    assert len(started) == 2
+    child = Path(f"/proc/{(tmp_path / 'child').read_text()}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+
+
+def test_stages_that_cannot_be_started_end_the_measurement(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kit, "_run_worker", lambda *_: None)
+    assert kit.main(["--rehearse", "--out", str(tmp_path)]) == 1
+    assert "cannot be started" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["--stages", "rate"], "Unknown stage 'rate'.\nValid: ceilings,"), ([], "finds no CUDA device here")],

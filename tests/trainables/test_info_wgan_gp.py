@@ -93,7 +93,7 @@ def test_each_term_trains_the_networks_that_it_may(term):
     value = {
         "wasserstein": lambda: model._wasserstein(real, fake.detach())[0],
         "penalty": lambda: model.penalty(real, fake.detach(), drawn["place critic 0"]),
-        "information": lambda: model._miss(features, continuous, category),
+        "information": lambda: model._miss(model.critic.tensors, features, continuous, category),
         "generator": lambda: -score_RB.mean(1),
     }[term]().sum()
     everything = model.critic.tensors | model.generator.tensors

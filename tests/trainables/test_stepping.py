@@ -69,7 +69,7 @@ def taped(pack):
         return tape.replay
 
     tapes = []
-    stepper = pack._stepper = stepping.Graph(pack._update, pack._chunk, capture)
+    stepper = pack._stepper = stepping.Graph(pack._chunk, capture)
     return tapes
 
 
@@ -137,7 +137,7 @@ def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(small_run, s
     def capture(_):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    pack._stepper = stepping.Graph(pack._update, pack._chunk, capture)
+    pack._stepper = stepping.Graph(pack._chunk, capture)
     for each in (eager, pack):
         each.advance(20)
     assert digest(pack) == digest(eager)
@@ -151,7 +151,7 @@ def test_a_capture_that_runs_out_of_memory_is_an_out_of_memory(small_run, sprite
     def capture(_):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    pack._stepper = stepping.Graph(pack._update, pack._chunk, capture)
+    pack._stepper = stepping.Graph(pack._chunk, capture)
     with pytest.raises(RuntimeError, match="out of memory"):
         pack.advance(20)
 

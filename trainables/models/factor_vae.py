@@ -144,7 +144,8 @@ class Model:
         z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise a"])
         recon_R = stacked.bernoulli_nats(self.logits(z_RBD), x_RBCHW, is_valued=is_reported).mean(1)
         kl_R = stacked.gaussian_kl(mu_RBD, logvar_RBD).sum(2).mean(1)
-        real = Chain(self.discriminator.tensors, z_RBD.detach())
+        discriminator = stacked.narrowed(self.discriminator.tensors)  # the same for both batches
+        real = Chain(discriminator, z_RBD.detach())
         tc_R = real.log_ratio_RB.mean(1)
         # A term of value 0 whose gradient on z is that of gamma mean log D/(1 - D).
         tc_slope_RBD = real.input_slope_RBD * (self.gamma_R / self.config.batch_size)[:, None, None]
@@ -159,7 +160,7 @@ class Model:
             mu_RBD, logvar_RBD = self.encode(draw["batch b"])
             z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise b"])
             z_permuted_RBD = z_RBD.gather(1, draw["permutation"].transpose(1, 2))
-        permuted = Chain(self.discriminator.tensors, z_permuted_RBD)
+        permuted = Chain(discriminator, z_permuted_RBD)
 
         # -1/2 mean log D(z) - 1/2 mean log(1 - D(z_permuted)), by its slope at l0 - l1 of each sample.
         half = 0.5 / self.config.batch_size

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from trainables import stacked
+from trainables import convolutions, stacked
 from trainables.config import per_run
 from trainables.errors import InputError
 from trainables.models import _gan_networks as networks
@@ -196,7 +196,7 @@ class Model:
                 fake_RBCHW = self.generate(z_RBI, by_batch=True)
             real_RBCHW = draw[f"batch critic {k}"]
             wasserstein_R, features = self._wasserstein(real_RBCHW, fake_RBCHW)
-            miss_R = self._miss(features, continuous_RBC, category_RBK)
+            miss_R = self._miss(self.critic.tensors, features, continuous_RBC, category_RBK)
             penalty_R = self.penalty(real_RBCHW, fake_RBCHW, draw[f"place critic {k}"])
             loss_R = -wasserstein_R + self.config.critic.penalty * penalty_R + self.information_R * miss_R
             self.critic.backward(loss_R.sum())
@@ -204,8 +204,9 @@ class Model:
 
         continuous_RBC, category_RBK, z_RBI = self._inputs(draw, "generator")
         fake_RBCHW = self.generate(z_RBI, by_batch=True, kept_by_R=alive_R)
-        score_RB, features = networks.criticize(self.critic.tensors, fake_RBCHW, self.config.network)
-        miss_R = self._miss(features, continuous_RBC, category_RBK)
+        critic = {name: tensor.detach() for name, tensor in self.critic.tensors.items()}
+        score_RB, features = networks.criticize(critic, fake_RBCHW, self.config.network)
+        miss_R = self._miss(critic, features, continuous_RBC, category_RBK)
         self.generator.backward((-score_RB.mean(1) + self.information_R * miss_R).sum())
         alive_R = self.optimizers["generator"].step(alive_R)
         return {
@@ -241,10 +242,14 @@ class Model:
         return real_RB.mean(1) - fake_RB.mean(1), features
 
     def _miss(
-        self, features: torch.Tensor, continuous_RBC: torch.Tensor, category_RBK: torch.Tensor
+        self,
+        critic: _networks.Tensors,
+        features: torch.Tensor,
+        continuous_RBC: torch.Tensor,
+        category_RBK: torch.Tensor,
     ) -> torch.Tensor:
         """-E[log Q(c|G(c, e))], (R,), nats without the Gaussian's constant."""
-        inferred_RBQ = networks.infer(self.critic.tensors, features)
+        inferred_RBQ = networks.infer(critic, features)
         means_RBC = inferred_RBQ[..., : self.config.continuous]
         miss_RB = 0.5 * (continuous_RBC - means_RBC).square().sum(2)
         if self.config.categories:
@@ -259,7 +264,8 @@ class Model:
         place = place_RB[..., None, None, None]
         between_RBCHW = (real_RBCHW + place * (fake_RBCHW - real_RBCHW)).requires_grad_()
         score_RB, _ = networks.criticize(self.critic.tensors, between_RBCHW, self.config.network)
-        (slope_RBCHW,) = torch.autograd.grad(score_RB.sum(), between_RBCHW, create_graph=True)
+        with convolutions.of_images_alone():
+            (slope_RBCHW,) = stacked.gradients_of(score_RB.sum(), [between_RBCHW], create_graph=True)
         # The root has no slope at 0, where a critic starts out flat.
         norm_RB = stacked.elementwise(torch.sqrt, slope_RBCHW.square().flatten(2).sum(2) + 1e-12)
         return (norm_RB - 1).square().mean(1)

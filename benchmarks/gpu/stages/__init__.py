@@ -16,6 +16,7 @@ ORDER = (
     "baselines",
     "evaluation",
     "models",
+    "kernels",
 )
 """Stages that are measured unless others are named; `train` is only when named."""
 

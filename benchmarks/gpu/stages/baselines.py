@@ -3,20 +3,21 @@
 import contextlib
 import json
 import os
+import select
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.gpu.kit import Bench, Row
 from benchmarks.gpu.process import plain_steps
 from benchmarks.machine import ROOT
 
 SECONDS = 75.0
-MPS_START_S = 5.0
+MPS_START_S, ANSWER_S = 5.0, 40.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -24,6 +25,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     for launch in ("eager", "graph"):
         bench.forget()
         yield {"what": f"one plain run, {launch}", "processes": 1} | _rate(bench, plain_steps(bench, launch))
+    bench.forget()
     yield {"what": "one pack", "processes": 1} | bench.rate(bench.pack())
     bench.forget()
     yield from _shared(bench, os.environ)
@@ -59,24 +61,20 @@ def _rate(bench: Bench, advance: Callable[[int], None]) -> Row:
     }
 
 
-def _shared(bench: Bench, environment: "os._Environ[str] | dict[str, str]") -> Iterator[Row]:
+def _shared(bench: Bench, environment: Mapping[str, str]) -> Iterator[Row]:
     """Processes that share the device."""
-    for num_processes in (2,) if bench.is_rehearsal else (2, 4, 8):
-        for kind, num_runs in (("plain", 1), ("pack", max(1, bench.num_runs // num_processes))):
-            if bench.left_s < 12:
-                return
-            what = "plain runs" if kind == "plain" else f"packs of {num_runs}"
-            yield {"what": f"{num_processes} processes of {what}", "processes": num_processes} | _together(
-                bench, num_processes, kind, num_runs, environment
-            )
+    number = 2 if bench.is_rehearsal else 4
+    for kind, num_runs in (("plain", 1), ("pack", max(1, bench.num_runs // number))):
+        if bench.left_s < 10:
+            return
+        what = "plain runs" if kind == "plain" else f"packs of {num_runs}"
+        yield {"what": f"{number} processes of {what}", "processes": number} | _together(
+            bench, number, kind, num_runs, environment
+        )
 
 
 def _together(
-    bench: Bench,
-    num_processes: int,
-    kind: str,
-    num_runs: int,
-    environment: "os._Environ[str] | dict[str, str]",
+    bench: Bench, num_processes: int, kind: str, num_runs: int, environment: Mapping[str, str]
 ) -> Row:
     asked = {
         "kind": kind,
@@ -87,21 +85,21 @@ def _together(
         "is_rehearsal": bench.is_rehearsal,
     }
     words = [sys.executable, "-m", "benchmarks.gpu.process"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    # What goes wrong in them is told in the log of this process.
     processes = [
-        subprocess.Popen(words, cwd=ROOT, env=dict(environment), **pipes)  # type: ignore[call-overload]
+        subprocess.Popen(
+            words, cwd=ROOT, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(num_processes)
     ]
     try:
         for process in processes:
-            process.stdin.write(json.dumps(asked) + "\n")
-            process.stdin.flush()
-        if not all(process.stdout.readline().strip() == "ready" for process in processes):
-            return {"error": "a process ended before it was ready"}
+            _tell(process, json.dumps(asked))
+        if [_told(process) for process in processes] != ["ready"] * num_processes:
+            return {"error": "a process was not ready in time"}
         for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        told = [json.loads(process.stdout.readline() or "null") for process in processes]
+            _tell(process, "go")
+        told = [json.loads(_told(process) or "null") for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -110,6 +108,19 @@ def _together(
         return {"error": "a process ended while it trained"}
     rate = sum(each["runs"] * each["steps"] / each["seconds"] for each in told)
     return {"runs": num_runs * num_processes, "run_steps_per_s": round(rate, 1)}
+
+
+def _tell(process: "subprocess.Popen[str]", line: str) -> None:
+    assert process.stdin
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+def _told(process: "subprocess.Popen[str]") -> str:
+    """A line, empty where none comes in time."""
+    assert process.stdout
+    is_there, _, _ = select.select([process.stdout], [], [], ANSWER_S)
+    return process.stdout.readline().strip() if is_there else ""
 
 
 @contextlib.contextmanager

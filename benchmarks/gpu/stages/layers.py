@@ -3,13 +3,15 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from benchmarks.gpu.kit import Bench, Row
 from trainables import arithmetic, convolutions, stepping
+from trainables.kernels import Convolution
 
-SECONDS = 40.0
+SECONDS = 45.0
 CHANNELS = (1, 32, 32, 64, 64)
 BATCH = 64
 REPLAYS = 10
@@ -33,15 +35,35 @@ def rows(bench: Bench) -> Iterator[Row]:
             bias = torch.rand(runs, outputs if what == "conv" else inputs, device=bench.device)
             arguments = [tensor.requires_grad_() for tensor in (x, weight, bias)]
             row: Row = {"layer": f"{what}{layer + 1}", "channels": f"{inputs}-{outputs}", "runs": runs}
-            for name, way in convolutions.WAYS.items():
-                function = way.conv if what == "conv" else way.conv_transpose
-                try:
-                    row[name] = round(1e6 * _seconds(bench, function, arguments) / runs, 2)
-                except RuntimeError as error:
-                    row[name] = str(error).splitlines()[0]
+            for name in convolutions.WAYS:
+                row[name] = _microseconds(bench, name, what, arguments)
+            for number in () if bench.is_rehearsal else (2, 4, 16):
+                with _on_streams(number):
+                    row[f"{number} streams"] = _microseconds(bench, "streams_nhwc", what, arguments)
             macs = 16 * inputs * outputs * (size // 2) ** 2 * batch
             peak = bench.ceilings.get("tf32_tflops")
             yield row | ({"floor": round(6e-6 * macs / peak, 2)} if peak and not bench.is_rehearsal else {})
+
+
+def _microseconds(bench: Bench, name: Convolution, what: str, arguments: list[torch.Tensor]) -> float | str:
+    """Of one run; an error's text where a way does not run."""
+    way = convolutions.WAYS[name]
+    try:
+        seconds = _seconds(bench, way.conv if what == "conv" else way.conv_transpose, arguments)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return round(1e6 * seconds / len(arguments[0]), 2)
+
+
+@contextmanager
+def _on_streams(number: int) -> Iterator[None]:
+    before, convolutions.NUM_STREAMS = convolutions.NUM_STREAMS, number
+    convolutions._streams.cache_clear()
+    try:
+        yield
+    finally:
+        convolutions.NUM_STREAMS = before
+        convolutions._streams.cache_clear()
 
 
 def _seconds(bench: Bench, function: convolutions.Conv, arguments: list[torch.Tensor]) -> float:
