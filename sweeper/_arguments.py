@@ -3,6 +3,7 @@
 Each function answers a wrong word with an `InputError` that says what is valid. What imports slowly is imported late.
 """
 
+import math
 import os
 import shlex
 import sqlite3
@@ -21,6 +22,7 @@ NAMES = "search_spaces"
 MAX_LABEL = 64
 MAX_STEPS = 10**9
 MAX_PRICE = 10**9
+MAX_STATE_EVERY_S = 7 * 24 * 3600.0
 STATE_EVERY_S = 120.0  # as in trainables.committing, which imports torch
 
 
@@ -133,7 +135,8 @@ def common_options(*names: str) -> Callable[[Any], Any]:
         ),
         "state_every": click.option(
             "--state-every",
-            type=click.FloatRange(min=0),
+            type=click.FloatRange(min=0, max=MAX_STATE_EVERY_S),
+            callback=_check_finite,
             metavar="SECONDS",
             default=STATE_EVERY_S,
             show_default=True,
@@ -172,6 +175,12 @@ def _check_uri(_: click.Context, __: click.Parameter, uri: str | None) -> str | 
 
         check_uri(uri)
     return uri
+
+
+def _check_finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise InputError(f"{parameter.opts[0]} {value:g}: it is a number of seconds, for example 120.")
+    return value
 
 
 def _check_price(_: click.Context, __: click.Parameter, price: float | None) -> float | None:
@@ -241,19 +250,40 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: 
 def find_machine(options: dict[str, Any]) -> Any:
     from sweeper.machine import Machine, check_address, check_device, check_share
 
-    share = options["gpus"]
+    share, device = _share_and_device(options)
     if share is not None:
         check_share(share)
-    check_address(options.get("address"))
+    address = options.get("address")
+    check_address(address)
+    if options["cluster_gpus"] and not address and _is_typed("cluster_gpus"):
+        raise InputError(
+            "--cluster-gpus is about a cluster.\nName it with --address, or leave --cluster-gpus out."
+        )
     machine = Machine(
-        options.get("address"),
+        address,
         share,
         cluster_gpus=options["cluster_gpus"],
-        device=options["device"],
+        device=device,
         state_every_s=options.get("state_every", STATE_EVERY_S),
     )
     check_device(machine)
     return machine
+
+
+def _share_and_device(options: dict[str, Any]) -> tuple[float | None, Any]:
+    """As typed; what comes from a variable gives way to what is typed."""
+    share, device = options["gpus"], options["device"]
+    if share is not None and device != "auto" and (device == "cpu") != (share == 0):
+        if _is_typed("device") and not _is_typed("gpus"):
+            return None, device
+        if _is_typed("gpus") and not _is_typed("device"):
+            return share, "auto"
+    return share, device
+
+
+def _is_typed(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source == click.core.ParameterSource.COMMANDLINE
 
 
 def check_ledger(home: Home) -> None:

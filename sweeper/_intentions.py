@@ -233,17 +233,21 @@ def drop_states(storage: Path, keys: Iterable[str], newest_attempt: int) -> None
     durable.write_record(folder / f"{number:08d}.json", body)
 
 
-def dropped_states(storage: Path) -> dict[str, int]:
-    """Up to which attempt the states of a run were dropped, by key.
+def dropped_states(storage: Path) -> tuple[dict[str, int], list[str]]:
+    """Up to which attempt the states of a run were dropped, by key; and a line for each record that is damaged.
 
-    Raises:
-        DamagedBlockError: A record is damaged.
+    What such a record said is forgotten: its states are missing, so runs that wanted them would start over.
     """
     found: dict[str, int] = {}
+    problems = []
     for path in sorted((storage / "pruned").glob("[0-9]*.json")):
-        body, _ = durable.read_record(path)
-        found |= dict.fromkeys(body["runs"], body["newest_attempt"])
-    return found
+        try:
+            body, _ = durable.read_record(path)
+        except DamagedBlockError as error:
+            problems.append(str(error))
+        else:
+            found |= dict.fromkeys(body["runs"], body["newest_attempt"])
+    return found, problems
 
 
 def forget_states(db: sqlite3.Connection, dropped: Mapping[str, int]) -> None:
@@ -272,8 +276,6 @@ def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
                 adopt_attempt(db, durable.read_record(path)[0])
             except DamagedBlockError as error:
                 problems.append(str(error))
-        try:
-            forget_states(db, dropped_states(storage))
-        except DamagedBlockError as error:
-            problems.append(str(error))
-    return problems
+        dropped, damaged = dropped_states(storage)
+        forget_states(db, dropped)
+    return problems + damaged

@@ -81,10 +81,12 @@ def prune(names: tuple[str, ...], **options: Any) -> None:
         before = _state_bytes(home)
         if keys:
             ledger.drop_states(keys)
-    if not keys:
+        else:
+            ledger.prune()  # what a prune that was killed left
+    freed = display.memory((before - _state_bytes(home)) / 2**30)
+    if not keys and before == _state_bytes(home):
         click.echo("No finished run of this keeps a state: there is nothing to drop.")
         return
-    freed = display.memory((before - _state_bytes(home)) / 2**30)
     click.echo(
         f"Dropped the states of {display.runs(len(keys))}: {freed} freed. Points, encodings, weights and pictures stay;"
         " to be trained to more steps, they would start from step 0."
@@ -97,8 +99,8 @@ def _state_bytes(home: Home) -> int:
 
 @click.command()
 @common_options("home", "storage")
-def rebuild(**options: Any) -> None:
-    """Make a lost ledger again from the storage."""
+def rebuild(**options: Any) -> int:
+    """Make a lost ledger again from the storage; 1 if some of it cannot be read."""
     home = find_home(options, is_written=True)
     check_stored(home)
     from sweeper import verify as checking
@@ -109,6 +111,7 @@ def rebuild(**options: Any) -> None:
     for problem in found.problems:
         click.echo(problem)
     click.echo(f"{home.ledger} holds {found.num_taken} blocks again.")
+    return 1 if found.problems else 0
 
 
 @click.command()

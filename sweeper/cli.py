@@ -97,7 +97,7 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
     """Show runs, packs, memory, time and cost before anything starts."""
     questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
     from sweeper.estimate import plan_table
-    from sweeper.machine import cluster, local_resources, measure_on_cluster
+    from sweeper.machine import ClusterMeasure, cluster, local_resources
     from sweeper.placing import prepare
     from sweeper.plan import plan
     from sweeper.probing import Probe, measure_together
@@ -110,7 +110,7 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
             prepared = prepare(machine, planned, records, here, probe.measure, measure_together)
         else:
             with cluster(machine) as there:
-                prepared = prepare(machine, planned, records, there, measure_on_cluster, None)
+                prepared = prepare(machine, planned, records, there, ClusterMeasure(), None)
     expected = prepared.expected
     if expected is None:
         raise InputError(

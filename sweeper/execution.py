@@ -162,14 +162,13 @@ class Execution:
         where = prepared.machine if prepared else self.machine
         # Ray prints what it has to say of dead workers to standard output, where our answer goes.
         with redirect_stdout(sys.stderr), machine.cluster(where) as resources:
+            measure = machine.ClusterMeasure()
             if prepared is None:
-                measure = machine.measure_on_cluster
                 prepared = self._prepare(ledger, planned, resources, measure, None)
             done = self._work_on(ledger, prepared)
             horizons = {each.question.scale.steps for each in planned}
             for _ in range(len(horizons) - 1):  # runs that are wanted at a further horizon, too
-                measure, settled = machine.measure_on_cluster, prepared.machine
-                packs = form_packs(planned, ledger.records, settled, prepared.num_slots, measure)
+                packs = form_packs(planned, ledger.records, prepared.machine, prepared.num_slots, measure)
                 done += self._work_on(ledger, replace(prepared, packs=packs))
         ledger.prune()
         return done

@@ -64,17 +64,16 @@ def choose(
         threads: CPU threads of a pack.
         measure: Measures a pack alone on a GPU.
         together: Measures packs that share a GPU; None where that cannot be done.
-        kept_size: Runs that packs computed before, which is kept so that the bits of a sweep's runs are of one class.
+        kept_size: Runs that packs computed before, which is kept so that the bits of a sweep's runs are of one class, where
+            memory holds it.
 
     Raises:
         InputError: The smallest pack does not fit a GPU.
     """
     spec = spec_of(run.spec)
-    if kept_size:
-        return Choice(1, kept_size, "as before, so that the runs of a draw have the same numerics")
-    alone = _measured_alone(lambda size: measure(spec, size, 1.0, threads), num_runs)
+    alone = _measured_alone(lambda size: measure(spec, size, 1.0, threads), num_runs, kept_size)
     if not alone and together is None:
-        return Choice(1, UNMEASURED_SIZE, "no GPU is free yet to measure on")
+        return Choice(1, kept_size or UNMEASURED_SIZE, "no GPU is free yet to measure on")
     if not alone:
         raise InputError(
             f"A pack of {MIN_SIZE} such runs does not fit the memory of the GPU.\n"
@@ -82,18 +81,24 @@ def choose(
         )
     times = {(1, size): _time_s(num_runs, 1, size, each.step_time_s) for size, each in alone.items()}
     for num_packs in SHARES if together else ():
-        size = rung(-(-num_runs // num_packs))
+        size = kept_size or rung(-(-num_runs // num_packs))
         if size in alone and _fits(alone[size], num_packs) and num_runs >= num_packs:
             assert together
             step_time_s = together(spec, size, num_packs, threads)
             if step_time_s is not None:
                 times[num_packs, size] = _time_s(num_runs, num_packs, size, step_time_s)
     best = min(times, key=lambda each: (times[each] * (WORTH if each[0] == 1 else 1.0), each))
-    return Choice(*best, _reason(num_runs, times, best, alone))
+    reason = _reason(num_runs, times, best, alone)
+    return Choice(*best, f"as many as before; {reason}" if best[1] == kept_size else reason)
 
 
-def _measured_alone(measure: Callable[[int], Measured | None], num_runs: int) -> dict[int, Measured]:
+def _measured_alone(
+    measure: Callable[[int], Measured | None], num_runs: int, kept_size: int | None
+) -> dict[int, Measured]:
     """What packs of ever larger sizes cost, up to one that holds all runs, as far as memory holds them."""
+    kept = measure(kept_size) if kept_size else None
+    if kept_size and kept is not None and _fits(kept, 1):
+        return {kept_size: kept}
     found: dict[int, Measured] = {}
     for size in LADDER:
         one = measure(size)

@@ -7,20 +7,26 @@ import contextlib
 import logging
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper import display
 from sweeper.ledger import Ledger
 from sweeper.machine import Machine, exact_share
 from sweeper.packing import PackPlan
 from sweeper.rows import StoredSlice
 from trainables import blocks
+from trainables.errors import damaged_runs
 
 if TYPE_CHECKING:
     from sweeper.pack_queue import StopEarly
+
+STOP_S = 60.0
+"""How long packs that were asked to stop may take to write their states."""
 
 Progress = Callable[[int], None]
 """Told how many more run-steps were committed."""
@@ -40,9 +46,9 @@ def train(
     from sweeper.pack_queue import BlockListener, PackQueue, StopEarly
     from trainables.tune import PackTrainable
 
-    dispatch = _Dispatch(ledger, machine, progress)
+    dispatch = _Dispatch(ledger, machine, progress, packs)
     queue = PackQueue(packs, dispatch.begin, dispatch.give_up, dispatch.end)
-    stop = StopEarly(queue, dispatch.ask_to_stop)
+    stop = StopEarly(queue, dispatch.ask_to_stop, STOP_S)
     scratch = tempfile.mkdtemp(prefix="sweeper-tune-")
     share = exact_share(machine.gpus_per_pack or 0.0)
     tuner = tune.Tuner(
@@ -77,9 +83,12 @@ def train(
 class _Dispatch:
     """Begins and ends attempts in the ledger as packs come and go."""
 
-    def __init__(self, ledger: Ledger, machine: Machine, progress: Progress) -> None:
+    def __init__(
+        self, ledger: Ledger, machine: Machine, progress: Progress, packs: Sequence[PackPlan]
+    ) -> None:
         self._ledger, self._machine, self._progress = ledger, machine, progress
         self._open: set[int] = set()
+        self._reached = {run.key: run.step for pack in packs for run in pack.runs}
 
     def begin(self, pack: PackPlan) -> tuple[int, PackPlan, dict[str, Any]] | None:
         """Begin an attempt at what is left of a pack; None if nothing is."""
@@ -99,7 +108,8 @@ class _Dispatch:
             "schedule": asdict(first.schedule),
             "starts": [[self._start(stored) for stored in starts[key]] for key in keys],
             "block_s": first.block_s,
-            "state_every_s": self._machine.state_every_s,
+            # A pack that failed keeps what it learns sooner: else it might fail for ever before its first state.
+            "state_every_s": self._machine.state_every_s / 4**left.num_failures,
             "size": left.size,
             "threads": self._machine.threads,
             "gpus": self._machine.gpus_per_pack or 0.0,
@@ -121,11 +131,22 @@ class _Dispatch:
         # It is known already where `begin` took in all that there was.
         is_true = self._ledger.take(Path(result["manifest"])) != "stale"
         if is_true:
-            self._progress(result["run_steps"])
+            self._progress(sum(self._advance(key, step) for key, step in result["reached"].items()))
         return is_true
+
+    def _advance(self, key: str, step: int) -> int:
+        """Steps of a run that it had not done before."""
+        before = self._reached[key]
+        self._reached[key] = max(before, step)
+        return self._reached[key] - before
 
     def end(self, number: int, outcome: str, error: str) -> None:
         """Record how an attempt ended."""
+        if damaged := damaged_runs(error):
+            self._ledger.complaints.append(
+                f"States of {display.runs(len(damaged))} are damaged ({', '.join(sorted(damaged))}): they go back to older"
+                " ones, or to step 0; the others of their pack go on where they stood."
+            )
         self._open.discard(number)
         self._ledger.end_attempt(number, outcome, error)
 
@@ -136,6 +157,9 @@ class _Dispatch:
 
     def ask_to_stop(self) -> None:
         """Have the packs that are trained write their states and end."""
+        if self._open:
+            words = f"Stopping: packs write what they go on from, at most {STOP_S:.0f} s; once more to stop at once."
+            print(words, file=sys.stderr, flush=True)
         for number in self._open:
             with contextlib.suppress(OSError):  # a full disk: Tune ends them later
                 blocks.stop_path(self._ledger.storage, number).touch()

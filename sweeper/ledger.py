@@ -63,6 +63,7 @@ class Ledger:
         self.path = path
         self.storage = storage
         self.complaints: list[str] = []
+        self._dropped, _ = _intentions.dropped_states(storage)
         for folder in (path.parent, storage / "attempts", storage / "sweeps"):
             durable.make_folder(folder)
         marker = storage / "ledger.json"
@@ -192,6 +193,7 @@ class Ledger:
         Raises:
             ConflictError: A block contradicts what is committed.
         """
+        self._dropped, _ = _intentions.dropped_states(self.storage)
         problems = _intentions.adopt_all(self._db, self.storage)
         found = self._take_all(blocks.committed(self.storage))
         return Ingested(found.num_taken, found.num_stale, (*problems, *found.problems))
@@ -220,6 +222,7 @@ class Ledger:
         _intentions.drop_states(self.storage, keys, newest)
         with _schema.transaction(self._db):
             _intentions.forget_states(self._db, dict.fromkeys(keys, newest))
+        self._dropped |= dict.fromkeys(keys, newest)
         return self.prune()
 
     def _own(self, marker: Path, owner: str | None) -> None:
@@ -296,7 +299,7 @@ class Ledger:
         path = blocks.manifest_path(self.storage, attempt, index)
         manifest = blocks.read_manifest(path)
         with _schema.transaction(self._db):
-            complaint = take_in(self._db, path, manifest, _intentions.dropped_states(self.storage))
+            complaint = take_in(self._db, path, manifest, self._dropped)
             self.complaints += [complaint] if complaint else []
             if not _intentions.attempt_path(self.storage, attempt).exists():
                 self._record_attempt(attempt)

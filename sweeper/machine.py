@@ -65,11 +65,13 @@ class Resources:
         num_cpus: Cores.
         num_gpus: GPUs, of an autoscaled cluster those that it may grow to.
         gpu: What the GPUs are, as far as known.
+        problem: Why there is no GPU where one may be expected.
     """
 
     num_cpus: float
     num_gpus: float
     gpu: str = "GPU"
+    problem: str = ""
 
 
 MAX_PACKS_PER_GPU = 100
@@ -79,6 +81,9 @@ EXPECTED_GPUS = 4
 
 ANSWER_S = 3.0
 """How long a cluster has to answer."""
+
+DRIVER_S = 20.0
+"""How long the driver of a machine's GPUs has to list them; it takes seconds where it was not used before."""
 
 MEASURE_S = 60.0
 """How long a cluster has to measure a pack; nodes that are still being started take longer."""
@@ -117,11 +122,13 @@ def check_device(machine: Machine) -> None:
         raise InputError(
             f"--device {device} and --gpus-per-pack {share:g} contradict each other.\nLeave one of them out."
         )
-    if (share or device == "gpu") and machine.address is None and not local_gpus():
-        asked = f"--gpus-per-pack {share:g}" if share else "--device gpu"
-        raise InputError(
-            f"{asked}: this machine has no GPU.\nLeave it out, or name a cluster with --address."
-        )
+    if (share or device == "gpu") and machine.address is None:
+        gpus, problem = local_gpus()
+        if not gpus:
+            asked = f"--gpus-per-pack {share:g}" if share else "--device gpu"
+            raise InputError(
+                f"{asked}: {problem or 'this machine has no GPU'}.\nLeave it out, or name a cluster with --address."
+            )
 
 
 def check_address(address: str | None) -> None:
@@ -180,22 +187,31 @@ def cluster(machine: Machine) -> Iterator[Resources]:
         ray.shutdown()
 
 
-def measure_on_cluster(run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
-    """What a pack costs on a node of the cluster that was joined; None if no node is free for it soon."""
-    import ray
+class ClusterMeasure:
+    """Measures packs on nodes of the cluster that was joined; once none was free for it, it asks no more."""
 
-    @ray.remote(num_cpus=threads, num_gpus=exact_share(gpus), max_retries=0, max_calls=1)
-    def task() -> dict[str, float]:
-        from trainables import probe
+    def __init__(self) -> None:
+        self._is_busy = False
 
-        return probe.measure(run, num_runs, gpus, threads)
+    def __call__(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
+        """What a pack costs on a node; None if none is free for it soon, or the pack cannot train there."""
+        if self._is_busy:
+            return None
+        import ray
 
-    asked = task.remote()
-    try:
-        return Measured(**ray.get(asked, timeout=MEASURE_S))
-    except ray.exceptions.RayError:  # a pack that cannot train says why when it is tried
-        ray.cancel(asked, force=True)
-        return None
+        @ray.remote(num_cpus=threads, num_gpus=exact_share(gpus), max_retries=0, max_calls=1)
+        def task() -> dict[str, float]:
+            from trainables import probe
+
+            return probe.measure(run, num_runs, gpus, threads)
+
+        asked = task.remote()
+        try:
+            return Measured(**ray.get(asked, timeout=MEASURE_S))
+        except ray.exceptions.RayError as error:  # a pack that cannot train says why when it is tried
+            self._is_busy = isinstance(error, ray.exceptions.GetTimeoutError)
+            ray.cancel(asked, force=True)
+            return None
 
 
 def _cluster_resources(machine: Machine) -> Resources:
@@ -212,8 +228,8 @@ def _cluster_resources(machine: Machine) -> Resources:
 
 def local_resources() -> Resources:
     """What this machine has, without starting Ray."""
-    gpus = local_gpus()
-    return Resources(num_cores(), len(gpus), gpus[0] if gpus else "GPU")
+    gpus, problem = local_gpus()
+    return Resources(num_cores(), len(gpus), gpus[0] if gpus else "GPU", problem)
 
 
 def num_slots(resources: Resources, machine: Machine) -> int:
@@ -229,7 +245,10 @@ def num_slots(resources: Resources, machine: Machine) -> int:
             f"--gpus-per-pack {machine.gpus_per_pack:g}: the cluster at {machine.address} has no GPU.\n"
             "Leave it out, or say with --cluster-gpus how many it may grow to."
         )
-    return max(1, int(resources.num_gpus * round(1 / machine.gpus_per_pack)))
+    slots = int(resources.num_gpus * round(1 / machine.gpus_per_pack))
+    if machine.address is None:  # nodes of a cluster that are still to come bring cores of their own
+        slots = min(slots, int(resources.num_cpus / machine.threads))
+    return max(1, slots)
 
 
 def num_cores() -> int:
@@ -242,19 +261,38 @@ def num_cores() -> int:
     return max(1, cores)
 
 
-def local_gpus() -> list[str]:
-    """Name and memory of the GPUs of this machine that we may use, as its driver lists them."""
+def local_gpus() -> tuple[list[str], str]:
+    """Name and memory of the GPUs of this machine that we may use, and why its driver tells of none where it fails."""
     if not shutil.which("nvidia-smi"):  # torch would say, but takes seconds to import
-        return []
+        return [], ""
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=False)
-    if listed.returncode:
-        return []
-    found = [_gpu_words(*row) for row in csv.reader(listed.stdout.splitlines()) if len(row) == 2]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return found
-    return found[: len([number for number in visible.split(",") if number.strip() not in ("", "-1")])]
+    try:
+        ran = subprocess.run(
+            query, capture_output=True, text=True, errors="replace", check=False, timeout=DRIVER_S
+        )
+    except subprocess.TimeoutExpired:
+        return [], f"nvidia-smi does not answer within {DRIVER_S:.0f} s"
+    except OSError as error:
+        return [], f"nvidia-smi cannot be run: {error}"
+    if ran.returncode:
+        said = (ran.stdout + ran.stderr).strip().splitlines()
+        return [], f"nvidia-smi fails: {said[0] if said else f'exit code {ran.returncode}'}"
+    found = [_gpu_words(*row) for row in csv.reader(ran.stdout.splitlines()) if len(row) == 2]
+    return _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES")), ""
+
+
+def _visible(gpus: list[str], allowed: str | None) -> list[str]:
+    """Those of the GPUs that CUDA_VISIBLE_DEVICES allows: as CUDA reads it, up to the first that is none."""
+    if allowed is None:
+        return gpus
+    shown: dict[str, str] = {}
+    for name in map(str.strip, allowed.split(",")):
+        if name in shown or not (name.isdecimal() or name.startswith(("GPU-", "MIG-"))):
+            break
+        if name.isdecimal() and int(name) >= len(gpus):
+            break
+        shown[name] = gpus[int(name)] if name.isdecimal() else gpus[min(len(shown), len(gpus) - 1)]
+    return list(shown.values()) if gpus else []
 
 
 def _gpu_words(name: str, memory_mib: str) -> str:

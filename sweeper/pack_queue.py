@@ -15,16 +15,13 @@ from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
 from sweeper.packing import PackPlan
-from trainables.errors import is_out_of_memory
+from trainables.errors import damaged_runs, is_out_of_memory
 
 LOOK_EVERY_S = 5.0
 """How often Ray is asked whether a node is left."""
 
-STOP_S = 60.0
-"""How long packs that were asked to stop may take to write their states."""
-
 MAX_FAILURES = 3
-"""Tries without a new block after which the runs of a pack are given up."""
+"""Tries without a new state to resume from after which the runs of a pack are given up."""
 
 Begin = Callable[[PackPlan], tuple[int, PackPlan, dict[str, Any]] | None]
 """Begins an attempt at what is left of a pack: its number, what is left, the trainable's configuration."""
@@ -51,14 +48,15 @@ class PackQueue(Searcher):
         self._waiting = deque(packs)
         self._live: dict[str, tuple[int, PackPlan]] = {}
         self._moved: set[str] = set()
+        self._started: set[str] = set()
         self._begin, self._give_up, self._end = begin, give_up, end
         self.error: Exception | None = None
         self.is_stopping = False
 
     @property
     def has_live(self) -> bool:
-        """Whether a pack is being trained."""
-        return bool(self._live)
+        """Whether a worker has a pack; one that waits for a node has nothing to lose."""
+        return bool(self._started & set(self._live))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next pack, None while one that runs may come back, `FINISHED` at the end."""
@@ -79,8 +77,12 @@ class PackQueue(Searcher):
     ) -> None:
         """Wait for `ended`, which knows the error too."""
 
+    def started(self, trial_id: str) -> None:
+        """A worker has taken on this trial's pack."""
+        self._started.add(trial_id)
+
     def moved(self, trial_id: str) -> None:
-        """A block of this trial became true, so its failures so far are forgiven."""
+        """States of this trial became true, which the next one goes on from: its failures so far are forgiven."""
         self._moved.add(trial_id)
 
     def ended(self, trial_id: str, error: str, is_stopped: bool = False) -> None:
@@ -104,10 +106,16 @@ class PackQueue(Searcher):
                 # An attempt that was fenced off ends early; `begin` passes over a pack that is whole.
                 if pack.num_failures < MAX_FAILURES:
                     self._waiting.append(pack.failed_again())
-            elif (is_out_of_memory(error) and not pack.is_smallest) or (is_again and len(pack.runs) > 1):
-                # Whatever it is that a pack dies of again, half of it may live.
-                self._end(number, "out of memory" if is_out_of_memory(error) else "failed", error)
+            elif damaged := damaged_runs(error) & {run.key for run in pack.runs}:
+                self._end(number, "failed", error)
+                self._waiting.extendleft(pack.without(damaged))
+            elif is_out_of_memory(error) and not pack.is_smallest:
+                self._end(number, "out of memory", error)
                 self._waiting.extendleft(pack.halves())
+            elif is_again and len(pack.runs) > 1:
+                # Whatever it is that a pack dies of again, half of it may live.
+                self._end(number, "failed", error)
+                self._waiting.extendleft(pack.split())
             else:
                 self._retry(number, pack.forgiven() if is_moved else pack.failed_again(), error)
         except Exception as problem:
@@ -151,10 +159,14 @@ class BlockListener(Callback):
     ) -> None:
         """Tune's word that a training iteration is over; one that was stopped may have no block."""
         try:
-            if result["manifest"] and self._take(result):
+            if result["manifest"] and self._take(result) and result["has_states"]:
                 self._queue.moved(trial.trial_id)
         except Exception as error:
             self._queue.error = self._queue.error or error
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Tune's word that a worker has a trial."""
+        self._queue.started(trial.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Tune's word that a trial is done."""
@@ -173,13 +185,14 @@ class StopEarly(Stopper):
     Args:
         queue: Whose packs they are.
         ask: Asks the packs that are trained to stop.
+        patience_s: How long they may take.
 
     Attributes:
         is_asked: Set by the user's signal.
     """
 
-    def __init__(self, queue: PackQueue, ask: Callable[[], None]) -> None:
-        self._queue, self._ask = queue, ask
+    def __init__(self, queue: PackQueue, ask: Callable[[], None], patience_s: float) -> None:
+        self._queue, self._ask, self._patience_s = queue, ask, patience_s
         self._looked_s = time.monotonic()
         self._asked_s: float | None = None
         self.is_asked = False
@@ -195,7 +208,7 @@ class StopEarly(Stopper):
     def stop_all(self) -> bool:
         """Whether to end all trials at once, whatever they are doing."""
         now_s = time.monotonic()
-        if now_s - self._looked_s > LOOK_EVERY_S:
+        if not self.is_asked and now_s - self._looked_s > LOOK_EVERY_S:
             self._looked_s = now_s
             # Tune would wait for ever for room on nodes that are gone.
             if not any(node["Alive"] for node in ray.nodes()):
@@ -206,7 +219,7 @@ class StopEarly(Stopper):
         if self._asked_s is None:
             self._asked_s, self._queue.is_stopping = now_s, True
             self._ask()
-        return not self._queue.has_live or now_s - self._asked_s > STOP_S
+        return not self._queue.has_live or now_s - self._asked_s > self._patience_s
 
 
 def _error_text(trial: Any) -> str:

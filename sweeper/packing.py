@@ -1,6 +1,6 @@
 """Which runs train together: packs of runs that share a static key, a step and a schedule."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -59,12 +59,20 @@ class PackPlan:
 
     def halves(self) -> tuple["PackPlan", ...]:
         """Packs of half the size, after an out-of-memory; one where ghosts were the rest of it."""
-        if self.size is None:
-            middle = len(self.runs) // 2
-            return PackPlan(self.runs[:middle]), PackPlan(self.runs[middle:])
-        size = max(MIN_SIZE, self.size // 2)
+        if self.size is None or self.size <= MIN_SIZE:
+            return self.split()
+        size = self.size // 2
         parts = _evenly(self.runs, -(-len(self.runs) // size))
         return tuple(PackPlan(part, size=size) for part in parts)
+
+    def split(self) -> tuple["PackPlan", ...]:
+        """Packs of half the runs, which compute as many as before."""
+        return tuple(PackPlan(part, size=self.size) for part in _evenly(self.runs, min(2, len(self.runs))))
+
+    def without(self, keys: Collection[str]) -> tuple["PackPlan", ...]:
+        """A pack without some runs, and one of these."""
+        parts = ([run for run in self.runs if (run.key in keys) == is_in] for is_in in (False, True))
+        return tuple(PackPlan(tuple(part), size=self.size) for part in parts if part)
 
     def forgiven(self) -> "PackPlan":
         """The pack with no failure counted."""
@@ -95,8 +103,8 @@ def pack_up(
 ) -> list[PackPlan]:
     """Form packs that keep all slots busy, as large as they may be, longest first.
 
-    Runs of one group are spread evenly over a multiple of the slots where there are enough of them, since packs of
-    equal length end together.
+    There is a multiple of as many packs as slots where there are enough runs, and the packs of a group are even: such packs
+    end together.
 
     Args:
         waiting: Runs to train.
@@ -107,21 +115,34 @@ def pack_up(
     groups: dict[tuple[str, int, Schedule], list[Waiting]] = {}
     for run in waiting:
         groups.setdefault((run.static_key, run.step, run.schedule), []).append(run)
-    packs = [
-        pack
-        for group in groups.values()
-        for pack in _split(group, num_slots, max_runs[group[0].static_key], sizes)
-    ]
+    packs = []
+    for group, num_packs in zip(groups.values(), _counts(groups, num_slots, max_runs, sizes), strict=True):
+        most = max_runs[group[0].static_key]
+        size = sizes.holding(-(-len(group) // num_packs), most) if sizes else None
+        packs += [PackPlan(part, size=size) for part in _evenly(group, num_packs)]
     return sorted(packs, key=lambda pack: -pack.num_steps * len(pack.runs))
 
 
-def _split(group: Sequence[Waiting], num_slots: int, max_runs: int, sizes: Sizes | None) -> list[PackPlan]:
-    num_packs = -(-len(group) // max_runs)
-    # On a GPU fewer runs than the smallest pack computes take as long.
-    most = -(-len(group) // min(LADDER[0], max_runs)) if sizes else len(group)
-    num_packs = min(most, -(-num_packs // num_slots) * num_slots)
-    size = sizes.holding(-(-len(group) // num_packs), max_runs) if sizes else None
-    return [PackPlan(part, size=size) for part in _evenly(group, num_packs)]
+def _counts(
+    groups: Mapping[tuple[str, int, Schedule], Sequence[Waiting]],
+    num_slots: int,
+    max_runs: Mapping[str, int],
+    sizes: Sizes | None,
+) -> list[int]:
+    """Packs of each group: as few as hold its runs, and more where slots would idle, of the longest packs first."""
+    counts, most, work = [], [], []
+    for (static_key, step, schedule), group in groups.items():
+        counts.append(-(-len(group) // max_runs[static_key]))
+        # On a GPU fewer runs than the smallest pack computes take as long.
+        least = min(LADDER[0], max_runs[static_key]) if sizes else 1
+        most.append(-(-len(group) // least))
+        work.append(len(group) * (schedule.steps - step))
+    for _ in range(-sum(counts) % num_slots):
+        splittable = [g for g in range(len(counts)) if counts[g] < most[g]]
+        if not splittable:
+            break
+        counts[max(splittable, key=lambda g: work[g] / counts[g])] += 1
+    return counts
 
 
 def _evenly(runs: Sequence[Waiting], num_packs: int) -> list[tuple[Waiting, ...]]:

@@ -80,12 +80,12 @@ def settle(
     if device == "cpu":
         _check_precision(waiting)
         return replace(machine, gpus_per_pack=0.0), words
+    kept = _kept_size(planned, records)
     if machine.gpus_per_pack or not waiting:
-        return replace(machine, gpus_per_pack=machine.gpus_per_pack or 1.0), words
+        return replace(machine, gpus_per_pack=machine.gpus_per_pack or 1.0, pack_size=kept), words
     kinds = Counter(run.static_key for run in waiting)
     run = next(run for run in waiting if run.static_key == kinds.most_common(1)[0][0])
     num_runs = -(-kinds[run.static_key] // max(1, int(resources.num_gpus)))
-    kept = _kept_size(planned, records)
     choice = choose(run, num_runs, machine.threads, measure, together, kept)
     chosen = replace(
         machine, gpus_per_pack=1 / choice.num_packs, max_pack=choice.size, pack_size=kept and choice.size
@@ -111,10 +111,11 @@ def _device(
     if machine.device != "auto":
         return machine.device, ""
     wanted = "gpu" if machine.gpus_per_pack or (machine.gpus_per_pack is None and has_gpus) else "cpu"
-    begun = _begun_on(planned, records)
+    begun = _begun_on([each for each in planned if each.waiting(records)], records)
     others = [name for name, device in begun.items() if device != wanted]
     if not others:
-        return wanted, ""
+        is_expected = resources.problem and machine.gpus_per_pack is None and machine.address is None
+        return wanted, f"{resources.problem}: packs train on the CPU." if is_expected else ""
     sweep, device = others[0], begun[others[0]]
     if len(set(begun.values())) > 1:
         raise InputError(

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
@@ -49,6 +49,10 @@ class Evaluated:
 
     recipe: str
     num_images: int
+
+
+class ProbeDiedError(OSError):
+    """The process that has torch is gone: killed, by the kernel for want of memory perhaps."""
 
 
 class Probe:
@@ -121,14 +125,15 @@ class Probe:
 
     def _send(self, question: dict[str, Any]) -> None:
         assert self._process.stdin
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # no answer will come, which is said then
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the probe ended; its error is above")
+            raise ProbeDiedError("the process that measures packs died; what it said is above")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise InputError(answer["error"])

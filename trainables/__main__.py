@@ -87,6 +87,8 @@ def _train(options: argparse.Namespace) -> int:
     )
     metrics = scoring.cheap_metrics(runs[0].source.num_varying)
     schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
+    if not options.state_every >= 0:
+        raise InputError(f"--state-every {options.state_every:g}: at least 0, for example 120.")
     if options.threads < 1:
         raise InputError(f"--threads {options.threads}: at least 1.")
     if options.precision == "tf32" and options.device == "cpu":

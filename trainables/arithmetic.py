@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from trainables.errors import UnusableGpuError
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -39,13 +41,13 @@ def pick_device(gpus: float) -> torch.device:
     """Where a pack with this share of a GPU trains; on a node without any, Ray's GPU is a logical one, of a test.
 
     Raises:
-        RuntimeError: The node has a GPU that torch cannot use; a pack would train for weeks on its CPU.
+        UnusableGpuError: The node has a GPU that torch cannot use.
     """
     if not gpus:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         if Path("/dev/nvidiactl").exists():
-            raise RuntimeError(
+            raise UnusableGpuError(
                 "This node has an NVIDIA GPU that torch cannot use: its driver is too old for this torch, or torch"
                 " is a CPU build. Compare `nvidia-smi` with `python -c 'import torch; print(torch.version.cuda)'`."
             )

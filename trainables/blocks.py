@@ -14,7 +14,7 @@ import hashlib
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
@@ -225,16 +225,21 @@ def is_fenced(folder: Path) -> bool:
     return record.exists() and durable.read_record(record)[0]["fence"] is not None
 
 
-def prune(folder: Path, keep: int = 2) -> None:
+def prune(folder: Path, keep: int = 2, without: Collection[str] = ()) -> None:
     """Delete states that newer blocks of an attempt have made useless; its writer calls this between blocks.
 
     A state is needed while it is among the newest `keep` of its run. Of a run that is done the last one is: it can still be
     continued to more steps. Diverged runs need none. Manifests and `.kept` files stay. A fenced attempt deletes nothing: a
     newer one resumes from its older blocks.
+
+    Args:
+        folder: Of the attempt.
+        keep: States of a run that goes on.
+        without: Keys of runs known to have diverged, maybe in a block without states, which is not read here.
     """
     if is_fenced(folder):
         return
-    num_newer: Counter[str] = Counter()
+    num_newer: Counter[str] = Counter(dict.fromkeys(without, keep))
     for slices in sorted(folder.glob("block-*.slices"), key=place, reverse=True):
         path = slices.with_suffix(".json")
         if not path.exists():

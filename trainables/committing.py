@@ -27,11 +27,12 @@ class Committed:
 
     path: Path
     manifest: Manifest
+    has_states: bool
 
     @property
-    def run_steps(self) -> int:
-        """Updates of the block over all its runs."""
-        return sum(run.step - self.manifest.start_step for run in self.manifest.runs)
+    def reached(self) -> dict[str, int]:
+        """The step that each run came to, by key."""
+        return {run.key: run.step for run in self.manifest.runs}
 
 
 class Committer:
@@ -51,7 +52,9 @@ class Committer:
         self, storage: Path, attempt: Attempt, block_s: float, state_every_s: float = STATE_EVERY_S
     ) -> None:
         self._storage, self._attempt = storage, attempt
-        self._block_s, self._state_every_s = block_s, state_every_s
+        self._asked_block_s = self._block_s = block_s
+        self._state_every_s = state_every_s
+        self._diverged: set[str] = set()
         self._folder = blocks.manifest_path(storage, attempt.number, 0).parent
         self._state_step = attempt.pack.step
         self._since_state_s = self._state_cost_s = 0.0
@@ -77,14 +80,16 @@ class Committer:
         )
         begun = time.perf_counter()
         path = blocks.write_block(self._storage, block.manifest, block.blobs)
-        self._account(block.manifest, bool(block.blobs), time.perf_counter() - begun)
-        blocks.prune(self._folder)
+        has_states = bool(block.blobs)
+        self._account(block.manifest, has_states, time.perf_counter() - begun)
+        self._diverged |= {run.key for run in block.manifest.runs if run.status == "diverged"}
+        blocks.prune(self._folder, without=self._diverged)
         # A fenced attempt's blocks are refused: its driver is gone, or has given the runs to a newer attempt.
         is_kept = self._state_step == self._attempt.pack.step
         self.is_over = (
             self._attempt.is_done or blocks.is_fenced(self._folder) or (is_kept and self._is_stopping())
         )
-        return Committed(path, block.manifest)
+        return Committed(path, block.manifest, has_states)
 
     def _is_state_due(self, seconds: float) -> bool:
         """Whether a block that took so long carries states."""
@@ -96,7 +101,7 @@ class Committer:
         if has_states:
             self._state_step, self._since_state_s, self._state_cost_s = manifest.end_step, 0.0, write_s
         else:
-            self._block_s = max(self._block_s, WORK_PER_WRITE * write_s)
+            self._block_s = max(self._asked_block_s, WORK_PER_WRITE * write_s)
 
     def _is_stopping(self) -> bool:
         return blocks.stop_path(self._storage, self._attempt.number).exists()

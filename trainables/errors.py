@@ -5,6 +5,7 @@ Any other exception that reaches the command line is a bug of ours and keeps its
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _OUT_OF_MEMORY = (
@@ -16,6 +17,30 @@ _OUT_OF_MEMORY = (
 def is_out_of_memory(text: str) -> bool:
     """Whether an error's text is that of a GPU, Ray's memory monitor, or the CPU allocators of torch and NumPy."""
     return any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+class DamagedStatesError(Exception):
+    """States of some runs of a pack cannot be read; the others should not go back for them.
+
+    Args:
+        keys: Keys of those runs.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        super().__init__(f"{_DAMAGED} {' '.join(sorted(keys))}.")
+
+
+_DAMAGED = "Damaged states of runs:"
+
+
+def damaged_runs(text: str) -> set[str]:
+    """Keys of the runs that a `DamagedStatesError` in the text of an error names; none if it is another error."""
+    found = re.search(rf"{_DAMAGED} ([\w ]+)\.", text)
+    return set(found[1].split()) if found else set()
+
+
+class UnusableGpuError(RuntimeError):
+    """A node has a GPU that torch cannot use; a pack would train for weeks on its CPU."""
 
 
 class InputError(ValueError):

@@ -29,7 +29,7 @@ from trainables.config import RunSpec
 from trainables.data._images import Images, Source
 from trainables.data._pixels import Levels
 from trainables.engine import Pack
-from trainables.errors import InputError, is_out_of_memory
+from trainables.errors import InputError, UnusableGpuError, is_out_of_memory
 
 NUM_IMAGES = 256
 MEASURE_S = 0.7
@@ -121,7 +121,7 @@ def main() -> None:
         question = json.loads(line)
         try:
             answer = _answer(question, prepared)
-        except InputError as error:
+        except (InputError, UnusableGpuError) as error:
             answer = {"error": str(error)}
         except OSError as error:
             answer = {"error": f"{error}\nMend it, or name another file or folder."}

@@ -14,6 +14,7 @@ from ray.tune import Trainable
 from trainables import blocks
 from trainables.config import Schedule, spec_of
 from trainables.durable import DamagedBlockError
+from trainables.errors import DamagedStatesError
 
 
 class PackTrainable(Trainable):
@@ -56,7 +57,7 @@ class PackTrainable(Trainable):
             )
         images = runs[0].source.load(arithmetic.pick_device(config["gpus"]))
         schedule = Schedule(**config["schedule"])
-        start = _start(config["starts"])
+        start = _start([run.key for run in runs], config["starts"])
         attempt = Attempt(config["attempt"], runs, schedule, images, start, config["size"])
         self._committer = Committer(storage, attempt, config["block_s"], config["state_every_s"])
 
@@ -76,28 +77,36 @@ class PackTrainable(Trainable):
         block = self._committer.commit()
         return {
             "manifest": str(block.path) if block else "",
-            "run_steps": block.run_steps if block else 0,
+            "reached": block.reached if block else {},
+            "has_states": block is not None and block.has_states,
             "done": self._committer.is_over,
             "is_stopped": self._committer.is_stopped,
         }
 
 
-def _start(candidates: list[list[tuple[int, str, dict[str, Any]]]]) -> Any:
-    """The newest step at which every run's state is intact."""
+def _start(keys: list[str], candidates: list[list[tuple[int, str, dict[str, Any]]]]) -> Any:
+    """The newest step at which every run's state is intact.
+
+    Raises:
+        DamagedStatesError: The newest states of some runs are damaged, of others intact: these need not go back.
+    """
     from trainables.attempt import Start
 
     by_step = [{step: (path, part) for step, path, part in run} for run in candidates]
     shared = set.intersection(*(set(run) for run in by_step)) if by_step else set()
     for step in sorted(shared, reverse=True):
-        try:
-            blobs = [
-                blocks.read_slice(Path(path).parent, blocks.Slice(**part))
-                for path, part in (run[step] for run in by_step)
-            ]
-        except DamagedBlockError as error:
-            print(f"{error} Going back to an older block.", file=sys.stderr)
-            continue
-        return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
+        blobs, damaged = [], []
+        for key, run in zip(keys, by_step, strict=True):
+            path, part = run[step]
+            try:
+                blobs.append(blocks.read_slice(Path(path).parent, blocks.Slice(**part)))
+            except DamagedBlockError as error:
+                print(f"{error} Going back to an older block.", file=sys.stderr)
+                damaged.append(key)
+        if damaged and len(damaged) < len(keys):
+            raise DamagedStatesError(damaged)
+        if not damaged:
+            return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
     if any(candidates):
         print("No state is left that all of these runs have: they start over.", file=sys.stderr)
     return Start()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import probing
 from sweeper.cli import main, sweeper
 from sweeper.home import Home
 from trainables import plugins
@@ -217,3 +218,52 @@ def test_plan_tells_runs_time_and_cost_and_keeps_nothing(capsys, tmp_path):
     assert 0 < told["cost"] < 600
     assert told["cost"] == pytest.approx(told["duration_s"])
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (["--device", "cpu", "--gpus-per-pack", "0.5"], {}, ["contradict each other"]),
+        ([], {"SWEEPER_GPUS_PER_PACK": "foo"}, ["'foo' is no share", "auto, 0 (CPU)"]),
+        ([], {"SWEEPER_DEVICE": "tpu"}, ["tpu", "'auto', 'cpu', 'gpu'"]),
+        (["--cluster-gpus", "4"], {}, ["--cluster-gpus is about a cluster", "--address"]),
+        (["--set", "precision=fp8", "--as", "x"], {}, ["Unknown precision 'fp8'", "bf16, fp32, tf32"]),
+        (["--set", "precision=tf32", "--as", "x"], {}, ["precision=tf32: a CPU has none."]),
+    ],
+)
+def test_a_wrong_word_about_the_machine_is_answered(words, variables, said, refused, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no GPU
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    refused([*PLAN, *words, "--home", tmp_path / "home"], said)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_states_come_every_so_many_seconds(seconds, refused, tmp_path):
+    refused(["run", *PLAN[1:], "--state-every", seconds, "--home", tmp_path / "home"], ["--state-every"])
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        (["--device", "cpu"], {"SWEEPER_GPUS_PER_PACK": "0.5"}),
+        (["--gpus-per-pack", "0"], {"SWEEPER_DEVICE": "gpu"}),
+        ([], {"SWEEPER_CLUSTER_GPUS": "4"}),
+    ],
+)
+def test_what_is_typed_wins_over_a_variable(words, variables, monkeypatch, capsys, tmp_path):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main([*PLAN, *words, "--home", str(tmp_path / "home"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_runs"] == 4
+
+
+def test_a_process_that_measures_and_dies_is_a_fault_of_the_machine(monkeypatch, refused, tmp_path):
+    def die(self, question):
+        self._process.kill()
+        return ask(self, question)
+
+    ask = probing.Probe._ask
+    monkeypatch.setattr(probing.Probe, "_ask", die)
+    words = [*PLAN, "--home", tmp_path / "home"]
+    refused(words, ["The machine failed: the process that measures packs died"], code=3)

@@ -79,12 +79,15 @@ def test_a_cluster_without_a_free_gpu_is_taken_to_be_usual():
     assert "no GPU is free" in choice.reason
 
 
-def test_what_packs_computed_before_is_kept_without_measuring():
+def test_what_packs_computed_before_is_kept_and_how_many_share_a_gpu_is_chosen_anew():
     gpu = Gpu(1000)
     choice = chosen(gpu, 5, kept=64)
     assert (choice.num_packs, choice.size) == (1, 64)
-    assert not gpu.asked
-    assert "as before" in choice.reason
+    assert gpu.asked[0] == (1, 64)
+    assert choice.reason.startswith("as many as before; ")
+    choice = chosen(Gpu(10, part=0.25), 60, kept=16)
+    assert (choice.num_packs, choice.size) == (4, 16)
+    assert chosen(Gpu(10, room_gib=2.0), 60, kept=64).size < 64, "memory no longer holds it"
 
 
 def test_the_reason_has_rate_memory_and_the_alternatives():

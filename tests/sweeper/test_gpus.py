@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections import Counter
 
 import pytest
@@ -14,8 +15,10 @@ from sweeper.packing import PackPlan
 from sweeper.plan import find_question, plan
 from sweeper.probing import Probe
 from trainables import blocks
-from trainables.config import spec_of
+from trainables.config import RunSpec, spec_of
 from trainables.errors import InputError
+
+RUN = RunSpec("beta_vae", "sprites", {}, 0)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster)
             num_slots = machine.num_slots(resources, two_gpus)
             assert num_slots == 8
             # The workers have no CUDA device, so they train, and are measured, on their CPU.
-            found = machine.measure_on_cluster(spec_of(planned.waiting(None)[0].spec), 2, 0.25, 1)
+            found = machine.ClusterMeasure()(spec_of(planned.waiting(None)[0].spec), 2, 0.25, 1)
             assert found
             assert 0 < found.step_time_s < 1
             with pytest.raises(KeyboardInterrupt):
@@ -119,14 +122,76 @@ def two_test_gpus(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("visible", "count"), [(None, 2), ("0", 1), ("0,1", 2), ("", 0), ("-1", 0), ("GPU-1a,GPU-2b", 2)]
+    ("visible", "count"),
+    [
+        *[(None, 2), ("0", 1), ("0,1", 2), ("", 0), ("-1", 0), ("GPU-1a,GPU-2b", 2)],
+        *[("5", 0), ("0,-1,1", 1), ("0,0", 1), (" 1 , 0 ", 2), ("none", 0)],
+    ],
 )
 def test_gpus_are_those_that_the_driver_lists_and_the_process_may_use(
     two_test_gpus, monkeypatch, visible, count
 ):
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert machine.local_gpus() == ["Test GPU, 8 GiB"] * count
+    assert machine.local_gpus() == (["Test GPU, 8 GiB"] * count, "")
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (
+            "echo 'Driver/library version mismatch'; exit 18",
+            "nvidia-smi fails: Driver/library version mismatch",
+        ),
+        ("exit 3", "nvidia-smi fails: exit code 3"),
+        ("sleep 60", "nvidia-smi does not answer within 1 s"),
+        ("printf '\\377\\376, 12\\n'", ""),
+        ("true", ""),
+    ],
+)
+def test_a_driver_that_fails_hangs_or_talks_nonsense_is_no_gpu(
+    tmp_path, monkeypatch, script, problem, refused
+):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine, "DRIVER_S", 1.0)
+    gpus, found = machine.local_gpus()
+    assert found == problem
+    assert len(gpus) == (1 if "377" in script else 0)
+    if problem:
+        words = [
+            "plan",
+            "factorvae_gamma",
+            "--scale",
+            "smoke",
+            "--home",
+            tmp_path / "home",
+            "--device",
+            "gpu",
+        ]
+        refused(words, [f"--device gpu: {problem}", "--address"])
+
+
+def test_on_one_machine_there_are_no_more_packs_at_once_than_cores():
+    here = Machine(None, 0.25)
+    assert machine.num_slots(Resources(2.0, 2), here) == 2
+    assert machine.num_slots(Resources(64.0, 2), here) == 8
+    assert machine.num_slots(Resources(0.0, 2), Machine("somewhere:6379", 0.25)) == 8, (
+        "cores come with the nodes"
+    )
+
+
+def test_where_no_node_is_free_to_measure_nobody_asks_again(monkeypatch, start_cluster):
+    monkeypatch.setattr(machine, "MEASURE_S", 2.0)
+    with machine.cluster(Machine(start_cluster(1), 0.5)):
+        measure = machine.ClusterMeasure()
+        begun = time.monotonic()
+        assert measure(RUN, 2, 0.5, 1) is None
+        taken_s = time.monotonic() - begun
+        assert [measure(RUN, 2, 0.5, 1) for _ in range(50)] == [None] * 50
+        assert time.monotonic() - begun < 2 * taken_s
 
 
 def test_a_plain_run_uses_the_gpus_that_are_there_and_says_how_in_one_line(

@@ -13,6 +13,7 @@ from sweeper import pack_queue
 from sweeper.pack_queue import MAX_FAILURES, BlockListener, PackQueue, StopEarly
 from sweeper.packing import PackPlan, Waiting
 from trainables.config import Schedule
+from trainables.errors import DamagedStatesError
 
 SCHEDULE = Schedule(100, 10, 10, ())
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -167,7 +168,7 @@ def test_what_goes_wrong_in_begin_is_kept_and_nothing_more_is_handed_out():
         raise problem
 
     queue = PackQueue([pack_of("a"), pack_of("b")], begin, None, None)
-    stop = StopEarly(queue, lambda: None)
+    stop = StopEarly(queue, lambda: None, 60.0)
     assert not stop.stop_all()
     assert queue.suggest("1") == Searcher.FINISHED
     assert queue.error is problem
@@ -197,8 +198,9 @@ def test_a_block_that_cannot_be_taken_ends_the_queue_and_the_first_error_stays()
     book = Book(pack_of("a"), pack_of("b"))
     listener, trial = BlockListener(book.queue, take), SimpleNamespace(trial_id="1", error_file=None)
     book.queue.suggest("1")
+    listener.on_trial_start(0, [], trial)
     for number in range(2):
-        listener.on_trial_result(1, [], trial, {"number": number, "manifest": "x"})
+        listener.on_trial_result(1, [], trial, {"number": number, "manifest": "x", "has_states": True})
     assert book.queue.error is problems[0]
     assert book.queue.suggest("2") is None, "the pack that runs is asked to write its states"
     book.queue.ended("1", "", is_stopped=True)
@@ -214,11 +216,14 @@ def test_the_listener_takes_blocks_and_passes_on_how_trials_end(tmp_path):
     done = SimpleNamespace(trial_id="1", error_file=None, last_result={"is_stopped": False})
     failed = SimpleNamespace(trial_id="2", error_file=str(text))
     book.queue.suggest("1"), book.queue.suggest("2")
-    listener.on_trial_result(1, [], done, {"manifest": "x"})
+    listener.on_trial_result(1, [], done, {"manifest": "x", "has_states": False})
+    assert not book.queue._moved, "the next attempt would start where this one did"
+    listener.on_trial_result(1, [], done, {"manifest": "x", "has_states": True})
+    assert book.queue._moved == {"1"}
     listener.on_trial_result(1, [], done, {"manifest": ""})  # stopped with nothing new
     listener.on_trial_complete(2, [], done)
     listener.on_trial_error(2, [], failed)
-    assert taken == [{"manifest": "x"}]
+    assert [result["has_states"] for result in taken] == [False, True]
     assert book.ended == [(1, "done", ""), (2, "failed", "Traceback ... ValueError: bad")]
 
 
@@ -249,8 +254,10 @@ def test_tune_may_pickle_what_it_is_given_and_learns_nothing():
 
 def test_who_wants_to_stop_has_packs_write_their_states_and_end():
     asked, book = [], Book(pack_of("a"), pack_of("b"), pack_of("c"))
-    stop = StopEarly(book.queue, lambda: asked.append(True))
-    book.queue.suggest("1"), book.queue.suggest("2")
+    stop = StopEarly(book.queue, lambda: asked.append(True), 60.0)
+    for trial in "12":
+        book.queue.suggest(trial)
+        book.queue.started(trial)
     assert not stop.stop_all()
     assert not asked
     stop.is_asked = True
@@ -267,19 +274,52 @@ def test_who_wants_to_stop_has_packs_write_their_states_and_end():
     assert book.begun == ["a", "b"]
 
 
-def test_a_pack_that_does_not_end_when_asked_is_ended_by_tune(monkeypatch):
+def test_a_pack_that_does_not_end_when_asked_is_ended_by_tune():
     book = Book(pack_of("a"))
-    stop = StopEarly(book.queue, lambda: None)
+    stop = StopEarly(book.queue, lambda: None, 60.0)
     book.queue.suggest("1")
+    book.queue.started("1")
     stop.is_asked = True
     assert not stop.stop_all()
-    monkeypatch.setattr(pack_queue, "STOP_S", -1.0)
+    stop._patience_s = -1.0
     assert stop.stop_all()
+
+
+def test_nobody_waits_for_packs_that_no_worker_has():
+    book = Book(pack_of("a"))
+    stop = StopEarly(book.queue, lambda: None, 60.0)
+    book.queue.suggest("1")
+    stop.is_asked = True
+    assert stop.stop_all()
+
+
+def test_a_pack_of_which_some_states_are_damaged_goes_on_in_two():
+    book = Book(pack_of("a", "b", "c"))
+    book.queue.suggest("1")
+    book.queue.ended("1", f"Traceback ...\n{DamagedStatesError.__name__}: {DamagedStatesError(['b'])}")
+    book.queue.suggest("2"), book.queue.suggest("3")
+    assert sorted(book.begun[1:]) == ["ac", "b"]
+    assert book.ended[0][:2] == (1, "failed")
+
+
+@pytest.mark.parametrize("error", ["worker died", OUT_OF_MEMORY])
+@pytest.mark.parametrize("size", [None, 2, 4, 8])
+@pytest.mark.parametrize("num_runs", [1, 2, 3, 8])
+def test_a_pack_that_always_fails_is_given_up(num_runs, size, error):
+    book = Book(PackPlan(pack_of(*"abcdefgh"[:num_runs]).runs[: size or 99], size=size))
+    for number in range(200):
+        if book.queue.suggest(f"{number}") == Searcher.FINISHED:
+            break
+        book.queue.ended(f"{number}", error)
+    assert number < 80
+    assert sorted("".join(runs for runs, *_ in book.given_up)) == list(
+        "abcdefgh"[: min(num_runs, size or 99)]
+    )
 
 
 def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch):
     book = Book(pack_of("a"))
-    stop = StopEarly(book.queue, lambda: None)
+    stop = StopEarly(book.queue, lambda: None, 60.0)
     book.queue.suggest("1")
     monkeypatch.setattr(pack_queue, "LOOK_EVERY_S", -1.0)
     monkeypatch.setattr(pack_queue.ray, "nodes", lambda: [{"Alive": False}])

@@ -36,18 +36,27 @@ def test_every_run_is_in_one_pack_with_its_like(runs, num_slots, max_runs):
 
 
 @given(many_runs(), st.integers(1, 9), st.integers(1, 16))
-def test_packs_of_a_group_are_even_and_fill_the_slots(runs, num_slots, max_runs):
+def test_packs_of_a_group_are_even_and_all_packs_together_fill_the_slots(runs, num_slots, max_runs):
     packs = sorted(
         pack_up(runs, num_slots, dict.fromkeys("ab", max_runs)), key=lambda pack: repr(place(pack.runs[0]))
     )
+    least = 0
     for _, group in groupby(packs, key=lambda pack: place(pack.runs[0])):
         sizes = [len(pack.runs) for pack in group]
         assert max(sizes) - min(sizes) <= 1
-        # No slot idles while others work, unless there is not a run for each.
-        assert len(sizes) % num_slots == 0 or sizes == [1] * len(sizes)
-        # And no pack is there without need: with fewer rounds some pack would be too large.
-        fewer = len(sizes) - num_slots
-        assert fewer <= 0 or -(-sum(sizes) // fewer) > max_runs
+        least += -(-sum(sizes) // max_runs)
+    # No slot idles while others work, unless there is not a run for each; and no pack is there without need.
+    wanted = -(-least // num_slots) * num_slots
+    assert len(packs) == min(wanted, len(runs))
+
+
+def test_packs_that_were_stopped_at_steps_of_their_own_stay_whole():
+    """Each would be spread over all slots otherwise, stop after stop."""
+    runs = [waiting(f"{pack} {r}", step=pack + 1) for pack in range(16) for r in range(16)]
+    packs = pack_up(runs, 16, dict.fromkeys("ab", 16))
+    assert [len(pack.runs) for pack in packs] == [16] * 16
+    few = pack_up(runs[:64], 8, dict.fromkeys("ab", 16))
+    assert sorted(len(pack.runs) for pack in few) == [8] * 8, "slots that would idle are filled"
 
 
 @given(many_runs(), st.integers(1, 9), st.integers(1, 16))
@@ -114,6 +123,16 @@ def test_halves_on_a_gpu_are_of_the_size_below(num_runs, size, halves):
     pack = PackPlan(tuple(waiting(f"{number}") for number in range(num_runs)), size=size)
     assert [(len(half.runs), half.size) for half in pack.halves()] == halves
     assert not pack.is_smallest
+
+
+def test_a_split_pack_computes_as_many_runs_and_one_without_some_runs_too():
+    pack = PackPlan(tuple(waiting(f"{number}") for number in range(5)), size=8)
+    assert [(len(part.runs), part.size) for part in pack.split()] == [(2, 8), (3, 8)]
+    assert [("".join(run.key for run in part.runs), part.size) for part in pack.without({"1", "3"})] == [
+        ("024", 8),
+        ("13", 8),
+    ]
+    assert pack.without({run.key for run in pack.runs}) == (pack,)
 
 
 def test_a_failure_is_counted_on_the_same_runs():

@@ -121,6 +121,25 @@ def test_another_kind_of_device_is_refused_unless_it_is_named(ledger, numerics, 
     settled(replace(machine, device=device), resources, question, records=ledger.records)
 
 
+def test_a_sweep_that_is_done_may_have_been_begun_anywhere(ledger):
+    question = planned(1)
+    question.register(ledger)
+    (member,) = question.members
+    number = ledger.begin_attempt([member.key])
+    entry = RunEntry(member.key, member.seed, "done", 200, 200, dict(member.spec))
+    manifest = Manifest(number, 0, 0, 200, gpu_class(8), "1", 1e9, 1.0, (entry,), ())
+    ledger.take(write_block(ledger.storage, manifest, {member.key: {"state": b"x"}}))
+    settled(AUTO, NO_GPU, question, records=ledger.records)
+
+
+def test_a_driver_of_gpus_that_fails_is_told():
+    broken = Resources(4, 0, problem="nvidia-smi fails: Driver/library version mismatch")
+    machine, words = settled(AUTO, broken)
+    assert machine.gpus_per_pack == 0.0
+    assert words == "nvidia-smi fails: Driver/library version mismatch: packs train on the CPU."
+    assert settled(replace(AUTO, device="cpu"), broken)[1] == ""
+
+
 def test_what_is_mixed_already_goes_anywhere(ledger):
     question = planned()
     begin(ledger, question, CPU_CLASS, gpu_class(8))
@@ -142,7 +161,11 @@ def test_added_seeds_are_computed_in_packs_of_the_size_of_the_first(ledger):
     begin(ledger, question, gpu_class(64), gpu_class(64))
     prepared = prepare(AUTO, [question], ledger.records, ONE_GPU, measure, together)
     assert {pack.size for pack in prepared.packs} == {64}
-    assert "as before" in prepared.notes[0]
+    assert "as many as before" in prepared.notes[0]
+    prepared = prepare(replace(AUTO, gpus_per_pack=0.5), [question], ledger.records, ONE_GPU, measure, None)
+    assert {pack.size for pack in prepared.packs} == {64}, (
+        "a share that is asked for changes nothing about it"
+    )
 
 
 def test_precision_that_a_cpu_does_not_have_is_refused():

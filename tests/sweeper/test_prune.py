@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 from toy_pack import HORIZON, begin, expected, finish, problems, register, rows, state, tables
 
+from sweeper import _intentions
 from sweeper.home import Home
 from sweeper.ledger import Ledger
 from sweeper.records import Records
@@ -85,11 +86,38 @@ def test_more_steps_train_from_0_and_what_is_written_then_is_kept(ledger):
     assert problems(ledger) == []
 
 
-def test_a_damaged_record_of_what_was_dropped_is_named(ledger):
+def test_a_damaged_record_of_what_was_dropped_is_named_and_blocks_nothing(ledger, tmp_path):
     ledger.drop_states(KEYS)
     (record,) = (ledger.storage / "pruned").iterdir()
     record.write_bytes(record.read_bytes()[:-9])
     assert any(str(record) in line for line in problems(ledger))
+    assert ledger.ingest().problems == (f"{record} is damaged: its sha256 is not that of its content.",)
+    register(ledger, ["a", "e"], horizon=60, sweep=LONGER)
+    finish(ledger)
+    found = rebuild(tmp_path / "again.db", ledger.storage)
+    assert len(found.problems) == 1
+    assert found.num_taken > 0
+    assert tables(tmp_path / "again.db")["points"] == tables(ledger.path)["points"]
+
+
+@pytest.mark.parametrize("moment", ["before the ledger knows", "before files go"])
+def test_a_prune_that_is_killed_is_finished_by_the_next(ledger, moment, monkeypatch):
+    stop = {"before the ledger knows": (_intentions, "forget_states"), "before files go": (Ledger, "prune")}
+    with monkeypatch.context() as patch:
+        patch.setattr(*stop[moment], interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.drop_states(KEYS)
+    assert files(ledger)
+    assert problems(ledger) == []
+    ledger.ingest()
+    assert states(ledger) == set()
+    ledger.prune()
+    assert files(ledger) == []
+    assert problems(ledger) == []
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_a_run_that_another_sweep_wants_further_is_not_finished(ledger):

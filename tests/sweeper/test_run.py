@@ -268,6 +268,27 @@ def test_runs_that_fail_thrice_are_given_up_and_named(make_home, cluster, typed)
         assert [attempt.outcome for attempt in records.attempts()] == ["failed"] * 3
 
 
+def test_a_pack_that_dies_before_its_first_state_each_time_is_given_up_though_its_blocks_are_true(
+    make_home, cluster, typed
+):
+    """Each attempt commits a block, which has no states yet, and cannot write the next: it would go round for ever."""
+    home, _ = make_home("round")
+    for number in range(1, 20):
+        (home.storage / "attempts" / f"{number:08d}" / "block-000001.json.partial").mkdir(parents=True)
+    longer = ["--set", "steps=1000000", "--set", "evaluate_every=1000000"]
+    words = [BETA.name, "--scale", "smoke", "--as", "long", "--set", "beta=1", "--seeds", "0", *longer]
+    failed = typed("run", *words, "--home", home.path, "--address", cluster, "--json")
+    assert failed.code == 1, failed.err
+    told = json.loads(failed.out)
+    assert (told["trained"], told["failed"]) == (0, 1)
+    assert told["steps_trained"] > 0
+    with closing(Records.open(home.ledger)) as records:
+        assert [attempt.outcome for attempt in records.attempts()] == ["failed"] * 3
+        (row,) = records.members(SweepId(BETA.name, "smoke", "long"))
+        # What was computed again is counted once.
+        assert told["steps_trained"] == row.step
+
+
 def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(make_home, cluster, typed, monkeypatch):
     """Trained before `kl` was among the sweep's metrics, and beside it a home that was trained with it."""
     ran = {}

@@ -243,6 +243,15 @@ def check_pruned(storage, lives, index):
     assert left <= needed
 
 
+def test_a_run_that_diverged_in_a_block_without_states_needs_none(tmp_path):
+    folder = write_block(tmp_path, manifest(), {"a": {"state": b"s"}}).parent
+    write_block(tmp_path, manifest(index=1, runs=(entry(status="diverged", step=17, first_bad_step=17),)), {})
+    prune(folder)
+    assert (folder / "block-000000.slices").exists(), "not known of here"
+    prune(folder, without={"a"})
+    assert not (folder / "block-000000.slices").exists()
+
+
 def test_pruning_leaves_a_block_that_is_being_written_alone(tmp_path):
     folder = write_block(tmp_path, manifest(), {"a": {"state": b"s"}}).parent
     (folder / "block-000001.slices").write_bytes(b"half")

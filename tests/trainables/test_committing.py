@@ -77,7 +77,8 @@ def test_every_block_has_its_points_and_the_last_one_alone_states_where_they_are
     assert steps_with_states(committed) == [40]
     steps = {step for _, _, step in values(committed)}
     assert steps == set(range(4, 41, 4))
-    assert sum(block.run_steps for block in committed) == 80
+    assert committed[-1].reached == {run.key: 40 for run in runs}
+    assert [block.has_states for block in committed] == [*[False] * (len(committed) - 1), True]
 
 
 def test_states_come_as_often_as_is_said_and_the_newest_two_stay(free_writes, runs, sprites, tmp_path):
@@ -119,6 +120,19 @@ def test_no_more_training_than_the_interval_and_a_block_lies_between_two_states(
         since += block.manifest.train_s
         assert since <= 0.1 + longest
         since = 0.0 if block.manifest.end_step in with_states else since
+
+
+def test_a_slow_write_makes_the_next_block_long_and_no_other(runs, sprites, tmp_path, monkeypatch):
+    monkeypatch.setattr(committing, "WORK_PER_WRITE", 20.0)
+    _, committer = started(runs, sprites, tmp_path)
+    committer._account(committer.commit().manifest, False, 30.0)
+    assert committer._block_s == 600.0
+    committer._account(read_last(tmp_path), False, 0.001)
+    assert committer._block_s == pytest.approx(0.02)
+
+
+def read_last(storage):
+    return blocks.read_manifest(blocks.committed(storage)[-1])
 
 
 def test_who_is_asked_to_stop_writes_states_and_ends(runs, sprites, tmp_path):
