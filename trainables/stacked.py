@@ -281,12 +281,17 @@ def moments(rows_RMN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return mean_R1N[:, 0], matmul(share_R1M, (rows_RMN - mean_R1N).square())[:, 0]
 
 
-def gradients_of(
-    total: torch.Tensor, at: Sequence[torch.Tensor], *, create_graph: bool = False
-) -> tuple[torch.Tensor, ...]:
+def gradients_of(total: torch.Tensor, at: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """Gradients of a sum at some tensors; products of the backward pass are as precise as those that they are of."""
     with _in_float32(total):
-        return torch.autograd.grad(total, list(at), create_graph=create_graph)
+        return torch.autograd.grad(total, list(at))
+
+
+def slope_at_images(total: torch.Tensor, x_RBCHW: torch.Tensor) -> torch.Tensor:
+    """The gradient of a sum at images, which can be differentiated again; slopes of weights are not computed."""
+    with _in_float32(total), convolutions.of_images_alone():
+        (slope_RBCHW,) = torch.autograd.grad(total, x_RBCHW, create_graph=True)
+    return slope_RBCHW
 
 
 def narrowed(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:

@@ -145,7 +145,7 @@ def stopped(block_and_state_a_step, shas, monkeypatch, tmp_path):
     """The storage of a pack of seeds 0 and 4, with a block a step, that was killed on the way to step 40."""
     words = ["--steps", 40, "--report-every", 9, "--state-every", 0]
     with monkeypatch.context() as unpruned:  # the states of step 30 would be gone by step 40
-        unpruned.setattr(blocks, "prune", lambda _: None)
+        unpruned.setattr(blocks, "prune", lambda *_, **__: None)
         shas(*FACTOR, "--seeds", "0,4", *words, "--out", tmp_path)
     for path in blocks.committed(tmp_path):
         if blocks.read_manifest(path).end_step > 30:

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from trainables import convolutions, stacked
+from trainables import stacked
 from trainables.config import per_run
 from trainables.errors import InputError
 from trainables.models import _gan_networks as networks
@@ -264,8 +264,7 @@ class Model:
         place = place_RB[..., None, None, None]
         between_RBCHW = (real_RBCHW + place * (fake_RBCHW - real_RBCHW)).requires_grad_()
         score_RB, _ = networks.criticize(self.critic.tensors, between_RBCHW, self.config.network)
-        with convolutions.of_images_alone():
-            (slope_RBCHW,) = stacked.gradients_of(score_RB.sum(), [between_RBCHW], create_graph=True)
+        slope_RBCHW = stacked.slope_at_images(score_RB.sum(), between_RBCHW)
         # The root has no slope at 0, where a critic starts out flat.
         norm_RB = stacked.elementwise(torch.sqrt, slope_RBCHW.square().flatten(2).sum(2) + 1e-12)
         return (norm_RB - 1).square().mean(1)
