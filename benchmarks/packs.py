@@ -20,8 +20,8 @@ from benchmarks.table import table
 from search_spaces import betavae_beta, factorvae_gamma
 from trainables import arithmetic, engine
 from trainables.config import RunSpec
-from trainables.data._images import Images
 from trainables.engine import Pack, Resolved
+from trainables.images import Images
 
 SWEEPS = {"factor_vae": factorvae_gamma.SWEEP, "beta_vae": betavae_beta.SWEEP}
 SIZES = {"laptop": (1, 2, 4, 8, 16), "paper": (1, 2, 4)}

@@ -8,15 +8,15 @@ Expected: at paper scale the best score, about .73, at beta = 4, at a reconstruc
     followers' range.
 """
 
-from search_spaces import _vae
-from search_spaces._sweep import Sweep
+from search_spaces import Sweep
+from search_spaces.protocols import vae
 
 SWEEP = Sweep(
     question="What does beta-VAE pay in reconstruction for disentangling as beta grows?",
     model="beta_vae",
-    objectives=_vae.OBJECTIVES,
-    metrics=_vae.METRICS,
-    scales=_vae.scales(
+    objectives=vae.OBJECTIVES,
+    metrics=vae.METRICS,
+    scales=vae.scales(
         "beta",
         paper=(1.0, 2.0, 4.0, 6.0, 8.0, 16.0),
         laptop=(1.0, 1.5, 2.0, 3.0, 4.0),

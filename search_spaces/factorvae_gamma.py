@@ -8,15 +8,15 @@ Expected: at paper scale a score of about .82 at gamma = 40, at a reconstruction
     and its followers' range.
 """
 
-from search_spaces import _vae
-from search_spaces._sweep import Sweep
+from search_spaces import Sweep
+from search_spaces.protocols import vae
 
 SWEEP = Sweep(
     question="Does FactorVAE disentangle better at no cost in reconstruction as gamma grows?",
     model="factor_vae",
-    objectives=_vae.OBJECTIVES,
-    metrics=_vae.METRICS,
-    scales=_vae.scales(
+    objectives=vae.OBJECTIVES,
+    metrics=vae.METRICS,
+    scales=vae.scales(
         "gamma",
         paper=(1.0, 10.0, 20.0, 35.0, 40.0, 100.0),
         laptop=(1.0, 10.0, 20.0, 40.0, 60.0),

@@ -11,7 +11,7 @@ Expected: at paper scale scores well below those of the VAEs, the best at lambda
 
 from optuna.distributions import CategoricalDistribution
 
-from search_spaces._sweep import Scale, Sweep
+from search_spaces import Scale, Sweep
 
 _SMALL = {
     "network": "mlp",

@@ -1,18 +1,13 @@
 """What a person sees while they wait and when they are done: tables, progress, durations. All on stderr but results."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from sweeper.report import Answer
 
 LINE_EVERY_S = 10.0
 
@@ -50,49 +45,6 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for row in rows:
         built.add_row(*(f"{value:,}" if isinstance(value, int) else escape(str(value)) for value in row))
     return built
-
-
-def setting(name: str, value: object) -> str:
-    """A hyperparameter as it is typed, for example `gamma=10`."""
-    return f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-
-
-def front(answer: "Answer") -> Table:
-    """The draws of an answer with their intervals, and whether they are on the front of all models or of their own."""
-    from sweeper import results
-
-    built = Table(
-        title="Means over seeds \N{PLUS-MINUS SIGN} 95 % intervals",
-        title_justify="left",
-        box=None,
-        header_style="underline",
-    )
-    for column in ("draw", "seeds", *answer.objectives, "P(front)"):
-        built.add_column(
-            column, justify="left" if column in ("draw", "P(front)") else "right", overflow="fold"
-        )
-    names = results.hyperparameters(answer.runs)
-    for row in answer.draws.to_dict("records"):
-        set_here = [setting(name, row[name]) for name in names if row[name] == row[name]]
-        cells = [" ".join([row["model"], *set_here]), str(row["num_seeds"])]
-        cells += [
-            _with_interval(*(row[f"{axis}{end}"] for end in ("", "_lower", "_upper")))
-            for axis in answer.objectives
-        ]
-        place = "all" if row["on_front"] else "own" if row["on_model_front"] else ""
-        probability = f"{row['front_probability']:.2f}" if row["num_seeds"] > 1 else "   -"
-        cells.append(f"{probability} {place}")
-        built.add_row(*cells, style="bold" if row["on_front"] else None)
-    for name in dict.fromkeys(name for levels in answer.levels.values() for name, _ in levels):
-        values = [dict(answer.levels[axis]).get(name) for axis in answer.objectives]
-        shown = ["" if value is None else f"{value:.3g}" for value in values]
-        built.add_row(f"a {name}", "", *shown, "", style="dim")
-    return built
-
-
-def _with_interval(mean: float, lower: float, upper: float) -> str:
-    """A mean and half the width of its interval, which is symmetric; so a row fits a narrow terminal."""
-    return f"{mean:.3g}" if math.isnan(lower) else f"{mean:.3g} \N{PLUS-MINUS SIGN} {(upper - lower) / 2:.2g}"
 
 
 class Counter:

@@ -14,7 +14,7 @@ from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 from typing import IO
 
-from sweeper import _schema
+from sweeper.ledger import schema
 from trainables import durable
 from trainables.errors import InputError
 
@@ -104,7 +104,7 @@ class Home:
             sqlite3.OperationalError: It cannot be read.
         """
         try:
-            with closing(_schema.connect_for_reading(self.ledger)) as db:
+            with closing(schema.connect_for_reading(self.ledger)) as db:
                 (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         except sqlite3.OperationalError:
             raise

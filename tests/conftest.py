@@ -84,8 +84,8 @@ def noise_images() -> Callable[..., Any]:
     import numpy as np
     import torch
 
-    from trainables.data._images import Source
-    from trainables.data._pixels import Levels, Packed
+    from trainables.images import Source
+    from trainables.pixels import Levels, Packed
 
     def make(channels: int, *, is_binary: bool) -> Any:
         num_pixels, generator = channels * 64 * 64, np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import packs
 from benchmarks.gpu import __main__ as gpu
-from sweeper import cli
+from sweeper.cli import app
 from trainables import __main__ as training
 from trainables import plugins
 
@@ -32,8 +32,8 @@ def commands(module):
 @pytest.mark.parametrize("arguments", commands("sweeper"))
 def test_a_documented_command_of_the_sweeper_parses(arguments):
     name, *rest = arguments
-    command = cli.sweeper.commands[name]
-    with click.Context(cli.sweeper, info_name="sweeper") as parent:
+    command = app.sweeper.commands[name]
+    with click.Context(app.sweeper, info_name="sweeper") as parent:
         context = command.make_context(name, rest, parent=parent)
     for sweep in context.params.get("names") or [context.params.get("name", "factorvae_gamma")]:
         plugins.check("search_spaces", sweep, "sweep")
@@ -71,16 +71,28 @@ def test_tests_that_are_named_are_there():
         assert f"\ndef {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
 
 
-def test_the_tour_names_every_module():
-    tour = (ROOT / "README.md").read_text()
-    for package in ("trainables", "sweeper"):
-        for path in sorted((ROOT / package).glob("[a-z]*.py")):
-            assert path.name in tour, f"the README's tree lacks {package}/{path.name}"
-    for package in ("models", "data", "metrics"):
-        for name in plugins.names(f"trainables.{package}"):
-            assert name in tour
-    for name in plugins.names("search_spaces"):
-        assert name in tour
+def test_the_tour_names_every_room_and_every_entry():
+    tour = (ROOT / "README.md").read_text().partition("## A guided tour")[2].partition("## Adding")[0]
+    for path in sorted((ROOT / "sweeper").glob("[a-z]*")):
+        assert path.is_dir() or path.name in tour, path
+        assert path.is_file() or f"  {path.name}/ " in tour, path
+    for package in ("trainables.models", "trainables.data", "trainables.metrics", "search_spaces"):
+        assert [name for name in plugins.names(package) if not re.search(rf"\b{name}\b", tour)] == []
+
+
+def test_architecture_has_a_line_for_every_file_and_for_no_other():
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("## Every file")[2]
+    named = set()
+    for section in text.split("\n### ")[1:]:
+        folder, _, lines = section.partition("\n")
+        for names in re.findall(r"^- ((?:`\w+\.py`(?:, )?)+): \S", lines, re.MULTILINE):
+            named |= {f"{folder.strip()}/{name}" for name in re.findall(r"`(\w+\.py)`", names)}
+    packages = ("search_spaces", "sweeper", "trainables")
+    files = {str(path.relative_to(ROOT)) for package in packages for path in (ROOT / package).rglob("*.py")}
+    says_itself = {
+        file for file in files if file.endswith("__init__.py") and file != "search_spaces/__init__.py"
+    }
+    assert named == files - says_itself
 
 
 def test_make_targets_of_the_documentation_exist():

@@ -17,10 +17,10 @@ import torch
 from trainables import __version__, arithmetic, blocks, config, evaluation, plugins, scoring
 from trainables.blocks import Manifest, Point, RunEntry, Status
 from trainables.config import Schedule
-from trainables.data._images import Images
 from trainables.encoding import Encoding
 from trainables.engine import Pack, Resolved
-from trainables.metrics._identity import identities
+from trainables.images import Images
+from trainables.metric_identity import identities
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from trainables import config, plugins, scoring, sources
 from trainables.config import RunSpec
 from trainables.encoding import Encoding
 from trainables.errors import InputError, UnknownNameError
-from trainables.metrics._identity import identity
+from trainables.metric_identity import identity
 
 if TYPE_CHECKING:
-    from trainables.data._images import Images, Source
     from trainables.engine import Resolved
+    from trainables.images import Images, Source
 
 CODES = {
     "oracle": "the index of each factor, standardized: all that there is to know, a factor a code",

@@ -17,9 +17,9 @@ import torch
 
 from trainables import arithmetic, config, ladder, plugins, sources, stepping, streams
 from trainables.config import RunSpec
-from trainables.data._images import Images, Source
 from trainables.errors import InputError
-from trainables.models._draws import Draw, ImageBatch, Integers, Normal, Permutations, Uniform
+from trainables.images import Images, Source
+from trainables.random_inputs import Draw, ImageBatch, Integers, Normal, Permutations, Uniform
 
 CHUNK_WORDS_CPU, CHUNK_WORDS_GPU = 250_000, 4_000_000
 """Random words drawn at once: enough to pay for the calls, few enough for a cache or a small share of a GPU."""

@@ -1,4 +1,4 @@
-"""The one rule of the plug-in packages: a module without a leading underscore is an entry.
+"""The one rule of the plug-in packages: a module is an entry; what entries share lies in sub-packages.
 
 Its file name is its name everywhere: command line, configuration, ledger, CSV. Listing reads the folder and
 imports nothing, so it costs no torch.
@@ -14,7 +14,7 @@ from trainables.errors import UnknownNameError
 def names(package: str) -> list[str]:
     """Names of the entries of a package such as `trainables.models`, sorted."""
     paths = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_"))
+    return sorted(module.name for module in pkgutil.iter_modules(paths) if not module.ispkg)
 
 
 def check(package: str, name: str, kind: str) -> None:

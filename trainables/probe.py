@@ -26,10 +26,10 @@ import torch
 
 from trainables import arithmetic, attempt, calibration, engine, evaluation, stepping
 from trainables.config import RunSpec
-from trainables.data._images import Images, Source
-from trainables.data._pixels import Levels
 from trainables.engine import Pack
 from trainables.errors import InputError, UnusableGpuError, is_out_of_memory
+from trainables.images import Images, Source
+from trainables.pixels import Levels
 
 NUM_IMAGES = 256
 MEASURE_S = 0.7

@@ -10,7 +10,7 @@ from trainables import plugins
 from trainables.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:  # a driver asks what is a path, and has no torch
-    from trainables.data._images import Source
+    from trainables.images import Source
 
 PACKAGE = "trainables.data"
 
@@ -53,8 +53,8 @@ def find(data: str) -> Source:
     """
     check(data)
     if is_path(data):
-        from trainables.data import _own
+        from trainables.data.readers import custom
 
-        return _own.find(path_of(data))
+        return custom.find(path_of(data))
     source: Source = plugins.load(PACKAGE, data, "data set").find()
     return source

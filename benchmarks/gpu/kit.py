@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables import arithmetic, engine, stepping
 from trainables.config import Precision, RunSpec
-from trainables.data._images import Images
 from trainables.engine import Pack, Resolved
+from trainables.images import Images
 
 GIB = 2**30
 

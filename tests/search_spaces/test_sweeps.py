@@ -8,9 +8,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 
 import search_spaces
-from search_spaces._sweep import Scale, Sweep
-from sweeper.plan import find_question
-from sweeper.probing import Probe
+from search_spaces import Scale, Sweep
+from sweeper.machines.probe import Probe
+from sweeper.scheduling.plan import find_question
 from trainables import plugins
 from trainables.config import Schedule
 

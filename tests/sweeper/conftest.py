@@ -19,9 +19,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DRIVER = """
 import sys
-from sweeper import cli, execution
-execution.DELIVERY_S = 0.0
-sys.exit(cli.main(sys.argv[1:]))
+from sweeper import pipeline
+from sweeper.cli.app import main
+pipeline.DELIVERY_S = 0.0
+sys.exit(main(sys.argv[1:]))
 """
 
 CLUSTER = """
@@ -94,8 +95,8 @@ def cluster(start_cluster):
 @pytest.fixture(scope="module")
 def make_home(tmp_path_factory):
     """A function that makes a home, and what keeps all deliveries to MLflow from it until it is closed."""
-    from sweeper._delivering import lock_projection
     from sweeper.home import Home
+    from sweeper.tracking.sync import lock_projection
 
     with contextlib.ExitStack() as stack:
 
@@ -114,13 +115,14 @@ def typed():
     """A function that types words in this process."""
 
     def run(*words):
-        from sweeper import cli, execution
+        from sweeper import pipeline
+        from sweeper.cli import app
 
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(execution, "DELIVERY_S", 0.0)
+            patch.setattr(pipeline, "DELIVERY_S", 0.0)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = cli.main([str(word) for word in words])
+                code = app.main([str(word) for word in words])
         return Typed(code, out.getvalue(), err.getvalue())
 
     return run
@@ -131,7 +133,7 @@ def refused(capsys):
     """A function that types words, which are refused in one to three lines that say all of this."""
 
     def refuse(words, said, code=2):
-        from sweeper.cli import main
+        from sweeper.cli.app import main
 
         assert main([str(word) for word in words]) == code
         out, err = capsys.readouterr()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sweeper.home import Home
-from sweeper.records import Records
-from sweeper.rows import SweepId
-from sweeper.verify import check
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from sweeper.ledger.verify import check
 
 HOMES = Path(__file__).parents[1] / "homes"
 DONE = SweepId("factorvae_gamma", "smoke", "tiny")

@@ -10,10 +10,10 @@ from contextlib import closing
 
 import pytest
 
-from sweeper.ledger import Ledger
-from sweeper.records import Records
-from sweeper.rows import SweepId
-from sweeper.verify import check
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from sweeper.ledger.verify import check
+from sweeper.ledger.writer import Ledger
 from trainables import blocks
 
 SWEEP = SweepId("betavae_beta", "smoke", "kill")

@@ -9,11 +9,11 @@ from trainables import blocks, evaluation, plugins, scoring
 from trainables.attempt import Attempt, Start
 from trainables.blocks import unpack_arrays
 from trainables.config import Schedule
-from trainables.data._images import Source
-from trainables.data._pixels import Levels
 from trainables.encoding import Encoding
 from trainables.engine import Pack
 from trainables.errors import UnknownNameError
+from trainables.images import Source
+from trainables.pixels import Levels
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

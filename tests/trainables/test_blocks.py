@@ -165,7 +165,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_blocks import manifest, write_block, Point
+from tests.trainables.test_blocks import manifest, write_block, Point
 storage, state, num_points = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 write_block(storage, manifest(), {"a": {"state": b"good"}})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -184,7 +184,7 @@ def test_a_full_disk_raises_and_leaves_nothing(tmp_path, state, num_points):
         sys.executable,
         "-c",
         FULL_DISK,
-        str(Path(__file__).parent),
+        str(Path(__file__).parents[2]),
         tmp_path,
         str(state),
         str(num_points),

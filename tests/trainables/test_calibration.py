@@ -9,11 +9,11 @@ import torch
 
 from trainables import calibration, engine, evaluation, plugins, scoring
 from trainables.config import RunSpec
-from trainables.data._images import Images, Source
-from trainables.data._pixels import Levels
 from trainables.engine import Pack
 from trainables.errors import InputError, UnknownNameError
-from trainables.metrics._identity import identity
+from trainables.images import Images, Source
+from trainables.metric_identity import identity
+from trainables.pixels import Levels
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

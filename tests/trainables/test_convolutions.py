@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from trainables import convolutions, kernels
 from trainables.convolutions import WAYS
 from trainables.engine import Pack
-from trainables.models._networks import CONV_CHANNELS
+from trainables.models.networks.vae import CONV_CHANNELS
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data._images import Images, Source
-from trainables.data._pixels import Layered, Levels, Packed, Pixels
+from trainables.images import Images, Source
+from trainables.pixels import Layered, Levels, Packed, Pixels
 
 CPU = torch.device("cpu")
 

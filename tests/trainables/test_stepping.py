@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.plain import Plain
 from trainables import kernels, plugins, stepping
 from trainables.convolutions import WAYS
-from trainables.data._images import Images
-from trainables.data._pixels import Levels, Packed
 from trainables.engine import Pack
+from trainables.images import Images
+from trainables.pixels import Levels, Packed
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 

@@ -6,8 +6,8 @@ Files: `img_align_celeba.zip` or the folder `img_align_celeba` in SWEEPER_DATA (
 Source: Liu, Luo, Wang & Tang, Deep Learning Face Attributes in the Wild, ICCV 2015.
 """
 
-from trainables.data import _picture_set
-from trainables.data._images import Source
+from trainables.data.official import picture_set
+from trainables.images import Source
 
 
 def find() -> Source:
@@ -16,7 +16,7 @@ def find() -> Source:
     Raises:
         InputError: The files are not there, or not what they should be.
     """
-    return _picture_set.find(
+    return picture_set.find(
         "celeba (middle 148, 64x64)",
         ("img_align_celeba.zip", "img_align_celeba"),
         num_images=202_599,

@@ -6,8 +6,8 @@ say how it crops; 400 is what public ports take.
 Source: Aubry, Maturana, Efros, Russell & Sivic, Seeing 3D chairs, CVPR 2014.
 """
 
-from trainables.data import _picture_set
-from trainables.data._images import Source
+from trainables.data.official import picture_set
+from trainables.images import Source
 
 
 def find() -> Source:
@@ -16,7 +16,7 @@ def find() -> Source:
     Raises:
         InputError: The files are not there, or not what they should be.
     """
-    return _picture_set.find(
+    return picture_set.find(
         "chairs3d (middle 400, 64x64)",
         ("rendered_chairs.tar", "rendered_chairs"),
         num_images=86_366,

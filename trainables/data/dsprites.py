@@ -20,9 +20,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from trainables.data import _cache, _official_dsprites
-from trainables.data._images import Source
-from trainables.data._pixels import Packed
+from trainables.data.official import dsprites
+from trainables.data.readers import cache
+from trainables.images import Source
+from trainables.pixels import Packed
 
 RECIPE = "dsprites (rendered v1)"
 SHAPE = (1, 64, 64)
@@ -61,21 +62,21 @@ def find() -> Source:
     Raises:
         InputError: The file is not the official set.
     """
-    converting = _official_dsprites.conversion(_blocks)
+    converting = dsprites.conversion(_blocks)
     if converting is None:
         return rendered()
-    _cache.prepare(converting)
+    cache.prepare(converting)
     return _source(converting)
 
 
 def rendered() -> Source:
     """The rendered set, 377 MB."""
-    return _source(_cache.Preparation(RECIPE, SHAPE, math.prod(FACTOR_SIZES), _blocks, SHA256))
+    return _source(cache.Preparation(RECIPE, SHAPE, math.prod(FACTOR_SIZES), _blocks, SHA256))
 
 
-def _source(prepared: _cache.Preparation) -> Source:
+def _source(prepared: cache.Preparation) -> Source:
     def pixels(device: torch.device) -> Packed:
-        return Packed(torch.from_numpy(_cache.load(prepared)).to(device), math.prod(SHAPE))
+        return Packed(torch.from_numpy(cache.load(prepared)).to(device), math.prod(SHAPE))
 
     return Source(prepared.recipe, SHAPE, prepared.num_images, pixels, FACTOR_NAMES, FACTOR_SIZES)
 

@@ -7,8 +7,8 @@ Source: Paysan, Knothe, Amberg, Romdhani & Vetter, A 3D Face Model for Pose and 
 AVSS 2009.
 """
 
-from trainables.data import _picture_set
-from trainables.data._images import Source
+from trainables.data.official import picture_set
+from trainables.images import Source
 
 
 def find() -> Source:
@@ -17,7 +17,7 @@ def find() -> Source:
     Raises:
         InputError: The files are not there, or not what they should be.
     """
-    return _picture_set.find(
+    return picture_set.find(
         "faces3d (64x64)",
         ("faces3d.zip", "faces3d.tar", "faces3d"),
         num_images=239_840,

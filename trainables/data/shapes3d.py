@@ -18,17 +18,19 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from trainables.data import _cache, _official_shapes3d, _room
-from trainables.data._images import Source
-from trainables.data._pixels import Layered, Levels
+from trainables.data.official import shapes3d
+from trainables.data.readers import cache
+from trainables.data.rendering import room
+from trainables.images import Source
+from trainables.pixels import Layered, Levels
 
 RECIPE = "shapes3d (lookalike v1)"
 SHAPE = (3, 64, 64)
-FACTOR_NAMES = _room.FACTOR_NAMES
-FACTOR_SIZES = _room.FACTOR_SIZES
+FACTOR_NAMES = room.FACTOR_NAMES
+FACTOR_SIZES = room.FACTOR_SIZES
 
-_NUM_HUES = len(_room.HUE_COLORS)
-_LAYERS_SHAPE = (len(_room.MATERIALS), _room.SIZE, _room.SIZE)
+_NUM_HUES = len(room.HUE_COLORS)
+_LAYERS_SHAPE = (len(room.MATERIALS), room.SIZE, room.SIZE)
 
 
 def find() -> Source:
@@ -37,13 +39,13 @@ def find() -> Source:
     Raises:
         InputError: The file is not the official set.
     """
-    converting = _official_shapes3d.conversion()
+    converting = shapes3d.conversion()
     if converting is None:
         return lookalike()
-    _cache.prepare(converting)
+    cache.prepare(converting)
 
     def pixels(device: torch.device) -> Levels:
-        return Levels(torch.from_numpy(_cache.load(converting)), 255, device)
+        return Levels(torch.from_numpy(cache.load(converting)), 255, device)
 
     return Source(converting.recipe, SHAPE, converting.num_images, pixels, FACTOR_NAMES, FACTOR_SIZES)
 
@@ -54,15 +56,15 @@ def lookalike() -> Source:
 
 
 def _layered(device: torch.device) -> Layered:
-    rendering = _cache.Preparation(
-        RECIPE, _LAYERS_SHAPE, _room.NUM_GEOMETRIES, _blocks, _room.SHA256, is_packed=False
+    rendering = cache.Preparation(
+        RECIPE, _LAYERS_SHAPE, room.NUM_GEOMETRIES, _blocks, room.SHA256, is_packed=False
     )
-    weights_GMS = torch.from_numpy(_cache.load(rendering)).unflatten(1, (len(_room.MATERIALS), -1))
+    weights_GMS = torch.from_numpy(cache.load(rendering)).unflatten(1, (len(room.MATERIALS), -1))
     hues = itertools.product(range(_NUM_HUES), repeat=3)
-    colors_KMC = torch.from_numpy(np.stack([_room.colors(*three) for three in hues]))
+    colors_KMC = torch.from_numpy(np.stack([room.colors(*three) for three in hues]))
     return Layered(weights_GMS.to(device), colors_KMC.to(device))
 
 
 def _blocks(first: int) -> Iterator[np.ndarray]:
-    for weights_GMHW in _room.blocks(first):
+    for weights_GMHW in room.blocks(first):
         yield weights_GMHW.reshape(len(weights_GMHW), -1)

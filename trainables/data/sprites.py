@@ -17,9 +17,9 @@ import math
 import numpy as np
 import torch
 
-from trainables.data._cache import check_bits
-from trainables.data._images import Source
-from trainables.data._pixels import Values
+from trainables.data.readers.cache import check_bits
+from trainables.images import Source
+from trainables.pixels import Values
 
 RECIPE = "sprites (rendered v1)"
 SHAPE = (1, 16, 16)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity
+from trainables.metrics.estimators import activity
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -24,13 +24,13 @@ UNIT: str = "dimensions"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True
 SETTINGS: dict[str, int | float | str] = {
-    "prune_kl": _activity.PRUNE_KL,
-    "prune_std": _activity.PRUNE_STD,
+    "prune_kl": activity.PRUNE_KL,
+    "prune_std": activity.PRUNE_STD,
 }
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
     """Score one run; draws nothing."""
-    if _activity.has_diverged(encoding):
+    if activity.has_diverged(encoding):
         return {"active_dims": float("nan")}
-    return {"active_dims": float(_activity.is_active(encoding).sum())}
+    return {"active_dims": float(activity.is_active(encoding).sum())}

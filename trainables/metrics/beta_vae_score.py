@@ -25,7 +25,8 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _examples, _ground_truth
+from trainables.metrics.estimators import activity, ground_truth
+from trainables.metrics.estimators.examples import NUM_TEST, NUM_TRAIN, standardized
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -43,8 +44,8 @@ SETTINGS: dict[str, int | float | str] = {
     "features": "standardized",
     "max_iterations": MAX_ITERATIONS,
     "pairs": NUM_PAIRS,
-    "test": _examples.NUM_TEST,
-    "train": _examples.NUM_TRAIN,
+    "test": NUM_TEST,
+    "train": NUM_TRAIN,
 }
 
 CHUNK = 500
@@ -57,10 +58,10 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     Raises:
         InputError: The images have no two ground-truth factors with two values each.
     """
-    varying = _ground_truth.varying_factors(encoding, "beta_vae_score", num_needed=2)
-    if _activity.has_diverged(encoding):
+    varying = ground_truth.varying_factors(encoding, "beta_vae_score", num_needed=2)
+    if activity.has_diverged(encoding):
         return {"beta_vae_score": float("nan")}
-    num_examples = _examples.NUM_TRAIN + _examples.NUM_TEST
+    num_examples = NUM_TRAIN + NUM_TEST
     factor_E = generator.choice(varying, num_examples)
     first_EL, second_EL = draw_pairs(encoding.factors_NK, factor_E, generator)
     chunks = [slice(start, start + CHUNK) for start in range(0, num_examples, CHUNK)]
@@ -94,7 +95,7 @@ def mean_distance(encoding: Encoding, first_EL: np.ndarray, second_EL: np.ndarra
 def _accuracy(distance_ED: np.ndarray, factor_E: np.ndarray) -> float:
     from sklearn.linear_model import LogisticRegression
 
-    train, test = np.split(np.arange(len(factor_E)), [_examples.NUM_TRAIN])
-    standard_ED = _examples.standardized(distance_ED, train)
+    train, test = np.split(np.arange(len(factor_E)), [NUM_TRAIN])
+    standard_ED = standardized(distance_ED, train)
     classifier = LogisticRegression(C=PENALTY_C, max_iter=MAX_ITERATIONS)
     return float(classifier.fit(standard_ED[train], factor_E[train]).score(standard_ED[test], factor_E[test]))

@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _ground_truth
+from trainables.metrics.estimators import activity, ground_truth
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -56,8 +56,8 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    varying = _ground_truth.varying_factors(encoding, "dci")
-    if _activity.has_diverged(encoding):
+    varying = ground_truth.varying_factors(encoding, "dci")
+    if activity.has_diverged(encoding):
         return {name: float("nan") for name in ("dci", "dci/completeness", "dci/informativeness")}
     training_n, test_n = split(len(encoding.mu_ND), generator)
     columns, accuracies = [], []

@@ -29,7 +29,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity
+from trainables.metrics.estimators import activity
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
@@ -50,7 +50,7 @@ PARTS = ("information", "marginal_kl", "dimension_kl")
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:
     """Score one run."""
     is_gaussian_D = ~encoding.discrete_D
-    if encoding.logvar_ND is None or not is_gaussian_D.any() or _activity.has_diverged(encoding):
+    if encoding.logvar_ND is None or not is_gaussian_D.any() or activity.has_diverged(encoding):
         return _named(*[float("nan")] * 4)
     mu_ND = encoding.mu_ND[:, is_gaussian_D].astype(np.float64)
     logvar_ND = encoding.logvar_ND[:, is_gaussian_D].astype(np.float64)

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _examples, _ground_truth
+from trainables.metrics.estimators import activity, examples, ground_truth
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -37,8 +37,8 @@ SETTINGS: dict[str, int | float | str] = {
     "C": PENALTY_C,
     "classifier": "LogisticRegression",
     "max_iterations": MAX_ITERATIONS,
-    "test": _examples.NUM_TEST,
-    "train": _examples.NUM_TRAIN,
+    "test": examples.NUM_TEST,
+    "train": examples.NUM_TRAIN,
 }
 
 
@@ -48,17 +48,17 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    train, test = _examples.split_rows(len(encoding.rows_N), generator)
-    varying = _ground_truth.varying_factors(encoding, "explicitness", train, test)
+    train, test = examples.split_rows(len(encoding.rows_N), generator)
+    varying = ground_truth.varying_factors(encoding, "explicitness", train, test)
     values = dict.fromkeys([encoding.factor_names[k] for k in varying], float("nan"))
-    if not _activity.has_diverged(encoding):
-        features_NF = _examples.standardized(_features(encoding), train)
+    if not activity.has_diverged(encoding):
+        features_NF = examples.standardized(_features(encoding), train)
         for k in varying:
             factor_N = encoding.factors_NK[:, k]
             probability_NV = np.zeros((len(test), encoding.factor_sizes[k]))
             probability_NV[:, np.unique(factor_N[train])] = _probability(features_NF, factor_N, train, test)
             values[encoding.factor_names[k]] = mean_area(probability_NV, factor_N[test])
-    return _ground_truth.mean_and_parts("explicitness", values)
+    return ground_truth.mean_and_parts("explicitness", values)
 
 
 def mean_area(score_NV: np.ndarray, value_N: np.ndarray) -> float:

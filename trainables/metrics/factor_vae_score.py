@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _votes
+from trainables.metrics.estimators import activity, votes
 
 VERSION: int = 2
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -37,8 +37,8 @@ IS_CHEAP: bool = True
 NUM_VOTES = 800
 NUM_SAMPLES = 100
 SETTINGS: dict[str, int | float | str] = {
-    "prune_kl": _activity.PRUNE_KL,
-    "prune_std": _activity.PRUNE_STD,
+    "prune_kl": activity.PRUNE_KL,
+    "prune_std": activity.PRUNE_STD,
     "samples": NUM_SAMPLES,
     "votes": NUM_VOTES,
 }
@@ -51,16 +51,16 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
         InputError: The images have no ground-truth factor with two values.
     """
     factor_V, rows_VL = draw_votes(encoding, generator)
-    if _activity.has_diverged(encoding):
+    if activity.has_diverged(encoding):
         return {"factor_vae_score": float("nan")}
     codes_ND, discrete_D = encoding.mu_ND, encoding.discrete_D
-    whole_D = _activity.variance(codes_ND[None], discrete_D)[0]
+    whole_D = activity.variance(codes_ND[None], discrete_D)[0]
     # A posterior may differ from the prior by its width alone, while its mean tells nothing: KL > 0, variance 0.
-    survives_D = _activity.is_active(encoding) & (whole_D > 0)
+    survives_D = activity.is_active(encoding) & (whole_D > 0)
     if not survives_D.any():
         return {"factor_vae_score": 0.0}
     codes_VLD = codes_ND[rows_VL][:, :, survives_D]
-    variance_VD = _activity.variance(codes_VLD, discrete_D[survives_D]) / whole_D[survives_D]
+    variance_VD = activity.variance(codes_VLD, discrete_D[survives_D]) / whole_D[survives_D]
     return {"factor_vae_score": majority_accuracy(variance_VD.argmin(axis=1), factor_V)}
 
 
@@ -77,4 +77,4 @@ def draw_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.n
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    return _votes.draw("factor_vae_score", encoding, NUM_VOTES, NUM_SAMPLES, generator)
+    return votes.draw("factor_vae_score", encoding, NUM_VOTES, NUM_SAMPLES, generator)

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _votes
+from trainables.metrics.estimators import activity, votes
 
 VERSION: int = 2
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -39,7 +39,7 @@ NUM_EVALUATION_VOTES = 5_000
 NUM_SAMPLES = 64
 SETTINGS: dict[str, int | float | str] = {
     "evaluation_votes": NUM_EVALUATION_VOTES,
-    "prune_std": _activity.PRUNE_STD,
+    "prune_std": activity.PRUNE_STD,
     "samples": NUM_SAMPLES,
     "training_votes": NUM_TRAINING_VOTES,
 }
@@ -55,17 +55,17 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
         InputError: The images have no ground-truth factor with two values.
     """
     factor_V, rows_VL = draw_votes(encoding, generator)
-    if _activity.has_diverged(encoding):
+    if activity.has_diverged(encoding):
         return {"factor_vae_score_heldout": float("nan")}
-    whole_D = _activity.variance(encoding.mu_ND[None], encoding.discrete_D)[0]
-    survives_D = np.sqrt(whole_D) >= _activity.PRUNE_STD
+    whole_D = activity.variance(encoding.mu_ND[None], encoding.discrete_D)[0]
+    survives_D = np.sqrt(whole_D) >= activity.PRUNE_STD
     if not survives_D.any():
         return {"factor_vae_score_heldout": 0.0}
     codes_ND, discrete_D = encoding.mu_ND[:, survives_D], encoding.discrete_D[survives_D]
     code_V = np.empty_like(factor_V)
     for start in range(0, len(factor_V), CHUNK):
         chunk = slice(start, start + CHUNK)
-        variance_VD = _activity.variance(codes_ND[rows_VL[chunk]], discrete_D) / whole_D[survives_D]
+        variance_VD = activity.variance(codes_ND[rows_VL[chunk]], discrete_D) / whole_D[survives_D]
         code_V[chunk] = variance_VD.argmin(axis=1)
     return {"factor_vae_score_heldout": heldout_accuracy(code_V, factor_V)}
 
@@ -85,4 +85,4 @@ def draw_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.n
         InputError: The images have no ground-truth factor with two values.
     """
     num_votes = NUM_TRAINING_VOTES + NUM_EVALUATION_VOTES
-    return _votes.draw("factor_vae_score_heldout", encoding, num_votes, NUM_SAMPLES, generator)
+    return votes.draw("factor_vae_score_heldout", encoding, num_votes, NUM_SAMPLES, generator)

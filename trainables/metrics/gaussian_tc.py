@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity
+from trainables.metrics.estimators import activity
 
 VERSION: int = 2
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
@@ -33,7 +33,7 @@ ROUNDING = 1e-12
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
     """Score one run; draws nothing."""
-    if _activity.has_diverged(encoding):
+    if activity.has_diverged(encoding):
         return {"gaussian_tc": float("nan")}
     codes_ND = encoding.mu_ND[:, ~encoding.discrete_D].astype(np.float64)
     centered_ND = codes_ND - codes_ND.mean(axis=0)

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _ground_truth, _information
+from trainables.metrics.estimators import activity, ground_truth, information
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -40,15 +40,15 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    varying = _ground_truth.varying_factors(encoding, "mig")
+    varying = ground_truth.varying_factors(encoding, "mig")
     names = [encoding.factor_names[k] for k in varying]
-    if _activity.has_diverged(encoding):
-        return _ground_truth.mean_and_parts("mig", dict.fromkeys(names, float("nan")))
+    if activity.has_diverged(encoding):
+        return ground_truth.mean_and_parts("mig", dict.fromkeys(names, float("nan")))
     factors_NK = encoding.factors_NK[:, varying]
-    bins_ND = _information.discretized(encoding.mu_ND, encoding.discrete_D, NUM_BINS)
-    information_DK = _information.mutual_information(bins_ND, factors_NK)
+    bins_ND = information.discretized(encoding.mu_ND, encoding.discrete_D, NUM_BINS)
+    information_DK = information.mutual_information(bins_ND, factors_NK)
     if len(information_DK) == 1:
         information_DK = np.pad(information_DK, ((0, 1), (0, 0)))
     second_K, first_K = np.sort(information_DK, axis=0)[-2:]
-    gap_K = (first_K - second_K) / _information.entropy(factors_NK)
-    return _ground_truth.mean_and_parts("mig", dict(zip(names, gap_K.tolist(), strict=True)))
+    gap_K = (first_K - second_K) / information.entropy(factors_NK)
+    return ground_truth.mean_and_parts("mig", dict(zip(names, gap_K.tolist(), strict=True)))

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _ground_truth, _information
+from trainables.metrics.estimators import activity, ground_truth, information
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -39,14 +39,14 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     Raises:
         InputError: The images have no two ground-truth factors with two values each.
     """
-    varying = _ground_truth.varying_factors(encoding, "modularity", num_needed=2)
+    varying = ground_truth.varying_factors(encoding, "modularity", num_needed=2)
     names = [f"dim_{d}" for d in range(len(encoding.kl_D))]
-    if _activity.has_diverged(encoding):
-        return _ground_truth.mean_and_parts("modularity", dict.fromkeys(names, float("nan")))
-    bins_ND = _information.discretized(encoding.mu_ND, encoding.discrete_D, NUM_BINS)
-    information_DK = _information.mutual_information(bins_ND, encoding.factors_NK[:, varying])
+    if activity.has_diverged(encoding):
+        return ground_truth.mean_and_parts("modularity", dict.fromkeys(names, float("nan")))
+    bins_ND = information.discretized(encoding.mu_ND, encoding.discrete_D, NUM_BINS)
+    information_DK = information.mutual_information(bins_ND, encoding.factors_NK[:, varying])
     best_D = information_DK.max(axis=1)
     relative_DK = information_DK / np.where(best_D > 0, best_D, 1)[:, None]
     others_D = np.square(relative_DK).sum(axis=1) - 1
     modularity_D = np.where(best_D > 0, 1 - others_D / (len(varying) - 1), 0)
-    return _ground_truth.mean_and_parts("modularity", dict(zip(names, modularity_D.tolist(), strict=True)))
+    return ground_truth.mean_and_parts("modularity", dict(zip(names, modularity_D.tolist(), strict=True)))

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _information
+from trainables.metrics.estimators import activity, information
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
@@ -32,9 +32,9 @@ SETTINGS: dict[str, int | float | str] = {"bins": NUM_BINS}
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
     """Score one run; draws nothing."""
-    if _activity.has_diverged(encoding):
+    if activity.has_diverged(encoding):
         return {"mutual_information": float("nan")}
-    bins_ND = _information.discretized(encoding.mu_ND, encoding.discrete_D, NUM_BINS)
-    information_DD = _information.mutual_information(bins_ND, bins_ND)
+    bins_ND = information.discretized(encoding.mu_ND, encoding.discrete_D, NUM_BINS)
+    information_DD = information.mutual_information(bins_ND, bins_ND)
     is_pair_DD = ~np.eye(len(information_DD), dtype=bool)
     return {"mutual_information": float(information_DD[is_pair_DD].mean()) if is_pair_DD.any() else 0.0}

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics import _activity, _examples, _ground_truth
+from trainables.metrics.estimators import activity, examples, ground_truth
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -38,8 +38,8 @@ SETTINGS: dict[str, int | float | str] = {
     "C": PENALTY_C,
     "classifier": "LinearSVC",
     "codes": "standardized",
-    "test": _examples.NUM_TEST,
-    "train": _examples.NUM_TRAIN,
+    "test": examples.NUM_TEST,
+    "train": examples.NUM_TRAIN,
 }
 
 
@@ -49,11 +49,11 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    train, test = _examples.split_rows(len(encoding.rows_N), generator)
-    varying = _ground_truth.varying_factors(encoding, "sap", train, test)
+    train, test = examples.split_rows(len(encoding.rows_N), generator)
+    varying = ground_truth.varying_factors(encoding, "sap", train, test)
     names = [encoding.factor_names[k] for k in varying]
-    if _activity.has_diverged(encoding):
-        return _ground_truth.mean_and_parts("sap", dict.fromkeys(names, float("nan")))
+    if activity.has_diverged(encoding):
+        return ground_truth.mean_and_parts("sap", dict.fromkeys(names, float("nan")))
     accuracy_DK = np.array(
         [
             [_accuracy(code_N, is_category, encoding.factors_NK[:, k], train, test) for k in varying]
@@ -61,7 +61,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
         ]
     )
     second_K, first_K = np.sort(accuracy_DK, axis=0)[-2:]
-    return _ground_truth.mean_and_parts("sap", dict(zip(names, (first_K - second_K).tolist(), strict=True)))
+    return ground_truth.mean_and_parts("sap", dict(zip(names, (first_K - second_K).tolist(), strict=True)))
 
 
 def _codes(encoding: Encoding) -> list[tuple[np.ndarray, bool]]:
@@ -83,7 +83,7 @@ def _accuracy(
         return float(np.mean(predicted == factor_N[test]))
     from sklearn.svm import LinearSVC
 
-    standard_N1 = _examples.standardized(code_N[:, None], train)
+    standard_N1 = examples.standardized(code_N[:, None], train)
     # The primal problem has no random order; without a seed the global one would be asked all the same.
     machine = LinearSVC(C=PENALTY_C, class_weight="balanced", dual=False, random_state=0)
     return float(machine.fit(standard_N1[train], factor_N[train]).score(standard_N1[test], factor_N[test]))

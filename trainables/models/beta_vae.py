@@ -11,8 +11,8 @@ import torch
 from trainables import stacked
 from trainables.config import per_run
 from trainables.errors import InputError
-from trainables.models import _networks
-from trainables.models._draws import Draw, ImageBatch, Normal
+from trainables.models.networks import vae as networks
+from trainables.random_inputs import Draw, ImageBatch, Normal
 
 VERSION = 1
 
@@ -30,8 +30,8 @@ class Config:
 
     beta: float = per_run(4.0)
     batch_size: int = 64
-    vae: _networks.Vae = _networks.Vae()
-    adam: _networks.Adam = _networks.Adam()
+    vae: networks.Vae = networks.Vae()
+    adam: networks.Adam = networks.Adam()
 
     def __post_init__(self) -> None:
         if not self.beta >= 0:
@@ -46,7 +46,7 @@ def check_shape(config: Config, image: tuple[int, int, int]) -> None:
     Raises:
         InputError: They are of another size.
     """
-    _networks.vae_shapes(config.vae, image)
+    networks.vae_shapes(config.vae, image)
 
 
 class Model:
@@ -75,18 +75,18 @@ class Model:
         self,
         configs: Sequence[Config],
         image: tuple[int, int, int],
-        uniform: _networks.Uniform,
+        uniform: networks.Uniform,
         device: torch.device,
     ) -> None:
         self.config, self.image = configs[0], image
         self.beta_R = torch.tensor([config.beta for config in configs], device=device)
-        self.vae = stacked.Parameters(_networks.vae_shapes(self.config.vae, image), len(configs), device)
-        _networks.initialize(self.vae, uniform, self.config.vae.initialization)
+        self.vae = stacked.Parameters(networks.vae_shapes(self.config.vae, image), len(configs), device)
+        networks.initialize(self.vae, uniform, self.config.vae.initialization)
         latent = self.config.vae.latent_dim
         self.buffers: dict[str, torch.Tensor] = {}
         self.discrete_D = (False,) * latent
-        self.traversal_DV = _networks.prior_traversal(device).expand(latent, -1)
-        self.optimizers = {"vae": _networks.adam(self.vae, self.config.adam)}
+        self.traversal_DV = networks.prior_traversal(device).expand(latent, -1)
+        self.optimizers = {"vae": networks.adam(self.vae, self.config.adam)}
 
     def draws(self) -> dict[str, Draw]:
         """Randomness of one step."""
@@ -110,11 +110,11 @@ class Model:
 
     def encode(self, x_RBCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance of q(z|x), each (R, B, D)."""
-        return _networks.encode(self.config.vae, self.vae.tensors, x_RBCHW)
+        return networks.encode(self.config.vae, self.vae.tensors, x_RBCHW)
 
     def logits(self, z_RBD: torch.Tensor) -> torch.Tensor:
         """Log odds of the pixels, (R, B, C, H, W)."""
-        return _networks.decode(self.config.vae, self.vae.tensors, z_RBD, self.image)
+        return networks.decode(self.config.vae, self.vae.tensors, z_RBD, self.image)
 
     def decode(self, z_RBD: torch.Tensor) -> torch.Tensor:
         """Mean of the pixels in [0, 1], (R, B, C, H, W)."""

@@ -17,9 +17,9 @@ import torch
 from trainables import stacked
 from trainables.config import per_run
 from trainables.errors import InputError
-from trainables.models import _networks
-from trainables.models._discriminator import Chain, discriminator_shapes, write_gradients
-from trainables.models._draws import Draw, ImageBatch, Normal, Permutations
+from trainables.models.networks import vae as networks
+from trainables.models.networks.discriminator import Chain, discriminator_shapes, write_gradients
+from trainables.random_inputs import Draw, ImageBatch, Normal, Permutations
 
 VERSION = 1
 
@@ -36,7 +36,7 @@ class Discriminator:
 
     depth: int = 6
     width: int = 1000
-    adam: _networks.Adam = _networks.Adam(beta1=0.5, beta2=0.9)
+    adam: networks.Adam = networks.Adam(beta1=0.5, beta2=0.9)
 
     def __post_init__(self) -> None:
         if self.depth < 1 or self.width < 1:
@@ -57,8 +57,8 @@ class Config:
 
     gamma: float = per_run(40.0)
     batch_size: int = 64
-    vae: _networks.Vae = _networks.Vae()
-    adam: _networks.Adam = _networks.Adam()
+    vae: networks.Vae = networks.Vae()
+    adam: networks.Adam = networks.Adam()
     discriminator: Discriminator = Discriminator()
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ def check_shape(config: Config, image: tuple[int, int, int]) -> None:
     Raises:
         InputError: They are of another size.
     """
-    _networks.vae_shapes(config.vae, image)
+    networks.vae_shapes(config.vae, image)
 
 
 class Model:
@@ -103,24 +103,24 @@ class Model:
         self,
         configs: Sequence[Config],
         image: tuple[int, int, int],
-        uniform: _networks.Uniform,
+        uniform: networks.Uniform,
         device: torch.device,
     ) -> None:
         self.config, self.image = configs[0], image
         self.gamma_R = torch.tensor([config.gamma for config in configs], device=device)
-        self.vae = stacked.Parameters(_networks.vae_shapes(self.config.vae, image), len(configs), device)
+        self.vae = stacked.Parameters(networks.vae_shapes(self.config.vae, image), len(configs), device)
         settings = self.config.discriminator
         shapes = discriminator_shapes(self.config.vae.latent_dim, settings.depth, settings.width)
         self.discriminator = stacked.Parameters(shapes, len(configs), device)
         for parameters in (self.vae, self.discriminator):
-            _networks.initialize(parameters, uniform, self.config.vae.initialization)
+            networks.initialize(parameters, uniform, self.config.vae.initialization)
         latent = self.config.vae.latent_dim
         self.buffers: dict[str, torch.Tensor] = {}
         self.discrete_D = (False,) * latent
-        self.traversal_DV = _networks.prior_traversal(device).expand(latent, -1)
+        self.traversal_DV = networks.prior_traversal(device).expand(latent, -1)
         self.optimizers = {
-            "vae": _networks.adam(self.vae, self.config.adam),
-            "discriminator": _networks.adam(self.discriminator, settings.adam),
+            "vae": networks.adam(self.vae, self.config.adam),
+            "discriminator": networks.adam(self.discriminator, settings.adam),
         }
 
     def draws(self) -> dict[str, Draw]:
@@ -178,11 +178,11 @@ class Model:
 
     def encode(self, x_RBCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance of q(z|x), each (R, B, D)."""
-        return _networks.encode(self.config.vae, self.vae.tensors, x_RBCHW)
+        return networks.encode(self.config.vae, self.vae.tensors, x_RBCHW)
 
     def logits(self, z_RBD: torch.Tensor) -> torch.Tensor:
         """Log odds of the pixels, (R, B, C, H, W)."""
-        return _networks.decode(self.config.vae, self.vae.tensors, z_RBD, self.image)
+        return networks.decode(self.config.vae, self.vae.tensors, z_RBD, self.image)
 
     def decode(self, z_RBD: torch.Tensor) -> torch.Tensor:
         """Mean of the pixels in [0, 1], (R, B, C, H, W)."""

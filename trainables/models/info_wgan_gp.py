@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from trainables import stacked
 from trainables.config import per_run
 from trainables.errors import InputError
-from trainables.models import _gan_networks as networks
-from trainables.models import _networks
-from trainables.models._draws import Draw, ImageBatch, Integers, Uniform
+from trainables.models.networks import gan, vae
+from trainables.random_inputs import Draw, ImageBatch, Integers, Uniform
 
 VERSION = 1
 
@@ -40,7 +39,7 @@ class Critic:
 
     steps: int = 5
     penalty: float = 10.0
-    adam: _networks.Adam = _networks.Adam(1e-4, beta1=0.5, beta2=0.9)
+    adam: vae.Adam = vae.Adam(1e-4, beta1=0.5, beta2=0.9)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.penalty >= 0:
@@ -57,7 +56,7 @@ class Generator:
     """
 
     noise_dim: int = 20
-    adam: _networks.Adam = _networks.Adam(1e-3, beta1=0.5, beta2=0.9)
+    adam: vae.Adam = vae.Adam(1e-3, beta1=0.5, beta2=0.9)
 
     def __post_init__(self) -> None:
         if self.noise_dim < 0:
@@ -105,7 +104,7 @@ def check_shape(config: Config, image: tuple[int, int, int]) -> None:
     Raises:
         InputError: They are of another size.
     """
-    networks.generator_shapes(config.network, config.width, image, num_inputs=1)
+    gan.generator_shapes(config.network, config.width, image, num_inputs=1)
 
 
 class Model:
@@ -134,37 +133,37 @@ class Model:
         self,
         configs: Sequence[Config],
         image: tuple[int, int, int],
-        uniform: _networks.Uniform,
+        uniform: vae.Uniform,
         device: torch.device,
     ) -> None:
         self.config, self.image, num_runs = configs[0], image, len(configs)
         config = self.config
         self.information_R = torch.tensor([each.information for each in configs], device=device)
         num_codes = config.continuous + config.categories
-        shapes = networks.critic_shapes(config.network, config.width, image, num_codes)
+        shapes = gan.critic_shapes(config.network, config.width, image, num_codes)
         self.critic = stacked.Parameters(shapes, num_runs, device)
         num_inputs = num_codes + config.generator.noise_dim
-        shapes = networks.generator_shapes(config.network, config.width, image, num_inputs)
+        shapes = gan.generator_shapes(config.network, config.width, image, num_inputs)
         self.generator = stacked.Parameters(shapes, num_runs, device)
         for parameters in (self.critic, self.generator):
-            _networks.initialize(parameters, uniform)
+            vae.initialize(parameters, uniform)
         with torch.no_grad():
             for name, tensor in self.generator.tensors.items():
                 if name.endswith(".scale"):
                     tensor.fill_(1.0)
-        self.moments = networks.Moments(shapes, num_runs, device)
-        self.generate = networks.Generator(self.generator.tensors, self.moments, config.network, image)
+        self.moments = gan.Moments(shapes, num_runs, device)
+        self.generate = gan.Generator(self.generator.tensors, self.moments, config.network, image)
         self.optimizers = {
-            "critic": _networks.adam(self.critic, config.critic.adam, config.critic.steps),
-            "generator": _networks.adam(self.generator, config.generator.adam),
+            "critic": vae.adam(self.critic, config.critic.adam, config.critic.steps),
+            "generator": vae.adam(self.generator, config.generator.adam),
         }
         self.buffers = {"moments": self.moments.values_RP}
         self.discrete_D = (*[False] * config.continuous, *[True] * bool(config.categories))
         self.traversal_DV = self._traversal(device)
 
     def _traversal(self, device: torch.device) -> torch.Tensor:
-        steps = torch.arange(_networks.NUM_TRAVERSED, device=device)
-        rows = [steps / (_networks.NUM_TRAVERSED - 1) * 2 - 1] * self.config.continuous
+        steps = torch.arange(vae.NUM_TRAVERSED, device=device)
+        rows = [steps / (vae.NUM_TRAVERSED - 1) * 2 - 1] * self.config.continuous
         rows += [(steps % self.config.categories).float()] if self.config.categories else []
         return torch.stack(rows)
 
@@ -205,7 +204,7 @@ class Model:
         continuous_RBC, category_RBK, z_RBI = self._inputs(draw, "generator")
         fake_RBCHW = self.generate(z_RBI, by_batch=True, kept_by_R=alive_R)
         critic = {name: tensor.detach() for name, tensor in self.critic.tensors.items()}
-        score_RB, features = networks.criticize(critic, fake_RBCHW, self.config.network)
+        score_RB, features = gan.criticize(critic, fake_RBCHW, self.config.network)
         miss_R = self._miss(critic, features, continuous_RBC, category_RBK)
         self.generator.backward((-score_RB.mean(1) + self.information_R * miss_R).sum())
         alive_R = self.optimizers["generator"].step(alive_R)
@@ -237,19 +236,19 @@ class Model:
         self, real_RBCHW: torch.Tensor, fake_RBCHW: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """E[D(x)] - E[D(G)], (R,), and the trunk's features of the generated images."""
-        real_RB, _ = networks.criticize(self.critic.tensors, real_RBCHW, self.config.network)
-        fake_RB, features = networks.criticize(self.critic.tensors, fake_RBCHW, self.config.network)
+        real_RB, _ = gan.criticize(self.critic.tensors, real_RBCHW, self.config.network)
+        fake_RB, features = gan.criticize(self.critic.tensors, fake_RBCHW, self.config.network)
         return real_RB.mean(1) - fake_RB.mean(1), features
 
     def _miss(
         self,
-        critic: _networks.Tensors,
+        critic: vae.Tensors,
         features: torch.Tensor,
         continuous_RBC: torch.Tensor,
         category_RBK: torch.Tensor,
     ) -> torch.Tensor:
         """-E[log Q(c|G(c, e))], (R,), nats without the Gaussian's constant."""
-        inferred_RBQ = networks.infer(critic, features)
+        inferred_RBQ = gan.infer(critic, features)
         means_RBC = inferred_RBQ[..., : self.config.continuous]
         miss_RB = 0.5 * (continuous_RBC - means_RBC).square().sum(2)
         if self.config.categories:
@@ -263,7 +262,7 @@ class Model:
         """E[(|grad D(x_hat)| - 1)^2] at x_hat between real and generated images, (R,)."""
         place = place_RB[..., None, None, None]
         between_RBCHW = (real_RBCHW + place * (fake_RBCHW - real_RBCHW)).requires_grad_()
-        score_RB, _ = networks.criticize(self.critic.tensors, between_RBCHW, self.config.network)
+        score_RB, _ = gan.criticize(self.critic.tensors, between_RBCHW, self.config.network)
         slope_RBCHW = stacked.slope_at_images(score_RB.sum(), between_RBCHW)
         # The root has no slope at 0, where a critic starts out flat.
         norm_RB = stacked.elementwise(torch.sqrt, slope_RBCHW.square().flatten(2).sum(2) + 1e-12)
@@ -271,8 +270,8 @@ class Model:
 
     def encode(self, x_RBCHW: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Q's means and its likeliest category as a label, (R, B, D); there is no posterior variance."""
-        _, features = networks.criticize(self.critic.tensors, x_RBCHW, self.config.network)
-        inferred_RBQ = networks.infer(self.critic.tensors, features)
+        _, features = gan.criticize(self.critic.tensors, x_RBCHW, self.config.network)
+        inferred_RBQ = gan.infer(self.critic.tensors, features)
         means_RBC = inferred_RBQ[..., : self.config.continuous]
         if not self.config.categories:
             return means_RBC, None

@@ -1,0 +1,1 @@
+"""What sweeps share: data, networks and steps at each scale."""

@@ -1,0 +1,269 @@
+"""The answer to a question, or to several side by side: fronts as CSV files and plain sentences.
+
+Files hold no time, path, id of a machine or host, and floats in the shortest form that reads back exactly: equal
+results give equal bytes.
+
+Shape suffixes: N draws, M objectives, S finished seeds of a draw.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sweeper.analysis import calibration, labels, pareto, results
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from trainables import durable
+from trainables.config import canonical_json
+from trainables.errors import InputError
+
+SHARED_RECON = "recon_mse"
+"""The reconstruction error that models with and without a likelihood have."""
+
+SEED = 0
+"""Of every bootstrap, so that a report made again says the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the committed runs of one or several sweeps say.
+
+    Attributes:
+        sweeps: Sorted; all of one scale and data set.
+        objectives: Names of metrics.
+        runs: Their rows of `results.run_table`.
+        draws: The first of `results.draw_table`, with front_probability: the share of `pareto.bootstrap_front`'s
+            resamples in which a draw is on the front of all draws; NaN if it may be on none.
+        left_out: The second of `results.draw_table`.
+        reference_M: Reference point of the hypervolumes, in the objectives' units: `pareto.reference_point` of the
+            means of all draws that may be on a front.
+        volumes: Model -> hypervolume of the front of its means, and the ends of its 95 % bootstrap interval.
+        levels: Objective -> what it is read by, see `calibration.levels`; nothing where the data set was not calibrated.
+        question: What was asked.
+        note: Sentences that go with every picture of these sweeps.
+    """
+
+    sweeps: tuple[SweepId, ...]
+    objectives: tuple[str, ...]
+    runs: pd.DataFrame
+    draws: pd.DataFrame
+    left_out: pd.DataFrame
+    reference_M: np.ndarray
+    volumes: Mapping[str, tuple[float, float, float]]
+    levels: Mapping[str, tuple[tuple[str, float], ...]]
+    question: str
+    note: str
+
+
+def answer(
+    records: Records,
+    sweeps: Sequence[SweepId],
+    *,
+    allow_diverged: bool = False,
+    objectives: Sequence[str] = (),
+    home: Path | None = None,
+) -> Answer:
+    """Answer sweeps from what is committed.
+
+    Args:
+        records: The ledger.
+        sweeps: At least one.
+        allow_diverged: Judge draws with diverged seeds by their finished ones, instead of keeping them off the fronts.
+        objectives: Metrics, instead of those that the sweeps name.
+        home: Where calibrations are looked for.
+
+    Raises:
+        UnknownNameError: No such sweep or metric, or a sweep has not computed the metric.
+        InputError: The sweeps do not compare, or none has a finished run.
+    """
+    sweeps = sorted(set(sweeps), key=str)
+    runs = results.stack([results.run_table(records, sweep) for sweep in sweeps])
+    if "done" not in set(runs["status"]):
+        raise _nothing_yet(records, sweeps)
+    asked = {sweep: labels.words(records, sweep) for sweep in sweeps}
+    own = {sweep: tuple(words["objectives"]) for sweep, words in asked.items()}
+    chosen = tuple(objectives) or _agreed(own, results.computed(runs))
+    draws, left_out = results.draw_table(runs, chosen, allow_diverged)
+    reference_M, probability_N, volumes = _bootstrap(runs, draws, chosen)
+    calibrated = calibration.references(home, runs["data"].iloc[0]) if home else {}
+    return Answer(
+        sweeps=tuple(sweeps),
+        objectives=chosen,
+        runs=runs[runs["metric"].isin(chosen)],
+        draws=draws.assign(front_probability=probability_N),
+        left_out=left_out,
+        reference_M=reference_M,
+        volumes=volumes,
+        levels={name: calibration.levels(calibrated, results.settings(runs, name)) for name in chosen},
+        question=" ".join(dict.fromkeys(words["question"] for words in asked.values())),
+        note=" ".join(dict.fromkeys(words["note"] for words in asked.values() if words["note"])),
+    )
+
+
+def _nothing_yet(records: Records, sweeps: Sequence[SweepId]) -> InputError:
+    lines = []
+    for sweep in sweeps:
+        found = ", ".join(f"{count} {status}" for status, count in sorted(records.counts(sweep).items()))
+        lines.append(f"Sweep {sweep} has no finished run yet ({found or 'no runs'}).")
+    label = f" --as {sweeps[0].label}" if sweeps[0].label else ""
+    command = f"python -m sweeper run {sweeps[0].name} --scale {sweeps[0].scale}{label}"
+    return InputError(f"{' '.join(lines)}\nTrain first: {command}")
+
+
+def _agreed(objectives: Mapping[SweepId, Sequence[str]], computed: set[str]) -> tuple[str, ...]:
+    """Objectives of sweeps: their own where they agree, else with the reconstruction error that all models have.
+
+    Args:
+        objectives: Of each sweep.
+        computed: Metrics that all of them have.
+    """
+    (first, chosen), *others = objectives.items()
+    for sweep, other in others:
+        if tuple(other) != tuple(chosen):
+            shared = (SHARED_RECON, *chosen[1:])
+            if all(each[1:] == chosen[1:] for each in objectives.values()) and computed.issuperset(shared):
+                return shared
+            raise InputError(
+                f"Sweep {first} asks for {', '.join(chosen)}, sweep {sweep} for {', '.join(other)}.\n"
+                "Name what to compare them by: --objectives recon_mse,factor_vae_score"
+            )
+    return tuple(chosen)
+
+
+def _bootstrap(
+    runs: pd.DataFrame, draws: pd.DataFrame, objectives: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[float, float, float]]]:
+    """Reference point in the objectives' units, probabilities to be on the front, hypervolumes by model."""
+    sense, values = results.directions(objectives), results.seed_values(runs, objectives)
+    eligible_N = draws["is_eligible"].to_numpy(dtype=bool)
+    shown, probability_N = draws[eligible_N], np.full(len(draws), np.nan)
+    # Draws that share runs, as those of two sweeps may, are one setting: resampled apart they would compete. Of these
+    # the one with most seeds stands for all.
+    setting = results.settings_asked(runs)
+    settings = [setting[place] for place in places(shown)]
+    every = [pareto.to_losses(values[place], sense) for place in places(shown)]
+    losses = pareto.by_setting(every, settings)
+    means = {number: losses_SM.mean(axis=0) for number, losses_SM in losses.items()}
+    reference_M = pareto.reference_point(_rows_of(means, objectives))
+    limits_2M = np.sort(pareto.to_losses(results.ranges(objectives), sense), axis=0)
+    if losses:
+        resampled = _resampled(list(losses.values()), reference_M, limits_2M)
+        membership = dict(zip(losses, resampled.membership_N, strict=True))
+        probability_N[eligible_N] = [membership[number] for number in settings]
+    volumes = {}
+    for model in sorted(set(shown["model"])):
+        own = dict.fromkeys(n for n, other in zip(settings, shown["model"], strict=True) if other == model)
+        interval = _resampled([losses[n] for n in own], reference_M, limits_2M).hypervolume_interval()
+        volume = pareto.hypervolume(_rows_of({n: means[n] for n in own}, objectives), reference_M)
+        volumes[model] = (volume, *interval)
+    return pareto.to_losses(reference_M, sense), probability_N, volumes
+
+
+def _rows_of(means: Mapping[int, np.ndarray], objectives: Sequence[str]) -> np.ndarray:
+    return np.array(list(means.values())).reshape(-1, len(objectives))
+
+
+def _resampled(
+    losses: Sequence[np.ndarray], reference_M: np.ndarray, limits_2M: np.ndarray
+) -> pareto.BootstrapFront:
+    return pareto.bootstrap_front(losses, reference_M, generator(), limits_2M=limits_2M)
+
+
+def generator() -> np.random.Generator:
+    """That of a bootstrap."""
+    return np.random.Generator(np.random.PCG64(SEED))
+
+
+def places(draws: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Sweep, label and number of each draw of a table."""
+    return list(draws[["sweep", "label", "draw"]].itertuples(index=False, name=None))
+
+
+def write_csv(answer: Answer, path: Path) -> Path:
+    """Write the draws with a finished seed, one a row, by sweep and hyperparameters.
+
+    Columns: sweep, scale, label (if a sweep has one), model, the hyperparameters of all sweeps (empty where not the
+    sweep's own), num_seeds, num_diverged, each objective with its 95 % limits, on_front (of all sweeps here),
+    on_model_front, data, metric_settings, numerics, code_version.
+    """
+    return _write_table(answer, answer.draws.drop(columns=["draw", "is_eligible", "front_probability"]), path)
+
+
+def write_left_out(answer: Answer, path: Path) -> Path:
+    """Write what `write_csv(answer, path)` lacks to `<stem>_left_out.csv` beside it, a header alone if nothing."""
+    beside = path.with_name(f"{path.stem}_left_out.csv")
+    return _write_table(answer, answer.left_out.drop(columns="draw"), beside)
+
+
+def write_runs(answer: Answer, path: Path) -> Path:
+    """Write one row per run and objective, from which all that `write_csv` says can be computed again."""
+    rows = results.in_order(rows_of(answer.runs), results.hyperparameters(answer.runs))
+    return _write_table(answer, pd.DataFrame(rows, columns=answer.runs.columns, dtype=object), path)
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as dictionaries whose values are as they were."""
+    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
+
+
+def _write_table(answer: Answer, table: pd.DataFrame, path: Path) -> Path:
+    if not any(sweep.label for sweep in answer.sweeps):
+        table = table.drop(columns="label")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(map(_cell, row) for row in table.itertuples(index=False, name=None))
+    return durable.replace_file(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))
+    return canonical_json(value) if isinstance(value, list | dict) else str(value)
+
+
+def label_of(answer: Answer, row: Mapping[str, Any]) -> str:
+    """A draw's hyperparameters, and its sweep where several have the model."""
+    values = {name: row[name] for name in results.hyperparameters(answer.runs)}
+    given = ", ".join(labels.hyperparameter(name, v) for name, v in values.items() if _cell(v))
+    of_model = answer.runs[answer.runs["model"] == row["model"]]
+    asked = set(of_model[["sweep", "label"]].itertuples(index=False, name=None))
+    return f"{given} ({labels.told_apart(row['sweep'], row['label'], asked)})" if len(asked) > 1 else given
+
+
+def summary(answer: Answer) -> list[str]:
+    """The answer in plain sentences, for a terminal."""
+    run, draws = answer.runs.iloc[0], answer.draws
+    front = draws[draws["on_front"]].sort_values(answer.objectives[0], kind="stable")
+    scope = f"{run['scale']} scale, {results.training(answer.runs)} on {run['data']}"
+    none = "none; every draw has a diverged seed or an objective that is not finite"
+    shown = "; ".join(_on_front(answer, row) for row in rows_of(front)) or none
+    sentences = [f"Front of {len(draws)} draws ({scope}): {shown}."]
+    if answer.volumes:
+        point = ", ".join(map(labels.quantity, answer.objectives, answer.reference_M))
+        volumes = [
+            f"{f'{model} {labels.number(v[0])} {labels.limits(*v[1:])}'.strip()}"
+            for model, v in answer.volumes.items()
+        ]
+        sentences.append(f"Hypervolume against reference ({point}): {', '.join(volumes)}.")
+    sentences += [
+        f"{row['model']} {label_of(answer, row)}: {row['reason']}." for row in rows_of(answer.left_out)
+    ]
+    return [*sentences, answer.note] if answer.note else sentences
+
+
+def _on_front(answer: Answer, row: Mapping[str, Any]) -> str:
+    limits = {name: labels.limits(row[f"{name}_lower"], row[f"{name}_upper"]) for name in answer.objectives}
+    said = [labels.quantity(name, row[name], text) for name, text in limits.items()]
+    said += [
+        *([f"P(front) {row['front_probability']:.2f}"] if row["num_seeds"] > 1 else []),
+        f"{row['num_seeds']} seed{'s' * (row['num_seeds'] != 1)}",
+    ]
+    return f"{row['model']} {label_of(answer, row)} ({', '.join(said)})"

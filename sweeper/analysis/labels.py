@@ -1,0 +1,73 @@
+"""How sweeps, metrics and numbers are said: in tables, sentences, captions and on axes."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from sweeper.scheduling.label_free import answerable
+from trainables import plugins
+from trainables.config import canonical_json
+from trainables.errors import UnknownNameError
+
+
+def words(records: Records, sweep: SweepId) -> dict[str, Any]:
+    """Objectives, question and note as the sweep's module has them now; as registered if it is gone."""
+    spec = records.spec(sweep)
+    try:
+        module = plugins.load("search_spaces", sweep.name, "sweep")
+    except UnknownNameError:
+        return spec
+    asked = answerable(module.SWEEP, spec.get("num_factors", 2))
+    scale = asked.scales.get(sweep.scale)
+    words = {"objectives": asked.objectives, "question": asked.question}
+    return spec | words | ({"note": scale.notes(spec.get("data", scale.data))} if scale else {})
+
+
+def told_apart(name: str, label: str, asked: Iterable[tuple[str, str]]) -> str:
+    """What tells a sweep from the others that are asked, each a name and a label: the one that differs, or both."""
+    names, labels = (set(words) for words in zip(*asked, strict=True))
+    if len(names) == 1 and name not in labels:
+        return label or name
+    return name if len(labels) == 1 else f"{name} {label}".strip()
+
+
+def axis(objective: str) -> str:
+    """Name and unit of an objective; the name is what its metric's docstring begins with."""
+    metric = plugins.load("trainables.metrics", objective, "metric")
+    name = (metric.__doc__ or objective).partition(":")[0]
+    return f"{name} ({metric.UNIT})" if metric.UNIT else name
+
+
+def quantity(objective: str, value: float, limits: str = "") -> str:
+    """A value of a metric with its name and unit, for example `recon_error 8.31 [8.2, 8.4] nats per image`."""
+    unit = plugins.load("trainables.metrics", objective, "metric").UNIT
+    return " ".join(filter(None, (objective, number(value), limits, unit)))
+
+
+def limits(lower: float, upper: float) -> str:
+    """An interval, nothing where it is not known."""
+    return "" if math.isnan(lower) else f"[{number(lower)}, {number(upper)}]"
+
+
+def number(value: float) -> str:
+    """Three digits, or a whole number."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def draw_name(params: Mapping[str, Any], number: int) -> str:
+    """`gamma=10`, or the draw's number where the space of the sweep has no hyperparameter."""
+    return ", ".join(hyperparameter(*each) for each in params.items()) or f"draw {number}"
+
+
+def hyperparameter(name: str, value: Any) -> str:
+    """A hyperparameter as it is typed, for example `gamma=10`."""
+    return f"{name}={hyperparameter_value(value)}"
+
+
+def hyperparameter_value(value: Any) -> str:
+    """A value as it is typed: 10 for 10.0, at most 12 digits."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return canonical_json(value) if isinstance(value, list | tuple | dict) else str(value)

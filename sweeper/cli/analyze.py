@@ -1,0 +1,167 @@
+"""Commands that answer from what is committed: fronts, exports, figures, more metrics, what metrics are worth."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sweeper.cli.options import (
+    FILE,
+    MANY,
+    NAME,
+    Place,
+    check_output,
+    common_options,
+    find_home,
+    known_sweeps,
+    open_records,
+    register,
+)
+from sweeper.home import MAX_STEM, lock_home
+from trainables import plugins, sources
+from trainables.errors import InputError, UnknownNameError
+
+
+@click.command("pareto")
+@MANY
+@common_options("scale", "label", "home", "storage", "as_json")
+@click.option("--csv", type=FILE, help="write the front's table here, and beside it what was left out")
+@click.option("--plot", type=FILE, help="write the picture here, .png or .svg")
+@click.option("--objectives", help="metrics of the axes, comma-separated (default: the sweep's own)")
+@click.option("--allow-diverged", is_flag=True, help="keep draws that have a diverged seed on the front")
+def show_front(
+    names: tuple[str, ...], csv: Path | None, plot: Path | None, objectives: str | None, **options: Any
+) -> None:
+    """Show the Pareto front with its intervals over seeds."""
+    home = find_home(options)
+    check_output("--csv", csv, (".csv",), home)
+    check_output("--plot", plot, (".png", ".svg"), home)
+    records = open_records(home)
+    sweeps = known_sweeps(records, names, options)
+    from sweeper.analysis import front
+    from sweeper.figures.front_data import write_plot
+
+    axes = tuple(objectives.split(",")) if objectives is not None else ()
+    if len(set(axes)) < len(axes):
+        raise InputError(f"--objectives {objectives}: an axis is there twice.\nName each once.")
+    for axis in axes:
+        plugins.check("trainables.metrics", axis, "metric")
+    answer = front.answer(
+        records, sweeps, allow_diverged=options["allow_diverged"], objectives=axes, home=home.path
+    )
+    # The plot is made first: it refuses what it cannot show, and then nothing is written.
+    written = [(write_plot(answer, plot), "plot")] if plot else []
+    if csv:
+        written[:0] = [
+            (front.write_csv(answer, csv), "front"),
+            (front.write_left_out(answer, csv), "left out"),
+        ]
+    register(home, written)
+    if options["as_json"]:
+        click.echo(
+            json.dumps({"summary": front.summary(answer), "files": [str(path) for path, _ in written]})
+        )
+        return
+    from rich.console import Console
+
+    from sweeper.cli.tables import front_table
+
+    console = Console(highlight=False)
+    console.print(front_table(answer))
+    for line in (*front.summary(answer)[1:], *(f"Wrote {path}" for path, _ in written)):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+@click.command()
+@NAME
+@common_options("scale", "label", "home", "storage")
+@click.option("--runs", type=FILE, required=True, help="write a row per run and objective here")
+def export(name: str, runs: Path, **options: Any) -> None:
+    """Write the runs that the front is computed from."""
+    home = find_home(options)
+    check_output("--runs", runs, (".csv",), home)
+    records = open_records(home)
+    from sweeper.analysis import front
+
+    path = front.write_runs(front.answer(records, known_sweeps(records, [name], options)), runs)
+    register(home, [(path, "runs")])
+    click.echo(f"Wrote {path}")
+
+
+@click.command()
+@NAME
+@common_options("scale", "label", "home", "storage")
+@click.option("--metric", "metrics", multiple=True, required=True, help="for example mig; may be repeated")
+def evaluate(name: str, metrics: tuple[str, ...], **options: Any) -> None:
+    """Give finished runs metrics that they lack, from what they kept; trains nothing."""
+    for metric in metrics:
+        plugins.check("trainables.metrics", metric, "metric")
+    home = find_home(options, is_written=True)
+    (sweep,) = known_sweeps(open_records(home), [name], options)
+    from sweeper import display
+    from sweeper.ledger.writer import Ledger
+    from sweeper.scheduling import scoring
+
+    with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+        said = scoring.evaluate(ledger, sweep, tuple(dict.fromkeys(metrics)), display.notes())
+    click.echo(f"{said} MLflow takes them with the next run or sync.")
+
+
+@click.command()
+@click.argument("kind", metavar="KIND")
+@MANY
+@common_options("scale", "label", "home", "storage")
+@click.option(
+    "--out", type=Place(dir_okay=False), help="file, written as .png and .svg (default HOME/figures/...)"
+)
+@click.option("--metrics", help="what is shown, comma-separated (default: what the paper shows)")
+def figure(kind: str, names: tuple[str, ...], out: Path | None, metrics: str | None, **options: Any) -> None:
+    """Draw a figure of the paper, as PNG and SVG.
+
+    KIND is 3 or 6 (traversals of the best runs), 4 (curves over steps), 5 (reconstruction against the metric), or metrics
+    (metric against metric).
+    """
+    from sweeper.figures import paper
+
+    if kind not in paper.KINDS:
+        raise UnknownNameError("figure", kind, paper.KINDS)
+    shown = tuple(metrics.split(",")) if metrics is not None else ()
+    for metric in shown:
+        plugins.check("trainables.metrics", metric, "metric")
+    home = find_home(options)
+    records = open_records(home)
+    sweeps = known_sweeps(records, names, options)
+    stem = out or home.path / "figures" / f"figure_{kind}_{'+'.join(map(str, sweeps))}"[:MAX_STEM]
+    if out is None:
+        stem.parent.mkdir(exist_ok=True)
+    elif out.suffix in (".png", ".svg"):
+        stem = out.with_suffix("")
+    check_output("--out", stem.with_name(f"{stem.name}.png"), (".png",), home)
+    for path in paper.draw(kind, records, home.storage, sweeps, stem, shown, home.path):
+        click.echo(f"Wrote {path}")
+
+
+@click.command()
+@click.argument("data", metavar="DATASET")
+@common_options("home")
+@click.option("--metric", "metrics", multiple=True, help="for example mig; may be repeated (default: all)")
+@click.option(
+    "--num-seeds", type=click.IntRange(2, 100), default=5, show_default=True, help="of each random code"
+)
+def calibrate(data: str, metrics: tuple[str, ...], num_seeds: int, **options: Any) -> None:
+    """Learn what codes that know nothing and codes that know everything score on a data set."""
+    sources.check(data)
+    for metric in metrics:
+        plugins.check("trainables.metrics", metric, "metric")
+    home = find_home(options, is_written=True)
+    from rich.console import Console
+
+    from sweeper import display
+    from sweeper.analysis import calibration
+    from sweeper.cli.tables import calibration_table
+
+    with lock_home(home.path):
+        found = calibration.calibrate(home, data, tuple(dict.fromkeys(metrics)), num_seeds, display.notes())
+    Console(highlight=False).print(calibration_table(found))
+    click.echo(found.sentence())

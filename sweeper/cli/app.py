@@ -1,0 +1,204 @@
+"""The command line: what a person types, what they are told, the exit code.
+
+0 everything planned is done; 1 some runs failed or diverged; 2 something that was typed or pointed at; 3 the machine
+failed while working; 130 stopped by the user.
+"""
+
+import json
+import signal
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from sweeper.cli.analyze import calibrate, evaluate, export, figure, show_front
+from sweeper.cli.maintain import prune, rebuild, sync, ui, verify
+from sweeper.cli.options import (
+    MANY,
+    NAME,
+    NAMES,
+    common_options,
+    failure_words,
+    find_home,
+    find_machine,
+    find_questions,
+    known_sweeps,
+    open_records,
+    settle_storage,
+    usage_words,
+)
+from sweeper.home import is_held
+from trainables import plugins
+from trainables.durable import ConflictError, DamagedBlockError
+from trainables.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    found: dict[str, Any] = {}
+    try:
+        code = sweeper.main(args=arguments, prog_name="python -m sweeper", standalone_mode=False, obj=found)
+        return code if isinstance(code, int) else 0
+    except InputError as error:
+        click.echo(str(error), err=True)
+        return 2
+    except click.ClickException as error:
+        click.echo(usage_words(error), err=True)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped. What is committed stays: run the same command to go on.", err=True)
+        return 130
+    except (OSError, sqlite3.Error, DamagedBlockError, ConflictError) as error:
+        click.echo(failure_words(found.get("home"), error), err=True)
+        return 3
+
+
+@click.group()
+def sweeper() -> None:
+    """Sweep disentangling models; answer with a Pareto front of reconstruction against disentanglement."""
+
+
+@sweeper.command("list")
+@common_options("as_json")
+def list_sweeps(as_json: bool) -> None:
+    """Show the questions that can be asked."""
+    found = {name: plugins.load(NAMES, name, "sweep").SWEEP for name in plugins.names(NAMES)}
+    if as_json:
+        click.echo(json.dumps({name: sweep.question for name, sweep in found.items()}))
+        return
+    from rich.console import Console
+
+    from sweeper import display
+
+    rows = [(name, each.model, ", ".join(each.scales), each.question) for name, each in found.items()]
+    Console().print(display.table("Sweeps", ("name", "model", "scales", "question"), rows))
+
+
+@sweeper.command("plan")
+@MANY
+@common_options(
+    "scale",
+    "seeds",
+    "set",
+    "data",
+    "label",
+    "home",
+    "storage",
+    "address",
+    "gpus",
+    "device",
+    "cluster_gpus",
+    "as_json",
+    "price",
+)
+def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **options: Any) -> None:
+    """Show runs, packs, memory, time and cost before anything starts."""
+    questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
+    from sweeper.machines.probe import Probe, measure_together
+    from sweeper.machines.resources import ClusterMeasure, cluster, local_resources
+    from sweeper.scheduling.estimate import plan_table
+    from sweeper.scheduling.placing import prepare
+    from sweeper.scheduling.plan import plan
+
+    records = open_records(home) if home.ledger.exists() else None
+    with Probe() as probe:
+        planned = plan(questions, probe, records)
+        if machine.address is None:
+            here = local_resources()
+            prepared = prepare(machine, planned, records, here, probe.measure, measure_together)
+        else:
+            with cluster(machine) as there:
+                prepared = prepare(machine, planned, records, there, ClusterMeasure(), None)
+    expected = prepared.expected
+    if expected is None:
+        raise InputError(
+            f"--address {machine.address}: no node is free to measure a pack on.\n"
+            "Wait until one is, or ask for fewer --gpus-per-pack."
+        )
+    cost = price * expected.duration_s / 3600 if price is not None else None
+    if as_json:
+        click.echo(json.dumps(asdict(expected) | {"cost": cost}))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(plan_table(planned, records))
+    for note in prepared.notes:
+        console.print(note, soft_wrap=True, markup=False)
+    console.print(expected.sentence() + (f" Cost: {cost:.2f}." if cost is not None else ""), soft_wrap=True)
+
+
+@sweeper.command()
+@MANY
+@common_options(
+    "scale",
+    "seeds",
+    "set",
+    "data",
+    "label",
+    "home",
+    "storage",
+    "uri",
+    "address",
+    "gpus",
+    "device",
+    "cluster_gpus",
+    "state_every",
+    "as_json",
+)
+@click.option("--yes", is_flag=True, help="begin however long it takes")
+def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **options: Any) -> int:
+    """Train what is missing, write the answer, deliver it to MLflow. Running again goes on."""
+    questions, machine = find_questions(names, options), find_machine(options)
+    home = find_home(options, is_written=True, has_store=True)
+    from sweeper import display
+    from sweeper.pipeline import Execution
+
+    settle_storage(home)
+    # A scheduler that takes a machine back asks by SIGTERM: stop as by Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        outcome = Execution(questions, home, machine, uri, yes, display.notes()).run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if as_json:
+        click.echo(json.dumps(asdict(outcome)))
+    else:
+        from sweeper.pipeline import closing_words
+
+        for line in closing_words(outcome, questions, home):
+            click.echo(line)
+    return outcome.exit_code
+
+
+@sweeper.command()
+@NAME
+@common_options("scale", "label", "home", "as_json")
+def status(name: str, as_json: bool, **options: Any) -> None:
+    """Show how far a sweep has come; works while a driver holds the home."""
+    records = open_records(home := find_home(options))
+    (sweep,) = known_sweeps(records, [name], options)
+    counts = records.counts(sweep)
+    if not is_held(home.path):  # whoever trained these is gone
+        counts["planned"] += counts.pop("running", 0)
+    statuses = ("planned", "running", "done", "failed", "diverged")
+    if as_json:
+        told = {"sweep": name, "scale": sweep.scale, "label": sweep.label, "home": str(home.path)}
+        click.echo(json.dumps(told | {"counts": {status: counts[status] for status in statuses}}))
+        return
+    from rich.console import Console
+
+    from sweeper import display
+    from sweeper.pipeline import troubles
+
+    rows = [[counts[status] for status in statuses]]
+    console = Console(highlight=False)
+    console.print(display.table(str(sweep), statuses, rows))
+    for line in troubles(records, sweep):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+for command in (show_front, export, figure, evaluate, calibrate, sync, verify, prune, rebuild, ui):
+    sweeper.add_command(command)

@@ -1,0 +1,97 @@
+"""Answers as tables on a terminal."""
+
+import math
+
+from rich.table import Table
+
+from sweeper.analysis import labels, results
+from sweeper.analysis.calibration import Calibrated
+from sweeper.analysis.front import Answer
+from trainables import plugins
+from trainables.calibration import METRICS
+
+READING = (
+    "How to read a score: random is what luck gives, untrained what the network gives without learning, oracle what a "
+    "code gives that knows every factor; a metric that is as good for rotated as for oracle cannot tell mixed codes "
+    "from clean ones."
+)
+
+
+def front_table(answer: Answer) -> Table:
+    """The draws of an answer with their intervals, and whether they are on the front of all models or of their own."""
+    built = Table(
+        title="Means over seeds \N{PLUS-MINUS SIGN} 95 % intervals",
+        title_justify="left",
+        box=None,
+        header_style="underline",
+    )
+    for column in ("draw", "seeds", *answer.objectives, "P(front)"):
+        built.add_column(
+            column, justify="left" if column in ("draw", "P(front)") else "right", overflow="fold"
+        )
+    names = results.hyperparameters(answer.runs)
+    for row in answer.draws.to_dict("records"):
+        set_here = [labels.hyperparameter(name, row[name]) for name in names if row[name] == row[name]]
+        cells = [" ".join([row["model"], *set_here]), str(row["num_seeds"])]
+        cells += [
+            _with_interval(*(row[f"{axis}{end}"] for end in ("", "_lower", "_upper")))
+            for axis in answer.objectives
+        ]
+        place = "all" if row["on_front"] else "own" if row["on_model_front"] else ""
+        probability = f"{row['front_probability']:.2f}" if row["num_seeds"] > 1 else "   -"
+        cells.append(f"{probability} {place}")
+        built.add_row(*cells, style="bold" if row["on_front"] else None)
+    for name in dict.fromkeys(name for levels in answer.levels.values() for name, _ in levels):
+        values = [dict(answer.levels[axis]).get(name) for axis in answer.objectives]
+        shown = ["" if value is None else f"{value:.3g}" for value in values]
+        built.add_row(f"a {name}", "", *shown, "", style="dim")
+    return built
+
+
+def _with_interval(mean: float, lower: float, upper: float) -> str:
+    """A mean and half the width of its interval, which is symmetric; so a row fits a narrow terminal."""
+    return f"{mean:.3g}" if math.isnan(lower) else f"{mean:.3g} \N{PLUS-MINUS SIGN} {(upper - lower) / 2:.2g}"
+
+
+def calibration_table(calibrated: Calibrated) -> Table:
+    """A row per metric, with half widths of the intervals, that fits 80 columns; the caption says how to read it."""
+    num_seeds = sorted({reference.num_seeds for reference in calibrated.references.values()})
+    built = Table(
+        title=f"{calibrated.recipe}: means over {' or '.join(map(str, num_seeds))} seeds"
+        " \N{PLUS-MINUS SIGN} 95 % intervals",
+        title_justify="left",
+        caption=READING,
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="underline",
+    )
+    for column in ("metric", "best", "random", "untrained", "rotated", "duplicated", "oracle"):
+        is_word = column in ("metric", "best")
+        built.add_column(column, justify="left" if is_word else "right", overflow="fold")
+    for reference in calibrated.references.values():
+        name = reference.identity.partition("(")[0]
+        is_maximized = plugins.load(METRICS, name, "metric").DIRECTION == "maximize"
+        built.add_row(
+            name,
+            "max" if is_maximized else "min",
+            _with_half_width(reference.chance, reference.chance_upper),
+            _with_half_width(reference.untrained, reference.untrained_upper),
+            _with_half_width(reference.rotated, reference.rotated_upper),
+            _short(reference.duplicated),
+            _short(reference.ceiling),
+        )
+    return built
+
+
+def _with_half_width(mean: float, upper: float) -> str:
+    short = _short(mean)
+    return short if math.isnan(upper) else f"{short} \N{PLUS-MINUS SIGN}{_short(upper - mean)}"
+
+
+def _short(value: float) -> str:
+    """Three digits, without a zero before the point, for example `.258`, `1.00` or `12.3`."""
+    if abs(value) < 0.9995:
+        return f"{value:.3f}".replace("0.", ".", 1)
+    return f"{value:#.3g}".removesuffix(".")

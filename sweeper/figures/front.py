@@ -1,0 +1,345 @@
+"""The figure of the answer: fronts of two objectives with their error bars.
+
+Objectives are as reported here: reconstruction error (lower is better) and score (higher is better).
+Shape suffixes: N draws, 2 objectives, S seeds, Q quantiles, G grid points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from sweeper.analysis import pareto
+from sweeper.figures import style
+from sweeper.figures.point_labels import place_labels, shared_name
+from sweeper.figures.style import COLORS, MARKERS
+from sweeper.figures.style import DPI as DPI
+from trainables.errors import InputError
+
+LOG_ABOVE = 4
+"""Ratio of the largest to the smallest reconstruction error from which on the axis is logarithmic."""
+
+
+@dataclass(frozen=True)
+class FamilyFront:
+    """The draws of one model as points with error bars, and the band of their front.
+
+    Columns of the (N, 2) arrays: reconstruction error, score. NaN limits (one seed) draw no bar.
+
+    Attributes:
+        name: Model, as in the legend.
+        labels: Each draw's hyperparameter, for example `gamma=10`; a name that all share goes to the legend.
+        means_N2: Means over seeds. Draws without finite means are left out and counted in the caption.
+        lower_N2: Lower confidence limits.
+        upper_N2: Upper confidence limits.
+        on_front_N: Draws that no other draw of this model beats.
+        num_seeds_N: Seeds of each draw.
+        grid_G: Reconstruction errors at which the band is known, ascending.
+        band_QG: 2.5, 50 and 97.5 % quantiles of the best score at or below them, (3, G); -inf where there is none.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    means_N2: np.ndarray
+    lower_N2: np.ndarray
+    upper_N2: np.ndarray
+    on_front_N: np.ndarray
+    num_seeds_N: np.ndarray
+    grid_G: np.ndarray
+    band_QG: np.ndarray
+
+    @classmethod
+    def from_runs(
+        cls,
+        name: str,
+        runs_by_draw: Sequence[tuple[str, np.ndarray]],
+        generator: np.random.Generator,
+        range_22: np.ndarray | None = None,
+        settings: Sequence[int] | None = None,
+    ) -> "FamilyFront":
+        """Summarise runs: intervals by `pareto.mean_interval`, the band by `pareto.bootstrap_front`.
+
+        Args:
+            name: Model, as in the legend.
+            runs_by_draw: Each draw's label, and its seeds' reconstruction errors and scores (S, 2).
+            generator: Decides the bootstrap.
+            range_22: Lowest and highest possible reconstruction error and score, which no band leaves.
+            settings: What each draw is of, where several may be of one.
+        """
+        sense: tuple[pareto.Direction, ...] = ("minimize", "maximize")
+        labels, runs = zip(*runs_by_draw, strict=True)
+        losses = [pareto.to_losses(runs_S2, sense) for runs_S2 in runs]
+        means_N2, lower_N2, upper_N2 = (
+            np.stack(limits) for limits in zip(*map(pareto.mean_interval, runs), strict=True)
+        )
+        on_front_N = pareto.is_non_dominated(pareto.to_losses(means_N2, sense))
+        num_seeds_N = np.array([len(runs_S2) for runs_S2 in runs])
+        reference_2 = pareto.reference_point(np.concatenate(losses))
+        limits_22 = None if range_22 is None else np.sort(pareto.to_losses(range_22, sense), axis=0)
+        lone = pareto.by_setting(losses, range(len(losses)) if settings is None else settings)
+        resampled = pareto.bootstrap_front(list(lone.values()), reference_2, generator, limits_2M=limits_22)
+        resampled_BN2 = resampled.means_BNM
+        grid_G = _grid(resampled_BN2[..., 0])
+        band_QG = -pareto.attainment_band(resampled_BN2, grid_G, (0.975, 0.5, 0.025))
+        if (num_seeds_N[on_front_N] == 1).any():  # nothing is known of how that one moves
+            band_QG[:] = -np.inf
+        return cls(
+            name=name,
+            labels=labels,
+            means_N2=means_N2,
+            lower_N2=lower_N2,
+            upper_N2=upper_N2,
+            on_front_N=on_front_N,
+            num_seeds_N=num_seeds_N,
+            grid_G=grid_G,
+            band_QG=band_QG,
+        )
+
+    @property
+    def has_band(self) -> bool:
+        """Whether it is known anywhere."""
+        return bool(np.isfinite(self.band_QG[0]).any())
+
+
+def _grid(resampled: np.ndarray) -> np.ndarray:
+    """Where a band is computed: close together where resamples are, and not out in the tails of few seeds."""
+    finite = resampled[np.isfinite(resampled)]
+    return np.quantile(finite, np.linspace(0.002, 0.998, 500)) if finite.size else np.zeros(500)
+
+
+@dataclass(frozen=True)
+class FrontFigure:
+    """All that a front figure says.
+
+    Attributes:
+        title: One line.
+        recon: Name and unit of the horizontal axis, for example `Reconstruction error (nats per image)`.
+        score: Name of the vertical axis, for example `FactorVAE score`.
+        families: Models, in the order of their colors; at most six.
+        training: How far every run was trained, for example `12,000 updates`.
+        data: Recipe of the images, for example `dsprites (rendered v1)`.
+        scale: Scale of the protocol.
+        caveat: A last sentence of the caption, for example how the setting was chosen.
+        levels: Scores to read the others by.
+        is_negated: Whether the score is one to minimize and was negated; up is better all the same, and the axis says the
+            values as they were.
+    """
+
+    title: str
+    recon: str
+    score: str
+    families: tuple[FamilyFront, ...]
+    training: str
+    data: str
+    scale: str
+    caveat: str = ""
+    levels: tuple[style.Level, ...] = ()
+    is_negated: bool = False
+
+
+def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
+    """Draw the fronts of several models in the plane of reconstruction error and score.
+
+    Args:
+        figure: What to show.
+        path: Where to, without a suffix.
+
+    Returns:
+        The files written, PNG at 200 dots per inch and SVG.
+
+    Raises:
+        InputError: More than six models, or no draw with finite means.
+    """
+    families = [_finite(family) for family in figure.families]
+    means_N2 = np.concatenate([np.zeros((0, 2)), *(family.means_N2 for family in families)])
+    if len(families) > len(COLORS) or not len(means_N2):
+        raise InputError(
+            f"A front of {len(families)} models and {len(means_N2)} finished draws cannot be drawn.\n"
+            f"Choose 1 to {len(COLORS)} models with at least one draw whose means are finite."
+        )
+    with style.own_style():
+        sheet = style.sheet(figure.title, _caption(figure, families), room_in=0.6 + 4.6 + 0.92)
+        axes = sheet.axes(style.LEFT_IN, 0.6, 0.88 * style.WIDTH_IN, 4.6)
+        _frame(axes, figure, families)
+        for family, color, marker in zip(families, COLORS, MARKERS, strict=False):
+            _draw_band(axes, family, color)
+            _draw_points(axes, family, color, marker)
+        if len(families) > 1:
+            _draw_front_of_all(axes, means_N2)
+        _draw_legend(axes, families)
+        place_labels(axes, families, COLORS)
+        return style.save(sheet.figure, path)
+
+
+def _finite(family: FamilyFront) -> FamilyFront:
+    kept_N = np.isfinite(family.means_N2).all(axis=1)
+    return replace(
+        family,
+        labels=tuple(label for label, kept in zip(family.labels, kept_N, strict=True) if kept),
+        means_N2=family.means_N2[kept_N],
+        lower_N2=family.lower_N2[kept_N],
+        upper_N2=family.upper_N2[kept_N],
+        on_front_N=family.on_front_N[kept_N],
+        num_seeds_N=family.num_seeds_N[kept_N],
+    )
+
+
+def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
+    seeds_N = np.concatenate([family.num_seeds_N for family in shown])
+    num_left_out = sum(len(family.labels) for family in figure.families) - len(seeds_N)
+    seeds = f"{seeds_N.min()}" if seeds_N.min() == seeds_N.max() else f"{seeds_N.min()} to {seeds_N.max()}"
+    sentences = [
+        f"Points: means of {seeds} seeds after {figure.training} on {figure.data}, {figure.scale} scale. "
+        "Bars: 95 % Student t intervals; an arrowhead says that one goes on.",
+        "Filled: on the front of its own model.",
+    ]
+    if any(family.has_band for family in shown):
+        sentences.append(
+            "Bands: the best score reached at this reconstruction error or below, median and 95 % over 1,000 draws of the "
+            "means from their Student t distributions, from where 97.5 % of them reach any."
+        )
+    if figure.levels:
+        sentences.append(style.LEVELS_CAPTION)
+    if num_left_out:
+        sentences.append(
+            f"Not shown: {num_left_out} settings with a seed that diverged or has no finite value."
+        )
+    return " ".join([*sentences, figure.caveat]).strip()
+
+
+def _frame(axes: Axes, figure: FrontFigure, families: Sequence[FamilyFront]) -> None:
+    """Limits, scale, axis labels, grid, and the note that says which corner is better."""
+    means_N2 = np.concatenate([family.means_N2 for family in families])
+    bands = np.concatenate([family.band_QG[:, np.isfinite(family.band_QG[0])].ravel() for family in families])
+    recon_N = means_N2[:, 0]
+    is_log = bool(0 < LOG_ABOVE * recon_N.min() < recon_N.max())
+    if is_log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(_limits(recon_N, np.empty(0), is_log))
+    levels = [(name, -value if figure.is_negated else value) for name, value in figure.levels]
+    shown = np.append(means_N2[:, 1], [value for _, value in levels])
+    axes.set_ylim(_limits(shown, bands, is_log=False))
+    style.draw_levels(axes, levels)
+    axes.set_xlabel(f"{figure.recon}, lower is better{' (log scale)' * is_log}", fontsize=10)
+    axes.set_ylabel(f"{figure.score}, {'lower' if figure.is_negated else 'higher'} is better", fontsize=10)
+    if figure.is_negated:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{0.0 - value:.6g}")
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.text(
+        *(1.0, 1.012, "\N{NORTH WEST ARROW} better"),
+        transform=axes.transAxes,
+        weight="bold",
+        color="0.25",
+        ha="right",
+    )
+
+
+def _limits(means_N: np.ndarray, band: np.ndarray, is_log: bool) -> tuple[float, float]:
+    """The means and the finite values of the bands near them with a margin; error bars may go beyond."""
+    to_axis, from_axis = (np.log, np.exp) if is_log else (np.positive, np.positive)
+    means_N = to_axis(means_N)
+    reach = np.ptp(means_N) or abs(means_N[0]) or 1.0
+    near = np.clip(to_axis(band[np.isfinite(band)]), means_N.min() - reach / 2, means_N.max() + reach / 2)
+    low, high = np.append(means_N, near).min(), np.append(means_N, near).max()
+    margin = 0.06 * (high - low or abs(high) or 1.0)
+    return float(from_axis(low - margin)), float(from_axis(high + margin))
+
+
+def _draw_band(axes: Axes, family: FamilyFront, color: str) -> None:
+    """The front's band and median, which hold from the last known value on to the edge."""
+    edge, floor = axes.get_xlim()[1], axes.get_ylim()[0]
+    grid_G = np.append(family.grid_G, max(edge, family.grid_G[-1]))
+    lower_G, median_G, upper_G = np.concatenate([family.band_QG, family.band_QG[:, -1:]], axis=1)
+    axes.fill_between(
+        grid_G,
+        np.maximum(lower_G, floor),
+        upper_G,
+        where=np.isfinite(lower_G),
+        step="post",
+        color=color,
+        alpha=0.13,
+        linewidth=0,
+    )
+    axes.step(
+        grid_G,
+        np.where(np.isfinite(lower_G), median_G, np.nan),
+        where="post",
+        color=color,
+        linewidth=1.2,
+        alpha=0.7,
+    )
+
+
+def _draw_points(axes: Axes, family: FamilyFront, color: str, marker: str) -> None:
+    for mean_2, lower_2, upper_2, on_front in zip(
+        family.means_N2, family.lower_N2, family.upper_N2, family.on_front_N, strict=True
+    ):
+        for m in (0, 1):
+            bar_22 = np.stack([mean_2, mean_2])
+            bar_22[:, m] = lower_2[m], upper_2[m]
+            axes.plot(*bar_22.T, color=color, linewidth=1.0, alpha=0.55)
+            _mark_cut_ends(axes, bar_22, m, color)
+        axes.plot(
+            *mean_2,
+            marker,
+            markersize=8 if on_front else 6,
+            markerfacecolor=color if on_front else "white",
+            markeredgecolor="white" if on_front else color,
+            markeredgewidth=0.8 if on_front else 1.4,
+            zorder=4,
+        )
+
+
+def _mark_cut_ends(axes: Axes, bar_22: np.ndarray, m: int, color: str) -> None:
+    """Put an arrowhead where a bar along axis m goes on beyond the frame."""
+    limits = (axes.get_xlim(), axes.get_ylim())[m]
+    for is_high, marker in enumerate(("<>", "v^")[m]):
+        end_2 = bar_22[is_high].copy()
+        if end_2[m] > limits[1] if is_high else end_2[m] < limits[0]:
+            end_2[m] = limits[is_high]
+            axes.plot(*end_2, marker, markersize=5, color=color, markeredgewidth=0, alpha=0.55, clip_on=False)
+
+
+def _draw_front_of_all(axes: Axes, means_N2: np.ndarray) -> None:
+    losses_N2 = pareto.to_losses(means_N2, ("minimize", "maximize"))
+    front_N2 = means_N2[pareto.is_non_dominated(losses_N2)]
+    front_N2 = front_N2[np.argsort(front_N2[:, 0])]
+    recon_N, score_N = (
+        np.append(front_N2[:, 0], axes.get_xlim()[1]),
+        np.append(front_N2[:, 1], front_N2[-1, 1]),
+    )
+    axes.step(recon_N, score_N, where="post", color="black", linewidth=1.4, linestyle=(0, (4, 2)), zorder=3)
+
+
+def _draw_legend(axes: Axes, families: Sequence[FamilyFront]) -> None:
+    handles: list[Line2D | Patch] = []
+    for family, color, marker in zip(families, COLORS, MARKERS, strict=False):
+        shared = shared_name(family.labels)
+        name = f"{family.name}, labeled by {shared}" if shared else family.name
+        handles.append(Line2D([], [], color=color, marker=marker, markersize=7, linewidth=1.2, label=name))
+    if any(family.has_band for family in families):
+        handles.append(Patch(color="0.5", alpha=0.25, linewidth=0, label="95 % band of a front"))
+    if len(families) > 1:
+        line = Line2D(
+            [], [], color="black", linewidth=1.4, linestyle=(0, (4, 2)), label="front of all models"
+        )
+        handles.append(line)
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.005),
+        ncols=-(-len(handles) // 2),
+        frameon=False,
+        columnspacing=2.0,
+        handlelength=2.2,
+        borderaxespad=0.2,
+    )

@@ -1,0 +1,90 @@
+"""The figures of Kim & Mnih, Disentangling by Factorising (ICML 2018), from what is committed."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sweeper.analysis import front
+from sweeper.figures.correlation import draw_agreement
+from sweeper.figures.correlation_data import agreement
+from sweeper.figures.curves import draw_curves
+from sweeper.figures.curves_data import curves
+from sweeper.figures.front_data import write_plot
+from sweeper.figures.selection import Asked
+from sweeper.figures.traversals import draw_traversals
+from sweeper.figures.traversals_data import traversals
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from trainables import durable
+from trainables.errors import UnknownNameError
+
+FIGURES: Mapping[str, str] = {
+    "3": "traversals of the best run of each sweep by beta_vae_score, which a model may deceive",
+    "4": "metrics against steps of training: a column for each sweep, a line for each draw",
+    "5": "disentanglement against reconstruction error: the front of each model",
+    "6": "traversals of the best run of each sweep by factor_vae_score, rows named by their factors",
+    "metrics": "metric against metric over all finished runs, with their correlations",
+}
+"""Kind -> what it shows."""
+
+KINDS = tuple(FIGURES)
+
+
+def draw(
+    kind: str,
+    records: Records,
+    storage: Path,
+    sweeps: Sequence[SweepId],
+    stem: Path,
+    metrics: Sequence[str] = (),
+    home: Path | None = None,
+) -> list[Path]:
+    """Draw a figure of the paper from what is committed, as PNG and SVG; equal results give equal bytes.
+
+    Args:
+        kind: One of `KINDS`.
+        records: The ledger.
+        storage: Folder of the blocks, for the kinds that show pictures.
+        sweeps: At least one, all of one scale and data set.
+        stem: Where to, without a suffix.
+        metrics: Instead of those of the paper: the rows of `4`, the two objectives of `5`, the one that `3` and `6`
+            choose runs by, those that `metrics` compares.
+        home: Where calibrations are looked for.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UnknownNameError: No such kind, sweep or metric.
+        InputError: There is nothing to draw, a sweep lacks a metric, or the sweeps do not compare.
+        DamagedBlockError: What a run kept is missing or changed.
+    """
+    if kind not in FIGURES:
+        raise UnknownNameError("figure", kind, KINDS)
+    asked = Asked.of(records, sweeps, home)
+    if kind == "5":
+        return _draw_front(asked, stem, metrics)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = _drawn(kind, asked, storage, metrics, Path(folder, "figure"))
+        return [durable.replace_file(_named(stem, file.suffix), file.read_bytes()) for file in drawn]
+
+
+def _drawn(kind: str, asked: Asked, storage: Path, metrics: Sequence[str], path: Path) -> tuple[Path, Path]:
+    if kind == "4":
+        return draw_curves(curves(asked, metrics), path)
+    if kind == "metrics":
+        return draw_agreement(agreement(asked, metrics), path)
+    score = {"3": "beta_vae_score", "6": "factor_vae_score"}[kind]
+    return draw_traversals(traversals(asked, storage, score, metrics), path)
+
+
+def _named(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)
+
+
+def _draw_front(asked: Asked, stem: Path, metrics: Sequence[str]) -> list[Path]:
+    paper = [asked.recon or "recon_error", "factor_vae_score"]
+    objectives = list(metrics) or (paper if asked.has_factors else list(asked.objectives))
+    asked.check(objectives)
+    answer = front.answer(asked.records, list(asked.tables), objectives=objectives, home=asked.home)
+    return [write_plot(answer, _named(stem, suffix)) for suffix in (".png", ".svg")]

@@ -1,0 +1,281 @@
+"""What is meant to happen, as rows of the ledger and as records in the storage that rows can be rebuilt from.
+
+sweeps/<name>-<scale>[-<label>].json   a sweep with its draws, members and runs
+attempts/<attempt>.json                an attempt: its runs, its end, its failures
+pruned/<number>.json                   runs whose states were dropped, those of attempts up to one
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeper.ledger.rows import SweepId
+from sweeper.ledger.schema import in_memory, transaction
+from trainables import durable
+from trainables.blocks import STATE
+from trainables.config import canonical_json
+from trainables.durable import DamagedBlockError
+from trainables.errors import InputError
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run wanted by a draw; `spec` is what the run's manifests carry too."""
+
+    key: str
+    seed: int
+    horizon_steps: int
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One setting of a sweep, known by its parameters; numbered from 0 in the order in which it was drawn."""
+
+    number: int
+    params: Mapping[str, Any]
+    members: tuple[Member, ...]
+
+
+def sweep_path(storage: Path, sweep: SweepId) -> Path:
+    """Record of a sweep."""
+    return storage / "sweeps" / f"{sweep}.json"
+
+
+def attempt_path(storage: Path, number: int) -> Path:
+    """Record of an attempt, beside the folder that its worker writes in."""
+    return storage / "attempts" / f"{number:08d}.json"
+
+
+def add_run(db: sqlite3.Connection, key: str, spec: Mapping[str, Any]) -> int:
+    """Add a run if its key is new; returns its id."""
+    db.execute(
+        "INSERT INTO runs (key, spec) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, canonical_json(spec))
+    )
+    return db.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()[0]
+
+
+def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> None:
+    """Add what is new of a sweep; nothing is removed.
+
+    Raises:
+        InputError: A draw or member is there already and is another one.
+    """
+    names = (sweep.name, sweep.scale, sweep.label)
+    text = canonical_json(spec)
+    db.execute(
+        "INSERT INTO sweeps (name, scale, label, spec) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (*names, text),
+    )
+    (sweep_row,) = db.execute(
+        "SELECT id FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names
+    ).fetchone()
+    db.execute("UPDATE sweeps SET spec = ? WHERE id = ? AND spec <> ?", (text, sweep_row, text))
+    for draw in draws:
+        draw_row = _add_draw(db, sweep, sweep_row, draw)
+        for member in draw.members:
+            change = _add_member(db, draw_row, member)
+            if change:
+                raise _changed(sweep, f"{canonical_json(draw.params)}, seed {member.seed}: {change}")
+
+
+def check_sweep(
+    db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]
+) -> None:
+    """Refuse what `add_sweep` would refuse, and change nothing.
+
+    Raises:
+        InputError: As `add_sweep`.
+    """
+    names = (sweep.name, sweep.scale, sweep.label)
+    if db.execute("SELECT 1 FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names).fetchone() is None:
+        return
+    with closing(in_memory()) as copy:
+        adopt_sweep(copy, sweep_body(db, sweep))
+        add_sweep(copy, sweep, spec, draws)
+
+
+def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw) -> int:
+    """Add a draw unless one has its parameters, under its number or, where that is taken, the next free one."""
+    params = canonical_json(draw.params)
+    known = dict(db.execute("SELECT params, id FROM draws WHERE sweep = ?", (sweep_row,)))
+    if params in known:
+        return known[params]
+    for other in known:
+        if set(json.loads(other)) != set(draw.params):
+            raise _changed(sweep, f"it had a draw {other}, now {params} has other parameters")
+    taken = {number for (number,) in db.execute("SELECT number FROM draws WHERE sweep = ?", (sweep_row,))}
+    number = draw.number if draw.number not in taken else max(taken) + 1
+    added = db.execute(
+        "INSERT INTO draws (sweep, number, params) VALUES (?, ?, ?) RETURNING id", (sweep_row, number, params)
+    )
+    return added.fetchone()[0]
+
+
+def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:
+    """Add a member or lengthen its horizon; returns what about it may not change and did."""
+    run = add_run(db, member.key, member.spec)
+    db.execute(
+        "INSERT INTO members VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (draw, member.seed, run, member.horizon_steps),
+    )
+    where = (draw, member.seed)
+    known, horizon = db.execute(
+        "SELECT run, horizon_steps FROM members WHERE (draw, seed) = (?, ?)", where
+    ).fetchone()
+    if known != run:
+        return "its model, data or precision changed"
+    if member.horizon_steps < horizon:
+        return f"its {horizon} steps became {member.horizon_steps}"
+    db.execute(
+        "UPDATE members SET horizon_steps = ? WHERE (draw, seed) = (?, ?) AND horizon_steps < ?",
+        (member.horizon_steps, *where, member.horizon_steps),
+    )
+    return ""
+
+
+def _changed(sweep: SweepId, what: str) -> InputError:
+    return InputError(
+        f"Sweep {sweep} is known in this home and changed: {what}.\nGive the new one a name with --as LABEL."
+    )
+
+
+def sweep_body(db: sqlite3.Connection, sweep: SweepId) -> dict[str, Any]:
+    """A sweep as its record has it."""
+    names = (sweep.name, sweep.scale, sweep.label)
+    row, spec = db.execute(
+        "SELECT id, spec FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names
+    ).fetchone()
+    draws = [
+        {"number": number, "params": json.loads(params), "members": []}
+        for number, params in db.execute(
+            "SELECT number, params FROM draws WHERE sweep = ? ORDER BY number", (row,)
+        )
+    ]
+    position = {draw["number"]: draw for draw in draws}
+    rows = db.execute(
+        "SELECT number, key, seed, horizon_steps, spec FROM draws JOIN members ON draw = draws.id"
+        " JOIN runs ON runs.id = run WHERE sweep = ? ORDER BY number, seed",
+        (row,),
+    )
+    for number, key, seed, horizon_steps, run_spec in rows:
+        member = Member(key, seed, horizon_steps, json.loads(run_spec))
+        position[number]["members"].append(asdict(member))
+    return asdict(sweep) | {"spec": json.loads(spec), "draws": draws}
+
+
+def adopt_sweep(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
+    """Add a sweep from its record."""
+    sweep = SweepId(body["name"], body["scale"], body["label"])
+    draws = [
+        Draw(draw["number"], draw["params"], tuple(Member(**member) for member in draw["members"]))
+        for draw in body["draws"]
+    ]
+    add_sweep(db, sweep, body["spec"], draws)
+
+
+def attempt_body(db: sqlite3.Connection, number: int) -> dict[str, Any]:
+    """An attempt as its record has it."""
+    row = db.execute(
+        "SELECT started_at_s, ended_at_s, outcome, error, fence FROM attempts WHERE number = ?", (number,)
+    ).fetchone()
+    runs = db.execute(
+        "SELECT key, spec FROM attempt_runs JOIN runs ON runs.id = run WHERE attempt = ?", (number,)
+    )
+    failures = db.execute(
+        "SELECT key, kind, message, time_s FROM failures JOIN runs ON runs.id = run WHERE attempt = ?"
+        " ORDER BY key",
+        (number,),
+    )
+    columns = ("started_at_s", "ended_at_s", "outcome", "error", "fence")
+    return dict(zip(columns, row, strict=True)) | {
+        "number": number,
+        "runs": {key: json.loads(spec) for key, spec in runs},
+        "failures": failures.fetchall(),
+    }
+
+
+def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
+    """Add an attempt from its record, or what the ledger does not know of it yet."""
+    number = body["number"]
+    db.execute(
+        "INSERT INTO attempts (number, started_at_s) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (number, body["started_at_s"]),
+    )
+    db.execute(
+        "UPDATE attempts SET ended_at_s = COALESCE(ended_at_s, ?), outcome = COALESCE(outcome, ?),"
+        " error = COALESCE(error, ?),"
+        " fence = COALESCE(fence, MAX(?, (SELECT COUNT(*) FROM blocks WHERE attempt = ?))) WHERE number = ?",
+        (body["ended_at_s"], body["outcome"], body["error"], body["fence"], number, number),
+    )
+    rows = {key: add_run(db, key, spec) for key, spec in body["runs"].items()}
+    db.executemany(
+        "INSERT INTO attempt_runs VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(row, number) for row in rows.values()],
+    )
+    for key, *failure in body["failures"]:
+        db.execute(
+            "INSERT INTO failures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (rows[key], number, *failure),
+        )
+
+
+def drop_states(storage: Path, keys: Iterable[str], newest_attempt: int) -> None:
+    """Record that the states of runs are dropped, as far as attempts up to the newest wrote them."""
+    folder = storage / "pruned"
+    durable.make_folder(folder)
+    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0)
+    body = {"runs": sorted(keys), "newest_attempt": newest_attempt}
+    durable.write_record(folder / f"{number:08d}.json", body)
+
+
+def dropped_states(storage: Path) -> tuple[dict[str, int], list[str]]:
+    """Up to which attempt the states of a run were dropped, by key; and a line for each record that is damaged.
+
+    What such a record said is forgotten: its states are missing, so runs that wanted them would start over.
+    """
+    found: dict[str, int] = {}
+    problems = []
+    for path in sorted((storage / "pruned").glob("[0-9]*.json")):
+        try:
+            body, _ = durable.read_record(path)
+        except DamagedBlockError as error:
+            problems.append(str(error))
+        else:
+            found |= dict.fromkeys(body["runs"], body["newest_attempt"])
+    return found, problems
+
+
+def forget_states(db: sqlite3.Connection, dropped: Mapping[str, int]) -> None:
+    """Take dropped states out of the ledger. The caller holds a transaction."""
+    db.executemany(
+        "DELETE FROM slices WHERE name = ? AND attempt <= ? AND run = (SELECT id FROM runs WHERE key = ?)",
+        [(STATE, attempt, key) for key, attempt in dropped.items()],
+    )
+
+
+def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
+    """Learn what the records of a storage say and the ledger does not; returns a line for each unusable one."""
+    problems = []
+    for path in sorted((storage / "sweeps").glob("*.json")):
+        try:
+            body, _ = durable.read_record(path)
+            with transaction(db):
+                adopt_sweep(db, body)
+        except DamagedBlockError as error:
+            problems.append(str(error))
+        except InputError as error:
+            problems.append(f"{path}: {error}")
+    with transaction(db):
+        for path in sorted((storage / "attempts").glob("[0-9]*.json")):
+            try:
+                adopt_attempt(db, durable.read_record(path)[0])
+            except DamagedBlockError as error:
+                problems.append(str(error))
+        dropped, damaged = dropped_states(storage)
+        forget_states(db, dropped)
+    return problems + damaged

@@ -1,0 +1,237 @@
+"""Whether the ledger and the storage agree, and a ledger made again from the storage alone."""
+
+import contextlib
+import hashlib
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from sweeper.ledger import registry, schema
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from sweeper.ledger.writer import Ingested, Ledger
+from trainables import blocks, durable
+from trainables.blocks import KEPT, STATE, Manifest
+from trainables.config import canonical_json
+from trainables.durable import DamagedBlockError
+from trainables.errors import InputError
+
+_DIFFERENCES = """
+    WITH differences AS (
+        SELECT 'missing from the ledger' AS what, run, metric, step FROM expected
+        LEFT JOIN points USING (run, metric, step) WHERE points.time_s IS NULL
+        UNION ALL
+        SELECT 'changed in the ledger', run, metric, step FROM expected JOIN points USING (run, metric, step)
+        WHERE points.value IS NOT expected.value OR points.time_s <> expected.time_s
+        UNION ALL
+        SELECT 'in no block', run, metric, step FROM points
+        LEFT JOIN expected USING (run, metric, step) WHERE expected.time_s IS NULL)
+    SELECT what, key, COUNT(*), name, MIN(step) FROM differences
+    JOIN runs ON runs.id = run LEFT JOIN metrics ON metrics.id = metric
+    GROUP BY what, key ORDER BY key, what"""
+
+
+def rebuild(path: Path, storage: Path) -> Ingested:
+    """Make a new ledger from a storage folder; only exports are not in it.
+
+    Raises:
+        InputError: A file is in the way.
+        ConflictError: The storage contradicts itself.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists.\nMove it away to rebuild it from {storage}.")
+    partial = path.with_name(f"{path.name}.partial")
+    # A write-ahead log left beside a ledger that was moved away would be replayed into the new one.
+    for name in (partial.name, *(f"{p.name}-{part}" for p in (path, partial) for part in ("wal", "shm"))):
+        path.with_name(name).unlink(missing_ok=True)
+    db = schema.open_for_writing(partial)
+    marker = storage / "ledger.json"
+    with contextlib.closing(db), schema.transaction(db):
+        if marker.exists():
+            db.execute("INSERT INTO identity VALUES (?)", (durable.read_record(marker)[0]["ledger"],))
+    with Ledger(partial, storage) as ledger:
+        ingested = ledger.ingest()
+    partial.replace(path)
+    durable.sync_folder(path.parent)
+    return ingested
+
+
+def check(path: Path, storage: Path) -> list[str]:
+    """What disagrees between a ledger and its storage, one line each that names the file or run.
+
+    Reads every byte that should still be there, about a second per GB. While a driver runs, blocks that it has
+    not heard of yet are among the lines.
+    """
+    records = Records.open(path)
+    try:
+        db = records.db
+        not_taken = list(_not_taken(db, storage))
+        open_attempts = {blocks.place(path)[0] for path, _ in not_taken}
+        return [
+            *_check_intentions(db, storage),
+            *(line for _, line in not_taken),
+            *_check_blocks(records, storage, open_attempts),
+            *_check_exports(db, path.parent),
+        ]
+    finally:
+        records.close()
+
+
+def _check_intentions(db: sqlite3.Connection, storage: Path) -> Iterator[str]:
+    """Sweeps and attempts that are not the same in the ledger and in their records."""
+    bodies = {}
+    for names in db.execute("SELECT name, scale, label FROM sweeps").fetchall():
+        sweep = SweepId(*names)
+        bodies[registry.sweep_path(storage, sweep)] = registry.sweep_body(db, sweep)
+    for (number,) in db.execute("SELECT number FROM attempts").fetchall():
+        bodies[registry.attempt_path(storage, number)] = registry.attempt_body(db, number)
+    recorded = {path for folder in ("sweeps", "attempts") for path in (storage / folder).glob("*.json")}
+    for path in sorted(recorded | set(bodies)):
+        try:
+            found, _ = durable.read_record(path)
+        except DamagedBlockError as error:
+            yield str(error)
+            continue
+        if path not in bodies:
+            yield f"{path} is not in the ledger."
+        elif canonical_json(found) != canonical_json(bodies[path]):
+            yield f"{path} is not what the ledger says."
+
+
+def _not_taken(db: sqlite3.Connection, storage: Path) -> Iterator[tuple[Path, str]]:
+    """Manifests that the ledger neither took in nor refused, each with its line."""
+    known = set(db.execute("SELECT attempt, number FROM blocks"))
+    fences = dict(db.execute("SELECT number, fence FROM attempts WHERE fence IS NOT NULL"))
+    for path in blocks.committed(storage):
+        attempt, index = blocks.place(path)
+        if (attempt, index) in known or index >= fences.get(attempt, index + 1):
+            continue
+        try:
+            blocks.read_manifest(path)
+        except DamagedBlockError as error:
+            yield path, str(error)
+        else:
+            yield path, f"{path} is not in the ledger; the next run takes it in."
+
+
+def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> Iterator[str]:
+    """Blocks of the ledger whose files, runs or points are not what was taken in."""
+    db = records.db
+    dropped, damaged = registry.dropped_states(storage)
+    yield from damaged
+    resumable: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+    for key, *place in records.needed_states():
+        resumable[place[0], place[1]].add(key)
+    db.execute(
+        "CREATE TEMP TABLE expected (run INTEGER, metric INTEGER, step INTEGER, value REAL, time_s REAL,"
+        " PRIMARY KEY (run, metric, step)) WITHOUT ROWID"
+    )
+    unread: set[str] = set()
+    for attempt, number, sha256 in db.execute(
+        "SELECT attempt, number, sha256 FROM blocks ORDER BY attempt, number"
+    ).fetchall():
+        path = blocks.manifest_path(storage, attempt, number)
+        entries = _entries(db, attempt, number)
+        try:
+            manifest = blocks.read_manifest(path)
+        except DamagedBlockError as error:
+            unread |= {str(entry[0]) for entry in entries}
+            yield str(error)
+            continue
+        # Who dropped states may have died before the ledger knew; the next run forgets them.
+        if manifest.sha256 != sha256 or entries not in (
+            set(_rows(manifest, dropped)),
+            set(_rows(manifest, {})),
+        ):
+            yield f"{path} is not what the ledger took in."
+        yield from _check_slices(path.parent, manifest, resumable[attempt, number], attempt in open_attempts)
+        _expect(db, manifest)
+    yield from _check_points(db, unread)
+
+
+def _entries(db: sqlite3.Connection, attempt: int, number: int) -> set[tuple[object, ...]]:
+    """What the ledger says of the runs and slices of a block."""
+    rows = db.execute(
+        "SELECT key, step, status, first_bad_step, name, file, offset, length, sha256 FROM block_runs"
+        " JOIN runs ON runs.id = block_runs.run LEFT JOIN slices USING (run, attempt, block)"
+        " WHERE (attempt, block) = (?, ?)",
+        (attempt, number),
+    )
+    return set(rows)
+
+
+def _rows(manifest: Manifest, dropped: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
+    """The same of a manifest, but for states that were dropped."""
+    for run in manifest.runs:
+        row = (run.key, run.step, run.status, run.first_bad_step)
+        is_dropped = manifest.attempt <= dropped.get(run.key, 0)
+        slices = {name: part for name, part in run.slices.items() if name != STATE or not is_dropped}
+        if not slices:
+            yield (*row, *[None] * 5)
+        for name, part in slices.items():
+            yield (*row, name, part.file, part.offset, part.length, part.sha256)
+
+
+def _check_slices(
+    folder: Path, manifest: Manifest, resumable: Collection[str], is_open: bool
+) -> Iterator[str]:
+    """Slices of use to someone that are damaged, or missing though nobody should have pruned them.
+
+    Args:
+        folder: Of the manifest's attempt.
+        manifest: Of the block.
+        resumable: Keys of the runs that would resume from the block.
+        is_open: Whether its worker may be pruning states yet.
+    """
+    for run in manifest.runs:
+        for name, part in run.slices.items():
+            is_kept = run.status != "running" and name in KEPT
+            is_state = name == STATE and run.key in resumable
+            if is_kept or (is_state and (not is_open or (folder / part.file).exists())):
+                try:
+                    blocks.read_slice(folder, part)
+                except DamagedBlockError as error:
+                    yield f"{error} It holds '{name}' of run {run.key}."
+
+
+def _expect(db: sqlite3.Connection, manifest: Manifest) -> None:
+    """Note the points of a block that are not there from an earlier one."""
+    runs = dict(
+        db.execute(
+            "SELECT key, id FROM runs JOIN block_runs ON run = id WHERE (attempt, block) = (?, ?)",
+            (manifest.attempt, manifest.index),
+        )
+    )
+    metrics = {
+        (name, identity): row for row, name, identity in db.execute("SELECT id, name, identity FROM metrics")
+    }
+    db.executemany(
+        "INSERT INTO expected VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (
+                runs[p.key],
+                metrics.get((p.name, manifest.metric_identities.get(p.name, "")), 0),
+                p.step,
+                p.value,
+                p.time_s,
+            )
+            for p in manifest.points
+        ],
+    )
+
+
+def _check_points(db: sqlite3.Connection, unread: set[str]) -> Iterator[str]:
+    """Runs whose points are not those of their blocks; a run with an unread block may have more."""
+    for what, key, count, name, step in db.execute(_DIFFERENCES).fetchall():
+        if what != "in no block" or key not in unread:
+            yield f"Run {key}: {count} points {what}, the first '{name}' at step {step}."
+
+
+def _check_exports(db: sqlite3.Connection, home: Path) -> Iterator[str]:
+    for name, sha256 in db.execute("SELECT path, sha256 FROM exports ORDER BY path"):
+        path = home / name
+        if not path.exists():
+            yield f"{path} is missing."
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            yield f"{path} is not what was exported."

@@ -1,0 +1,313 @@
+"""The ledger: what is meant to happen, and an index over the blocks that became true.
+
+One driver writes it, on a local disk; `Records` reads it. Everything in it but the exports can be rebuilt from
+the storage folder, which belongs to one ledger.
+"""
+
+import hashlib
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sweeper.ledger import registry, schema
+from sweeper.ledger.ingest import take_in
+from sweeper.ledger.reader import Records
+from sweeper.ledger.registry import Draw, Member
+from sweeper.ledger.rows import SweepId
+from trainables import blocks, durable
+from trainables.durable import ConflictError, DamagedBlockError
+from trainables.errors import InputError
+
+__all__ = ["ConflictError", "Draw", "Ingested", "Ledger", "Member"]
+
+_OPEN_ATTEMPTS = (
+    "SELECT number FROM attempts JOIN attempt_runs ON attempt = number WHERE run = ? AND fence IS NULL"
+)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What `Ledger.ingest` did.
+
+    Attributes:
+        num_taken: Blocks that are new in the ledger.
+        num_stale: Blocks refused because a newer attempt had begun.
+        problems: One line for each file that cannot be believed; its attempt's later blocks are left too.
+    """
+
+    num_taken: int
+    num_stale: int
+    problems: tuple[str, ...]
+
+
+class Ledger:
+    """The one writer of a home's ledger. Each method is one transaction, on the disk when it returns.
+
+    Args:
+        path: The ledger's file on a local disk; made if it is not there.
+        storage: Folder of the blocks; may be shared between machines.
+
+    Attributes:
+        complaints: A line for each block that was taken in and gave a committed point another value.
+
+    Raises:
+        InputError: The storage belongs to another ledger, or the file is none or is newer.
+    """
+
+    def __init__(self, path: Path, storage: Path) -> None:
+        self.path = path
+        self.storage = storage
+        self.complaints: list[str] = []
+        self._dropped, _ = registry.dropped_states(storage)
+        for folder in (path.parent, storage / "attempts", storage / "sweeps"):
+            durable.make_folder(folder)
+        marker = storage / "ledger.json"
+        owner = durable.read_record(marker)[0]["ledger"] if marker.exists() else None
+        if owner is not None and not path.exists():
+            raise InputError(
+                f"Storage {storage} belongs to a ledger that is not at {path}.\n"
+                "Rebuild the ledger from it (python -m sweeper rebuild), or name another folder with --storage."
+            )
+        self._db = schema.open_for_writing(path)
+        self.records = Records(self._db)
+        try:
+            self._own(marker, owner)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def register_sweep(self, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> bool:
+        """Add what is new of a sweep: draws, seeds, steps, or a reworded question.
+
+        Returns:
+            Whether anything was new.
+
+        Raises:
+            InputError: A draw or member is known and is another one now, or asks for fewer steps.
+        """
+        path = registry.sweep_path(self.storage, sweep)
+        with schema.transaction(self._db):
+            before = self._db.total_changes
+            registry.add_sweep(self._db, sweep, spec, draws)
+            is_new = self._db.total_changes > before
+            if is_new or not path.exists():
+                durable.write_record(path, registry.sweep_body(self._db, sweep))
+        return is_new
+
+    def begin_attempt(self, keys: Iterable[str]) -> int:
+        """Begin a try at a pack of registered runs, and fence off earlier attempts at any of them.
+
+        What those have committed so far is taken in; later blocks of theirs are refused, whole.
+
+        Returns:
+            The number of the attempt, larger than any before it in this storage.
+
+        Raises:
+            ConflictError: A block contradicts what is committed.
+        """
+        now_s = time.time()
+        rows = [self._run(key) for key in keys]
+        self._take_all(sorted({path for row in rows for path in self._open_manifests(row)}, key=blocks.place))
+        with schema.transaction(self._db):
+            number = 1 + max(self._newest_attempt(), self._newest_recorded())
+            fenced = sorted({attempt for row in rows for attempt in self._fence_off(row, now_s)})
+            self._db.execute("INSERT INTO attempts (number, started_at_s) VALUES (?, ?)", (number, now_s))
+            self._db.executemany("INSERT INTO attempt_runs VALUES (?, ?)", [(row, number) for row in rows])
+            for attempt in (*fenced, number):
+                self._record_attempt(attempt)
+        return number
+
+    def end_attempt(self, number: int, outcome: str, error: str = "") -> None:
+        """Say how an attempt ended; the first word counts.
+
+        Args:
+            number: The attempt.
+            outcome: A word, for example `done`, `stopped`, `failed`, `out of memory`, `lost`.
+            error: Text of the error.
+        """
+        with schema.transaction(self._db):
+            self._db.execute(
+                "UPDATE attempts SET ended_at_s = ?, outcome = ?, error = ?"
+                " WHERE number = ? AND ended_at_s IS NULL",
+                (time.time(), outcome, error, number),
+            )
+            self._record_attempt(number)
+
+    def record_failure(self, key: str, attempt: int, kind: str, message: str) -> None:
+        """Give a run up after an attempt; it counts as failed until another attempt at it begins."""
+        with schema.transaction(self._db):
+            self._db.execute(
+                "INSERT INTO failures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (self._run(key), attempt, kind, message, time.time()),
+            )
+            self._record_attempt(attempt)
+
+    def record_export(self, path: Path, kind: str) -> None:
+        """Remember a file made from the ledger, and its bytes; its path is kept relative to the ledger's."""
+        name = os.path.relpath(path, self.path.parent)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        with schema.transaction(self._db):
+            self._db.execute("INSERT OR REPLACE INTO exports VALUES (?, ?, ?)", (name, sha256, kind))
+
+    def take(self, path: Path) -> Literal["taken", "known", "stale"]:
+        """Take a committed block in, after those before it in its attempt.
+
+        Returns:
+            `known` if it was there already; `stale` if a newer attempt has begun, so it is refused.
+
+        Raises:
+            DamagedBlockError: The manifest, or one before it, is missing or damaged.
+            ConflictError: It contradicts what is committed.
+        """
+        attempt, index = blocks.place(path)
+        fence, num_known = self._progress(attempt)
+        if fence is not None and index >= fence:
+            return "stale"
+        if index < num_known:
+            self._check_known(attempt, index)
+            return "known"
+        for number in range(num_known, index + 1):
+            self._take(attempt, number)
+        return "taken"
+
+    def ingest(self) -> Ingested:
+        """Take in whatever became true while no driver listened; a driver does this before it begins attempts.
+
+        Sweeps and attempts whose record was written by a driver that then died are taken in, too.
+
+        Raises:
+            ConflictError: A block contradicts what is committed.
+        """
+        self._dropped, _ = registry.dropped_states(self.storage)
+        problems = registry.adopt_all(self._db, self.storage)
+        found = self._take_all(blocks.committed(self.storage))
+        return Ingested(found.num_taken, found.num_stale, (*problems, *found.problems))
+
+    def prune(self) -> int:
+        """Delete states of superseded attempts that no run would resume from; returns the number of files.
+
+        A worker prunes its own folder (`blocks.prune`); nobody else prunes those of workers that are gone.
+        """
+        needed = {(attempt, block) for _, attempt, block in self.records.needed_states()}
+        num_deleted = 0
+        for path in (self.storage / "attempts").glob(f"{'[0-9]' * 8}/block-{'[0-9]' * 6}.slices"):
+            attempt, index = blocks.place(path)
+            fence, num_known = self._progress(attempt)
+            if (attempt, index) not in needed and (index < num_known or fence is not None):
+                path.unlink(missing_ok=True)
+                num_deleted += 1
+        return num_deleted
+
+    def drop_states(self, keys: Iterable[str]) -> int:
+        """Delete all states of runs, for ever: to be trained further they start over; returns the number of files.
+
+        A file that also holds states of other runs stays until those are dropped, too.
+        """
+        keys, newest = set(keys), self._newest_attempt()
+        registry.drop_states(self.storage, keys, newest)
+        with schema.transaction(self._db):
+            registry.forget_states(self._db, dict.fromkeys(keys, newest))
+        self._dropped |= dict.fromkeys(keys, newest)
+        return self.prune()
+
+    def _own(self, marker: Path, owner: str | None) -> None:
+        """Make sure that ledger and storage belong together; a new pair is joined."""
+        self._db.execute(
+            "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT * FROM identity)", (uuid.uuid4().hex,)
+        )
+        (identity,) = self._db.execute("SELECT ledger FROM identity").fetchone()
+        if owner is None and self._newest_attempt() == 0:
+            durable.write_record(marker, {"ledger": identity})
+        elif owner != identity:
+            raise InputError(
+                f"Storage {self.storage} is not that of the ledger {self.path}.\n"
+                "Name the right one with --storage, or another home with --home."
+            )
+
+    def _newest_attempt(self) -> int:
+        return self._db.execute("SELECT COALESCE(MAX(number), 0) FROM attempts").fetchone()[0]
+
+    def _newest_recorded(self) -> int:
+        """Newest attempt with a record; the ledger may lack it if it is an old copy."""
+        return max((int(p.stem) for p in (self.storage / "attempts").glob("[0-9]*.json")), default=0)
+
+    def _run(self, key: str) -> int:
+        found = self._db.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            raise ValueError(f"Run {key} is in no registered sweep.")
+        return found[0]
+
+    def _fence_off(self, run: int, now_s: float) -> list[int]:
+        """Let no open attempt at a run commit more; returns those changed."""
+        attempts = self._db.execute(_OPEN_ATTEMPTS, (run,)).fetchall()
+        for (attempt,) in attempts:
+            self._db.execute(
+                "UPDATE attempts SET fence = (SELECT COUNT(*) FROM blocks WHERE attempt = ?),"
+                " ended_at_s = COALESCE(ended_at_s, ?), outcome = COALESCE(outcome, 'lost') WHERE number = ?",
+                (attempt, now_s, attempt),
+            )
+        return [attempt for (attempt,) in attempts]
+
+    def _record_attempt(self, number: int) -> None:
+        body = registry.attempt_body(self._db, number)
+        durable.write_record(registry.attempt_path(self.storage, number), body)
+
+    def _progress(self, attempt: int) -> tuple[int | None, int]:
+        """First refused block of an attempt, if any, and the number of blocks taken in."""
+        fence = self._db.execute("SELECT fence FROM attempts WHERE number = ?", (attempt,)).fetchone()
+        taken = self._db.execute("SELECT COUNT(*) FROM blocks WHERE attempt = ?", (attempt,)).fetchone()
+        return fence[0] if fence else None, taken[0]
+
+    def _open_manifests(self, run: int) -> list[Path]:
+        """Manifests of the attempts at a run that are not fenced off."""
+        attempts = self._db.execute(_OPEN_ATTEMPTS, (run,))
+        return [
+            path for (attempt,) in attempts.fetchall() for path in blocks.committed(self.storage, attempt)
+        ]
+
+    def _take_all(self, paths: Iterable[Path]) -> Ingested:
+        """Take in what is new among committed blocks, each attempt's in order."""
+        known = dict(self._db.execute("SELECT attempt, COUNT(*) FROM blocks GROUP BY attempt"))
+        outcomes: Counter[str] = Counter()
+        problems: dict[int, str] = {}
+        for path in paths:
+            attempt, index = blocks.place(path)
+            if index < known.get(attempt, 0) or attempt in problems:
+                continue
+            try:
+                outcomes[self.take(path)] += 1
+            except DamagedBlockError as error:
+                problems[attempt] = str(error)
+        return Ingested(outcomes["taken"], outcomes["stale"], tuple(problems.values()))
+
+    def _take(self, attempt: int, index: int) -> None:
+        path = blocks.manifest_path(self.storage, attempt, index)
+        manifest = blocks.read_manifest(path)
+        with schema.transaction(self._db):
+            complaint = take_in(self._db, path, manifest, self._dropped)
+            self.complaints += [complaint] if complaint else []
+            if not registry.attempt_path(self.storage, attempt).exists():
+                self._record_attempt(attempt)
+
+    def _check_known(self, attempt: int, index: int) -> None:
+        path = blocks.manifest_path(self.storage, attempt, index)
+        known = self._db.execute(
+            "SELECT sha256 FROM blocks WHERE (attempt, number) = (?, ?)", (attempt, index)
+        )
+        if known.fetchone() != (blocks.read_manifest(path).sha256,):
+            raise ConflictError(f"{path} was written again after the ledger had taken it in.")

@@ -1,0 +1,305 @@
+"""Where packs train: this machine or a cluster, its cores and GPUs, how many packs it holds at once."""
+
+import contextlib
+import csv
+import logging
+import math
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sweeper.machines.probe import Measured
+from trainables.config import RunSpec
+from trainables.errors import InputError
+
+# Read by Ray when it is imported or started, so they are set before.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+Device = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where packs train, as far as it was said.
+
+    Attributes:
+        address: A running cluster, None for this machine alone.
+        gpus_per_pack: Share of a GPU that a pack takes, 1 / k; 0 for CPU packs; None to choose by measuring.
+        threads: CPU threads of a pack.
+        cluster_gpus: GPUs that a cluster will grow to; 0 for those it has.
+        device: What packs train on; `auto` is a GPU where there is one, but what a sweep was begun on.
+        state_every_s: Seconds of training between two states to resume from, at least.
+        max_pack: Runs of a pack on a GPU at most; None for what is usual.
+        pack_size: Runs that every pack computes on a GPU, ghosts included; None for as few as hold its runs.
+    """
+
+    address: str | None
+    gpus_per_pack: float | None
+    threads: int = 1
+    cluster_gpus: int = 0
+    device: Device = "auto"
+    state_every_s: float = 120.0
+    max_pack: int | None = None
+    pack_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a machine or a cluster has.
+
+    Attributes:
+        num_cpus: Cores.
+        num_gpus: GPUs, of an autoscaled cluster those that it may grow to.
+        gpu: What the GPUs are, as far as known.
+        problem: Why there is no GPU where one may be expected.
+    """
+
+    num_cpus: float
+    num_gpus: float
+    gpu: str = "GPU"
+    problem: str = ""
+
+
+MAX_PACKS_PER_GPU = 100
+
+EXPECTED_GPUS = 4
+"""Of a cluster that shows none yet; packs are formed for so many, and wait until they come."""
+
+ANSWER_S = 3.0
+"""How long a cluster has to answer."""
+
+DRIVER_S = 20.0
+"""How long the driver of a machine's GPUs has to list them; it takes seconds where it was not used before."""
+
+MEASURE_S = 60.0
+"""How long a cluster has to measure a pack; nodes that are still being started take longer."""
+
+
+def check_share(share: float) -> None:
+    """Accept a GPU share that divides a GPU without remainder.
+
+    Raises:
+        InputError: It does not; the message offers the nearest that do.
+    """
+    is_part = 0 < share < 1 / MAX_PACKS_PER_GPU
+    if not 0 <= share <= 1 or is_part:
+        raise InputError(
+            f"--gpus-per-pack {share:g}: a pack trains on one GPU or 1/k of it.\n"
+            "Valid are 0 (CPU), 1, 0.5, 0.333, 0.25 ..."
+        )
+    if share:
+        k = round(1 / share)
+        if abs(share - 1 / k) > 1e-3:
+            below, above = int(1 / share) + 1, int(1 / share)
+            raise InputError(
+                f"--gpus-per-pack {share:g} leaves a part of every GPU idle.\n"
+                f"Use 1/k: {1 / below:.3g} ({below} packs a GPU) or {1 / above:.3g} ({above} packs a GPU)."
+            )
+
+
+def check_device(machine: Machine) -> None:
+    """Accept a device and a share of a GPU that go together, and that are there.
+
+    Raises:
+        InputError: They do not, or this machine has no GPU and one is asked for.
+    """
+    device, share = machine.device, machine.gpus_per_pack
+    if share is not None and device != "auto" and (device == "cpu") != (share == 0):
+        raise InputError(
+            f"--device {device} and --gpus-per-pack {share:g} contradict each other.\nLeave one of them out."
+        )
+    if (share or device == "gpu") and machine.address is None:
+        gpus, problem = local_gpus()
+        if not gpus:
+            asked = f"--gpus-per-pack {share:g}" if share else "--device gpu"
+            raise InputError(
+                f"{asked}: {problem or 'this machine has no GPU'}.\nLeave it out, or name a cluster with --address."
+            )
+
+
+def check_address(address: str | None) -> None:
+    """Accept the address of something that answers; Ray itself would try for minutes.
+
+    Raises:
+        InputError: It is none, or nobody answers there.
+    """
+    if address in (None, "auto"):
+        return
+    if str(address).startswith("ray://"):
+        raise InputError(
+            f"--address {address}: Tune needs its driver inside the cluster, Ray Client is none.\n"
+            "Run this command on the head node with --address auto."
+        )
+    host, _, port = str(address).rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except (OSError, ValueError, OverflowError):
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there; valid are auto and HOST:PORT.\n"
+            "Start one with `ray start --head`, or leave --address out."
+        ) from None
+
+
+@contextmanager
+def cluster(machine: Machine) -> Iterator[Resources]:
+    """Start Ray here, or join a running cluster; yields what it has.
+
+    Raises:
+        InputError: The cluster cannot be reached.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    here = local_resources()
+    if machine.address is None:
+        # Told, not found: Ray would count GPUs that the process may not use.
+        options |= {"include_dashboard": False, "num_cpus": here.num_cpus, "num_gpus": here.num_gpus}
+    try:
+        # Not None, which would join whatever cluster was started on this machine, or RAY_ADDRESS.
+        ray.init(address=machine.address or "local", **options)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        if machine.address is None:
+            raise
+        (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"--address {machine.address}: Ray does not let us in ({reason}).\n"
+            "Start a cluster with `ray start --head`, give its token, or leave --address out."
+        ) from None
+    try:
+        yield here if machine.address is None else _cluster_resources(machine)
+    finally:
+        ray.shutdown()
+
+
+class ClusterMeasure:
+    """Measures packs on nodes of the cluster that was joined; once none was free for it, it asks no more."""
+
+    def __init__(self) -> None:
+        self._is_busy = False
+
+    def __call__(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
+        """What a pack costs on a node; None if none is free for it soon, or the pack cannot train there."""
+        if self._is_busy:
+            return None
+        import ray
+
+        @ray.remote(num_cpus=threads, num_gpus=exact_share(gpus), max_retries=0, max_calls=1)
+        def task() -> dict[str, float]:
+            from trainables import probe
+
+            return probe.measure(run, num_runs, gpus, threads)
+
+        asked = task.remote()
+        try:
+            return Measured(**ray.get(asked, timeout=MEASURE_S))
+        except ray.exceptions.RayError as error:  # a pack that cannot train says why when it is tried
+            self._is_busy = isinstance(error, ray.exceptions.GetTimeoutError)
+            ray.cancel(asked, force=True)
+            return None
+
+
+def _cluster_resources(machine: Machine) -> Resources:
+    """What the cluster that was joined has, or will grow to."""
+    import ray
+
+    found = ray.cluster_resources()
+    kinds = [name.removeprefix("accelerator_type:") for name in found if name.startswith("accelerator_type:")]
+    num_gpus = max(found.get("GPU", 0), machine.cluster_gpus)
+    if not num_gpus and machine.gpus_per_pack:
+        num_gpus = EXPECTED_GPUS  # an autoscaled cluster may have none before packs ask for them
+    return Resources(found.get("CPU", 0), num_gpus, " or ".join(kinds) or "GPU")
+
+
+def local_resources() -> Resources:
+    """What this machine has, without starting Ray."""
+    gpus, problem = local_gpus()
+    return Resources(num_cores(), len(gpus), gpus[0] if gpus else "GPU", problem)
+
+
+def num_slots(resources: Resources, machine: Machine) -> int:
+    """How many packs are trained at once.
+
+    Raises:
+        InputError: A GPU is asked for and there is none.
+    """
+    if not machine.gpus_per_pack:
+        return max(1, int(resources.num_cpus / machine.threads))
+    if not resources.num_gpus:
+        raise InputError(
+            f"--gpus-per-pack {machine.gpus_per_pack:g}: the cluster at {machine.address} has no GPU.\n"
+            "Leave it out, or say with --cluster-gpus how many it may grow to."
+        )
+    slots = int(resources.num_gpus * round(1 / machine.gpus_per_pack))
+    if machine.address is None:  # nodes of a cluster that are still to come bring cores of their own
+        slots = min(slots, int(resources.num_cpus / machine.threads))
+    return max(1, slots)
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use, by its affinity and its container's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or no limit ("max")
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        cores = min(cores, math.ceil(quota / period))
+    return max(1, cores)
+
+
+def local_gpus() -> tuple[list[str], str]:
+    """Name and memory of the GPUs of this machine that we may use, and why its driver tells of none where it fails."""
+    if not shutil.which("nvidia-smi"):  # torch would say, but takes seconds to import
+        return [], ""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        ran = subprocess.run(
+            query, capture_output=True, text=True, errors="replace", check=False, timeout=DRIVER_S
+        )
+    except subprocess.TimeoutExpired:
+        return [], f"nvidia-smi does not answer within {DRIVER_S:.0f} s"
+    except OSError as error:
+        return [], f"nvidia-smi cannot be run: {error}"
+    if ran.returncode:
+        said = (ran.stdout + ran.stderr).strip().splitlines()
+        return [], f"nvidia-smi fails: {said[0] if said else f'exit code {ran.returncode}'}"
+    found = [_gpu_words(*row) for row in csv.reader(ran.stdout.splitlines()) if len(row) == 2]
+    return _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES")), ""
+
+
+def _visible(gpus: list[str], allowed: str | None) -> list[str]:
+    """Those of the GPUs that CUDA_VISIBLE_DEVICES allows: as CUDA reads it, up to the first that is none."""
+    if allowed is None:
+        return gpus
+    shown: dict[str, str] = {}
+    for name in map(str.strip, allowed.split(",")):
+        if name in shown or not (name.isdecimal() or name.startswith(("GPU-", "MIG-"))):
+            break
+        if name.isdecimal() and int(name) >= len(gpus):
+            break
+        shown[name] = gpus[int(name)] if name.isdecimal() else gpus[min(len(shown), len(gpus) - 1)]
+    return list(shown.values()) if gpus else []
+
+
+def _gpu_words(name: str, memory_mib: str) -> str:
+    known = memory_mib.strip().isdecimal()  # some drivers say [N/A]
+    return f"{name.strip()}, {float(memory_mib) / 1024:.0f} GiB" if known else name.strip()
+
+
+def exact_share(share: float) -> float:
+    """1 / k as Ray counts it, in ten-thousandths rounded down, so that k of them fit."""
+    return share if share in (0, 1) else int(10_000 / round(1 / share)) / 10_000

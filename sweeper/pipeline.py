@@ -1,0 +1,295 @@
+"""Run questions to their end: plan, train what is missing, write the answer, deliver it to MLflow.
+
+Running a sweep again is resuming it: only what the ledger lacks is trained.
+"""
+
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.markup import escape
+
+from sweeper import display
+from sweeper.analysis import front, labels
+from sweeper.figures.front_data import write_plot
+from sweeper.home import MAX_STEM, Home, lock_home
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from sweeper.ledger.writer import Ledger
+from sweeper.machines.probe import Probe, measure_together
+from sweeper.machines.resources import ClusterMeasure, Machine, Resources, cluster, local_resources
+from sweeper.scheduling import launch, placing, scoring
+from sweeper.scheduling.estimate import TOO_LONG_S, Estimate, form_packs, plan_table
+from sweeper.scheduling.gpu_packs import Measure, MeasureTogether
+from sweeper.scheduling.placing import Prepared
+from sweeper.scheduling.plan import SCALES, Planned, Question, plan
+from sweeper.tracking.process import Projector
+from trainables.durable import DamagedBlockError
+from trainables.errors import InputError
+
+DELIVERY_S = 60.0
+"""How long a run waits at its end for MLflow to take what is left."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of questions ended, in runs over all of them.
+
+    Attributes:
+        trained: Done now and not before.
+        already_done: Done before.
+        failed: Given up.
+        diverged: Whose numbers stopped being finite, now or before.
+        steps_trained: Updates committed now, over all runs.
+        tracking_pending: Runs that MLflow does not have yet.
+    """
+
+    trained: int
+    already_done: int
+    failed: int
+    diverged: int
+    steps_trained: int
+    tracking_pending: int
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every planned run is done, else 1."""
+        return 1 if self.failed or self.diverged else 0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What to run and where.
+
+    Attributes:
+        questions: Sweeps at a scale.
+        home: Where everything is kept.
+        machine: Where packs train.
+        tracking_uri: MLflow store, None for the one in the home.
+        is_insisted: Begin however long it takes.
+        console: For progress.
+    """
+
+    questions: Sequence[Question]
+    home: Home
+    machine: Machine
+    tracking_uri: str | None
+    is_insisted: bool
+    console: Console
+
+    def run(self) -> Outcome:
+        """Train what is missing.
+
+        Raises:
+            InputError: Something that the user asked for cannot be done.
+            OSError: The machine failed while working.
+            DamagedBlockError: Finished runs lack a metric, and their encodings are damaged.
+            KeyboardInterrupt: The user stopped; run again to go on.
+        """
+        with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
+            planned, prepared = self._plan(ledger)
+            before = self._statuses(ledger)
+            with Projector.start(
+                self.home, self.tracking_uri, [question.id for question in self.questions]
+            ) as projector:
+                is_missing = any(each.waiting(ledger.records) for each in planned)
+                steps = self._train(ledger, planned, prepared) if is_missing else 0
+                damaged = self._score(ledger, planned)
+                self._write_answer(ledger)
+                pending = self._deliver(projector)
+            after = self._statuses(ledger)
+            for line in ledger.complaints:
+                self.console.print(line, style="yellow", markup=False, soft_wrap=True)
+            for each in self.questions:
+                for line in troubles(ledger.records, each.id):
+                    self.console.print(line, style="red", markup=False, soft_wrap=True)
+            if left := sum(status in ("planned", "running") for status in after.values()):
+                raise OSError(f"{left} runs ended neither done nor failed")
+            if damaged:
+                raise damaged
+            return _outcome(before, after, steps, pending)
+
+    def _plan(self, ledger: Ledger) -> tuple[list[Planned], Prepared | None]:
+        """Register the questions, and say what they take; packs are formed later where a cluster is to be joined."""
+        with Probe() as probe:
+            for problem in ledger.ingest().problems:
+                self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
+            _end_lost_attempts(ledger)
+            planned = plan(self.questions, probe, ledger.records)
+            prepared = None
+            is_missing = any(each.waiting(ledger.records) for each in planned)
+            if is_missing and self.machine.address is None:
+                # First of all: a question that this machine should not begin is not registered.
+                here = local_resources()
+                prepared = self._prepare(ledger, planned, here, probe.measure, measure_together)
+        for each in planned:
+            each.register(ledger)
+        return planned, prepared
+
+    def _prepare(
+        self,
+        ledger: Ledger,
+        planned: Sequence[Planned],
+        resources: Resources,
+        measure: Measure,
+        together: MeasureTogether | None,
+    ) -> Prepared:
+        """Settle where packs train, form them, and say what they take."""
+        prepared = placing.prepare(self.machine, planned, ledger.records, resources, measure, together)
+        self.console.print(plan_table(planned, ledger.records))
+        for note in prepared.notes:
+            self.console.print(note, soft_wrap=True, markup=False)
+        if prepared.expected:
+            self.console.print(prepared.expected.sentence(), soft_wrap=True)
+            self._refuse_if_too_long(prepared.expected, prepared.machine)
+        else:
+            self.console.print("No node is free to measure a pack on: no estimate of the time.")
+        return prepared
+
+    def _refuse_if_too_long(self, expected: Estimate, settled: Machine) -> None:
+        if settled.gpus_per_pack or self.is_insisted or expected.duration_s < TOO_LONG_S:
+            return
+        scale = self.questions[0].id.scale
+        smaller = " or ".join(SCALES[SCALES.index(scale) + 1 :])
+        raise InputError(
+            f"Scale {scale} would take about {display.duration(expected.duration_s)} on this machine's CPU.\n"
+            f"Use --scale {smaller or scale} here, a machine with a GPU, or insist with --yes."
+        )
+
+    def _train(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared | None) -> int:
+        where = prepared.machine if prepared else self.machine
+        # Ray prints what it has to say of dead workers to standard output, where our answer goes.
+        with redirect_stdout(sys.stderr), cluster(where) as resources:
+            measure = ClusterMeasure()
+            if prepared is None:
+                prepared = self._prepare(ledger, planned, resources, measure, None)
+            done = self._work_on(ledger, prepared)
+            horizons = {each.question.scale.steps for each in planned}
+            for _ in range(len(horizons) - 1):  # runs that are wanted at a further horizon, too
+                packs = form_packs(planned, ledger.records, prepared.machine, prepared.num_slots, measure)
+                done += self._work_on(ledger, replace(prepared, packs=packs))
+        ledger.prune()
+        return done
+
+    def _work_on(self, ledger: Ledger, prepared: Prepared) -> int:
+        total = sum(pack.num_steps * len(pack.runs) for pack in prepared.packs)
+        if not total:
+            return 0
+        with display.counting(self.console, "training", "run-steps", total) as progress:
+            launch.train(ledger, prepared.packs, prepared.machine, prepared.num_slots, progress)
+        return progress.done
+
+    def _score(self, ledger: Ledger, planned: Sequence[Planned]) -> DamagedBlockError | None:
+        """Give runs that are done metrics that were added, or changed, since; returns what is in the way of some."""
+        lacking = [
+            run
+            for each in planned
+            for run in scoring.unscored(ledger.records, each.members, each.question.sweep.metrics)
+        ]
+        if lacking:
+            with display.counting(self.console, "scoring", "runs", len(lacking)) as progress:
+                try:
+                    scoring.score(ledger, lacking, progress)
+                except DamagedBlockError as error:
+                    return error
+        return None
+
+    def _write_answer(self, ledger: Ledger) -> None:
+        """Keep the home's own copy of the answer, so that MLflow has it too."""
+        ids = [question.id for question in self.questions]
+        if not any(ledger.records.counts(each)["done"] for each in ids):
+            return
+        self.home.exports.mkdir(exist_ok=True)
+        folder, stem = self.home.exports, "+".join(map(str, ids))[:MAX_STEM]
+        try:
+            answer = front.answer(ledger.records, ids, home=self.home.path)
+            ledger.record_export(front.write_csv(answer, folder / f"{stem}.csv"), "front")
+            ledger.record_export(front.write_left_out(answer, folder / f"{stem}.csv"), "left out")
+            ledger.record_export(write_plot(answer, folder / f"{stem}.png"), "plot")
+        except InputError as error:  # what cannot be compared or drawn was still trained, and is delivered
+            self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
+
+    def _deliver(self, projector: Projector) -> int:
+        pending = projector.stop(DELIVERY_S)
+        if pending:
+            self.console.print(
+                f"[yellow]MLflow lacks {pending} runs ({escape(projector.complaint())}). Nothing is lost;[/] deliver them later:",
+                soft_wrap=True,
+            )
+            again = command("sync", self.questions, self.home, self.tracking_uri)
+            self.console.print(f"  {again}", soft_wrap=True, markup=False)
+        return pending
+
+    def _statuses(self, ledger: Ledger) -> dict[str, str]:
+        """Status of each run of the questions that the ledger knows; a run of two counts once."""
+        known = set(ledger.records.sweeps())
+        asked = [question.id for question in self.questions if question.id in known]
+        return {row.key: row.status for each in asked for row in ledger.records.members(each)}
+
+
+def _end_lost_attempts(ledger: Ledger) -> None:
+    """Whoever began an attempt that is still open is gone, since we hold the home."""
+    for attempt in ledger.records.attempts():
+        if attempt.ended_at_s is None:
+            ledger.end_attempt(attempt.number, "lost")
+
+
+def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending: int) -> Outcome:
+    counts = Counter(after.values())
+    already = sum(status == "done" for status in before.values())
+    return Outcome(
+        trained=counts["done"] - already,
+        already_done=already,
+        failed=counts["failed"],
+        diverged=counts["diverged"],
+        steps_trained=steps,
+        tracking_pending=pending,
+    )
+
+
+def troubles(records: Records, sweep: SweepId) -> list[str]:
+    """One line for each run of a sweep that failed or diverged."""
+    errors = {(failure.key, failure.attempt): failure.message for failure in records.failures()}
+    lines = []
+    for row in records.members(sweep):
+        params = ", ".join(labels.hyperparameter(name, value) for name, value in row.params.items())
+        what = f"{sweep} {params} seed {row.seed}"
+        if row.status == "diverged":
+            lines.append(f"diverged: {what}, not finite from step {row.first_bad_step} on")
+        elif row.status == "failed":
+            message = errors.get((row.key, row.attempt or 0), "unknown error")
+            lines.append(f"failed: {what}: {_cause(message)}")
+    return lines
+
+
+def _cause(message: str) -> str:
+    """The line of a traceback that names the error; the last line where none does."""
+    lines = message.strip().splitlines() or [""]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return named[-1] if named else lines[-1]
+
+
+def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: str | None = None) -> str:
+    """A command of ours about the same questions, as it can be typed."""
+    first = questions[0].id
+    parts = [word, *(question.id.name for question in questions), "--scale", first.scale]
+    parts += ["--as", first.label] if first.label else []
+    parts += ["--home", str(home.path)]
+    parts += ["--storage", str(home.storage)] if home.storage != home.path / "storage" else []
+    parts += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    return shlex.join(["python", "-m", "sweeper", *parts])
+
+
+def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -> list[str]:
+    """What a run ends with on a terminal."""
+    return [
+        f"{outcome.trained} runs trained, {outcome.already_done} were done before, "
+        f"{outcome.failed} failed, {outcome.diverged} diverged.",
+        f"The front: {command('pareto', questions, home)}",
+        f"MLflow:    {shlex.join(['python', '-m', 'sweeper', 'ui', '--home', str(home.path)])}",
+    ]

@@ -1,0 +1,144 @@
+"""What a plan will take, from a second of each kind of pack."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from sweeper import display
+from sweeper.ledger.reader import Records
+from sweeper.machines.probe import Measured
+from sweeper.machines.resources import Machine
+from sweeper.scheduling.gpu_packs import ROOM, UNMEASURED_SIZE, Measure
+from sweeper.scheduling.packing import MAX_RUNS_CPU, PackPlan, Sizes, Waiting, pack_up
+from sweeper.scheduling.plan import Planned
+from trainables.config import spec_of
+from trainables.errors import InputError
+from trainables.ladder import LADDER, MIN_SIZE, largest
+
+TOO_LONG_S = 24 * 3600.0
+"""On a machine without a GPU a longer plan is not begun unless the user insists."""
+
+MAX_MEASURED_CPU = 8
+"""Runs of a measured pack on a CPU, where a step of the paper's networks takes a second."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time and memory of training packs.
+
+    Attributes:
+        duration_s: Of all packs, as many at once as there are slots.
+        pack_memory_gib: Largest memory of one pack.
+        num_runs: Runs in all packs.
+        num_packs: Packs in all.
+        num_slots: Packs at once.
+    """
+
+    duration_s: float
+    pack_memory_gib: float
+    num_runs: int
+    num_packs: int
+    num_slots: int
+
+    def sentence(self) -> str:
+        """What it takes, for a person."""
+        if not self.num_runs:
+            return "Nothing is left to train."
+        return (
+            f"{self.num_runs} runs to train in {self.num_packs} packs, {self.num_slots} at once: "
+            f"about {display.duration(self.duration_s)}, {display.memory(self.pack_memory_gib)} a pack."
+        )
+
+
+def forecast(
+    planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int, measure: Measure
+) -> tuple[list[PackPlan], Estimate | None]:
+    """Packs of what is missing, and what they take; None where nothing can be measured yet."""
+    packs = form_packs(planned, records, machine, num_slots, measure)
+    return packs, estimate(packs, machine, num_slots, measure)
+
+
+def form_packs(
+    planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int, measure: Measure
+) -> list[PackPlan]:
+    """Packs of all runs that a ledger lacks; a run that several sweeps want is in one of them."""
+    missing: dict[str, Waiting] = {}
+    for run in (run for each in planned for run in each.waiting(records)):
+        # Of one that is wanted at two horizons the nearer comes first, so that it is evaluated there.
+        if run.key not in missing or run.schedule.steps < missing[run.key].schedule.steps:
+            missing[run.key] = run
+    kinds = {run.static_key: run for run in missing.values()}
+    max_runs = {key: _max_runs(run, machine, measure) for key, run in kinds.items()}
+    sizes = Sizes(machine.pack_size) if machine.gpus_per_pack else None
+    return pack_up(missing.values(), num_slots, max_runs, sizes)
+
+
+def _max_runs(run: Waiting, machine: Machine, measure: Measure) -> int:
+    if not machine.gpus_per_pack:
+        return MAX_RUNS_CPU
+    wanted = machine.max_pack or UNMEASURED_SIZE
+    for size in (LADDER[0], MIN_SIZE):
+        found = measure(spec_of(run.spec), size, machine.gpus_per_pack, machine.threads)
+        if found and not found.room_gib:
+            return wanted
+        if found:
+            return largest(min(wanted, ROOM * found.room_gib / (found.memory_gib / size)))
+    return wanted
+
+
+def restart_words(planned: Sequence[Planned], records: Records | None) -> str:
+    """Which runs have come further than what is left to go on from, empty if none."""
+    missing = {run.key: run.step for each in planned for run in each.waiting(records)}
+    standing = records.standing(missing) if records else {}
+    behind = [
+        key for key, step in missing.items() if step == 0 and key in standing and standing[key].step > 0
+    ]
+    if not behind:
+        return ""
+    return f"Trained before, and without a state to go on from, so again from step 0: {display.runs(len(behind))}."
+
+
+def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
+    """What each question asks for, for a person."""
+    rows = []
+    for each in planned:
+        scale, missing = each.question.scale, len(each.waiting(records))
+        num_runs = sum(len(draw.members) for draw in each.draws)
+        rows.append((str(each.question.id), scale.data, len(each.draws), num_runs, missing, scale.steps))
+    columns = ("question", "data", "draws", "runs", "to train", "steps a run")
+    return display.table("Plan", columns, rows)
+
+
+def estimate(
+    packs: Sequence[PackPlan], machine: Machine, num_slots: int, measure: Measure
+) -> Estimate | None:
+    """Measure a pack of each kind, a small one on a CPU; others are taken to cost in proportion to their runs.
+
+    Returns:
+        None where no node of a cluster is free to measure on.
+
+    Raises:
+        InputError: A pack does not fit the memory of this machine.
+    """
+    measured: dict[str, tuple[int, Measured]] = {}
+    total_s = memory = 0.0
+    for pack in sorted(packs, key=lambda pack: -len(pack.runs)):
+        first = pack.runs[0]
+        if first.static_key not in measured:
+            num_runs = pack.size or min(len(pack.runs), MAX_MEASURED_CPU)
+            asked = measure(spec_of(first.spec), num_runs, machine.gpus_per_pack or 0.0, machine.threads)
+            if asked is None and machine.address is None:
+                raise InputError(
+                    f"A pack of {num_runs} such runs does not fit the memory here.\n"
+                    "Set smaller networks or batches, or name a larger machine with --address."
+                )
+            if asked is None:
+                return None
+            measured[first.static_key] = num_runs, asked
+        num_runs, found = measured[first.static_key]
+        share = (pack.size or len(pack.runs)) / num_runs
+        total_s += found.step_time_s * share * pack.num_steps
+        memory = max(memory, found.memory_gib * share)
+    num_runs = sum(len(pack.runs) for pack in packs)
+    return Estimate(total_s / min(num_slots, max(1, len(packs))), memory, num_runs, len(packs), num_slots)

@@ -1,0 +1,141 @@
+"""How many packs share a GPU, and how many runs each computes: what takes least time, by measured memory and rate.
+
+A larger pack keeps a GPU busier until it is busy; beyond that it only takes memory. Several packs at once help where one
+leaves the GPU waiting. So a few sizes of the ladder are measured, then two or four packs at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sweeper.machines.probe import Measured
+from sweeper.scheduling.packing import Waiting
+from trainables.config import RunSpec, spec_of
+from trainables.errors import InputError
+from trainables.ladder import LADDER, MIN_SIZE, SMALL, rung
+
+ROOM = 0.8
+"""Part of a GPU's share for training; the rest is the images, the evaluation and the driver's own."""
+
+WORTH = 0.9
+"""Sharing a GPU must take less than this part of the time of one pack alone on it."""
+
+SHARES = (2, 4)
+"""Packs at once that are tried."""
+
+UNMEASURED_SIZE = 64
+"""Runs of a pack where no GPU is there yet to measure."""
+
+Measure = Callable[[RunSpec, int, float, int], Measured | None]
+"""What a pack of so many such runs costs, with a share of a GPU and CPU threads; None where nobody can say, or memory
+does not hold it."""
+
+MeasureTogether = Callable[[RunSpec, int, int, int], float | None]
+"""Seconds of a step of packs of so many runs, so many of them at once on one GPU, with CPU threads; None as above."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How packs use GPUs.
+
+    Attributes:
+        num_packs: Packs at once on a GPU.
+        size: Runs that a pack computes.
+        reason: Why, with figures.
+    """
+
+    num_packs: int
+    size: int
+    reason: str
+
+
+def choose(
+    run: Waiting,
+    num_runs: int,
+    threads: int,
+    measure: Measure,
+    together: MeasureTogether | None,
+    kept_size: int | None,
+) -> Choice:
+    """Choose what trains so many runs in least time.
+
+    Args:
+        run: One of them.
+        num_runs: For each GPU.
+        threads: CPU threads of a pack.
+        measure: Measures a pack alone on a GPU.
+        together: Measures packs that share a GPU; None where that cannot be done.
+        kept_size: Runs that packs computed before, which is kept so that the bits of a sweep's runs are of one class, where
+            memory holds it.
+
+    Raises:
+        InputError: The smallest pack does not fit a GPU.
+    """
+    spec = spec_of(run.spec)
+    alone = _measured_alone(lambda size: measure(spec, size, 1.0, threads), num_runs, kept_size)
+    if not alone and together is None:
+        return Choice(1, kept_size or UNMEASURED_SIZE, "no GPU is free yet to measure on")
+    if not alone:
+        raise InputError(
+            f"A pack of {MIN_SIZE} such runs does not fit the memory of the GPU.\n"
+            "Set smaller networks or batches, or name a larger machine with --address."
+        )
+    times = {(1, size): _time_s(num_runs, 1, size, each.step_time_s) for size, each in alone.items()}
+    for num_packs in SHARES if together else ():
+        size = kept_size or rung(-(-num_runs // num_packs))
+        if size in alone and _fits(alone[size], num_packs) and num_runs >= num_packs:
+            assert together
+            step_time_s = together(spec, size, num_packs, threads)
+            if step_time_s is not None:
+                times[num_packs, size] = _time_s(num_runs, num_packs, size, step_time_s)
+    best = min(times, key=lambda each: (times[each] * (WORTH if each[0] == 1 else 1.0), each))
+    reason = _reason(num_runs, times, best, alone)
+    return Choice(*best, f"as many as before; {reason}" if best[1] == kept_size else reason)
+
+
+def _measured_alone(
+    measure: Callable[[int], Measured | None], num_runs: int, kept_size: int | None
+) -> dict[int, Measured]:
+    """What packs of ever larger sizes cost, up to one that holds all runs, as far as memory holds them."""
+    kept = measure(kept_size) if kept_size else None
+    if kept_size and kept is not None and _fits(kept, 1):
+        return {kept_size: kept}
+    found: dict[int, Measured] = {}
+    for size in LADDER:
+        one = measure(size)
+        if one is None or not _fits(one, 1):
+            break
+        found[size] = one
+        if size >= num_runs:
+            break
+    for size in () if found else SMALL:
+        one = measure(size)
+        if one is not None and _fits(one, 1):
+            return {size: one}
+    return found
+
+
+def _fits(found: Measured, num_packs: int) -> bool:
+    return not found.room_gib or found.memory_gib * num_packs <= ROOM * found.room_gib
+
+
+def _time_s(num_runs: int, num_packs: int, size: int, step_time_s: float) -> float:
+    """Seconds in which all runs do a step."""
+    return -(-num_runs // (num_packs * size)) * step_time_s
+
+
+def _reason(
+    num_runs: int, times: dict[tuple[int, int], float], best: tuple[int, int], alone: dict[int, Measured]
+) -> str:
+    found = alone[best[1]]
+    memory = f", {found.memory_gib * best[0]:.1f} of {found.room_gib:.0f} GiB" if found.room_gib else ""
+    others = [
+        f"{_packs(*each)} {num_runs / taken_s:,.0f}"
+        for each, taken_s in sorted(times.items())
+        if each != best
+    ]
+    than = f"; also measured: {', '.join(others)}" if others else ""
+    return f"{num_runs / times[best]:,.0f} run-steps/s on each{memory}{than}"
+
+
+def _packs(num_packs: int, size: int) -> str:
+    return f"one pack of {size}" if num_packs == 1 else f"{num_packs} packs of {size} at once"

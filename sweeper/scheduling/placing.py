@@ -1,0 +1,167 @@
+"""On what packs train, when it is known what is to be trained: a CPU or GPUs, which share of one, how large packs are."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sweeper.ledger.reader import Records
+from sweeper.machines.resources import Machine, Resources, num_slots
+from sweeper.scheduling.estimate import Estimate, forecast, restart_words
+from sweeper.scheduling.gpu_packs import Measure, MeasureTogether, choose
+from sweeper.scheduling.packing import PackPlan, Waiting
+from sweeper.scheduling.plan import Planned
+from trainables.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be trained where.
+
+    Attributes:
+        machine: With all that was left open decided.
+        num_slots: Packs at once.
+        packs: Of what is missing.
+        expected: What they take; None where nothing can be measured yet.
+        notes: What was decided, and why, a line each.
+    """
+
+    machine: Machine
+    num_slots: int
+    packs: list[PackPlan]
+    expected: Estimate | None
+    notes: tuple[str, ...]
+
+
+def prepare(
+    machine: Machine,
+    planned: Sequence[Planned],
+    records: Records | None,
+    resources: Resources,
+    measure: Measure,
+    together: MeasureTogether | None,
+) -> Prepared:
+    """Decide what a machine leaves open, form packs of what is missing, and say what they take; see `settle`."""
+    settled, words = settle(machine, planned, records, resources, measure, together)
+    slots = num_slots(resources, settled)
+    packs, expected = forecast(planned, records, settled, slots, measure)
+    notes = (words, restart_words(planned, records))
+    return Prepared(settled, slots, packs, expected, tuple(filter(None, notes)))
+
+
+def settle(
+    machine: Machine,
+    planned: Sequence[Planned],
+    records: Records | None,
+    resources: Resources,
+    measure: Measure,
+    together: MeasureTogether | None = None,
+) -> tuple[Machine, str]:
+    """Decide what a machine leaves open.
+
+    Args:
+        machine: As it was asked for.
+        planned: What is to be trained.
+        records: The ledger; None if there is none.
+        resources: What the machine has.
+        measure: Measures a pack.
+        together: Measures packs that share a GPU; None where that cannot be done.
+
+    Returns:
+        The machine with its share of a GPU and, where chosen, the size of packs; and the choice in words, empty where
+        there was none.
+
+    Raises:
+        InputError: There is no GPU where one is asked for, a sweep was begun on another kind of device, or its precision
+            is one that a CPU does not have.
+    """
+    device, words = _device(machine, planned, records, resources)
+    waiting = [run for each in planned for run in each.waiting(records)]
+    if device == "cpu":
+        _check_precision(waiting)
+        return replace(machine, gpus_per_pack=0.0), words
+    kept = _kept_size(planned, records)
+    if machine.gpus_per_pack or not waiting:
+        return replace(machine, gpus_per_pack=machine.gpus_per_pack or 1.0, pack_size=kept), words
+    kinds = Counter(run.static_key for run in waiting)
+    run = next(run for run in waiting if run.static_key == kinds.most_common(1)[0][0])
+    num_runs = -(-kinds[run.static_key] // max(1, int(resources.num_gpus)))
+    choice = choose(run, num_runs, machine.threads, measure, together, kept)
+    chosen = replace(
+        machine, gpus_per_pack=1 / choice.num_packs, max_pack=choice.size, pack_size=kept and choice.size
+    )
+    at_once = "one pack" if choice.num_packs == 1 else f"{choice.num_packs} packs"
+    words += (
+        f"{resources.num_gpus:g} x {resources.gpu}: {at_once} of up to {choice.size} runs at once on each"
+        f" ({choice.reason})."
+    )
+    return chosen, words
+
+
+def _device(
+    machine: Machine, planned: Sequence[Planned], records: Records | None, resources: Resources
+) -> tuple[str, str]:
+    """`cpu` or `gpu`, and why where that may surprise."""
+    has_gpus = resources.num_gpus > 0
+    if machine.device == "gpu" and not has_gpus:
+        raise InputError(
+            f"--device gpu: the cluster at {machine.address} has no GPU.\n"
+            "Use --device cpu, or say with --cluster-gpus how many it may grow to."
+        )
+    if machine.device != "auto":
+        return machine.device, ""
+    wanted = "gpu" if machine.gpus_per_pack or (machine.gpus_per_pack is None and has_gpus) else "cpu"
+    begun = _begun_on([each for each in planned if each.waiting(records)], records)
+    others = [name for name, device in begun.items() if device != wanted]
+    if not others:
+        is_expected = resources.problem and machine.gpus_per_pack is None and machine.address is None
+        return wanted, f"{resources.problem}: packs train on the CPU." if is_expected else ""
+    sweep, device = others[0], begun[others[0]]
+    if len(set(begun.values())) > 1:
+        raise InputError(
+            f"One of these sweeps was begun on a CPU, another on a GPU: {', '.join(begun)}.\n"
+            "Run them one by one, or say where they all go on: --device cpu or --device gpu."
+        )
+    if machine.gpus_per_pack is None and device == "cpu":
+        note = f"Sweep {sweep} was begun on a CPU and goes on there, so that its numerics do not mix"
+        return "cpu", f"{note}; --device gpu moves it to the GPU."
+    raise InputError(
+        f"Sweep {sweep} was begun on a {device.upper()}; on a {wanted.upper()} its rows would have mixed numerics.\n"
+        f"Go on with --device {device} where there is one, or insist with --device {wanted}."
+    )
+
+
+def _begun_on(planned: Sequence[Planned], records: Records | None) -> dict[str, str]:
+    """The kind of device on which runs of each sweep were trained, where it is one."""
+    known = set(records.sweeps()) if records else set()
+    found = {}
+    for each in planned:
+        if records is None or each.question.id not in known:
+            continue
+        kinds = {_kind(row.numerics) for row in records.members(each.question.id)} - {""}
+        if len(kinds) == 1:
+            found[str(each.question.id)] = kinds.pop()
+    return found
+
+
+def _kind(numerics: str | None) -> str:
+    """`cpu` or `gpu` of a class of numerics; empty where nothing was trained, or on both."""
+    return {"cpu": "cpu", "cuda": "gpu"}.get((numerics or "").partition(" ")[0], "")
+
+
+def _kept_size(planned: Sequence[Planned], records: Records | None) -> int | None:
+    """How many runs the packs of these sweeps computed, where that was always the same."""
+    known = set(records.sweeps()) if records else set()
+    sizes = {
+        int(found[1])
+        for each in planned
+        if records is not None and each.question.id in known
+        for row in records.members(each.question.id)
+        if (found := re.search(r", (\d+) stacked", row.numerics or ""))
+    }
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _check_precision(waiting: Sequence[Waiting]) -> None:
+    if any(run.spec["precision"] == "tf32" for run in waiting):
+        raise InputError("precision=tf32: a CPU has none.\nUse precision=fp32, or a machine with a GPU.")

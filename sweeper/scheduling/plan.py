@@ -1,0 +1,260 @@
+"""From names typed on a command line to runs: draws times seeds, each with its identity.
+
+A question is one sweep at one scale with the user's changes; planning it twice gives the same runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+
+from search_spaces import Scale, Sweep
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from sweeper.ledger.writer import Draw, Ledger, Member
+from sweeper.machines.probe import Probe, Resolved
+from sweeper.scheduling import scoring
+from sweeper.scheduling.label_free import answerable
+from sweeper.scheduling.packing import Waiting
+from trainables import plugins, sources
+from trainables.config import PRECISIONS, RunSpec, Schedule
+from trainables.errors import InputError, UnknownNameError
+
+SCALES = ("paper", "laptop", "smoke")
+PROTOCOL = ("steps", "report_every", "evaluate_every")
+"""Numbers of a scale that `--set` may change beside its precision and the fields of the model."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sweep at a scale, as the user asked for it.
+
+    Attributes:
+        id: What it is called in a home.
+        sweep: The sweep.
+        scale: Its protocol, with the user's changes.
+        seeds: Seeds of every draw.
+    """
+
+    id: SweepId
+    sweep: Sweep
+    scale: Scale
+    seeds: tuple[int, ...]
+
+    @property
+    def schedule(self) -> Schedule:
+        """When its runs report, are evaluated and end."""
+        scale = self.scale
+        return Schedule(scale.steps, scale.report_every, scale.evaluate_every, self.sweep.metrics)
+
+    def specs(self) -> list[tuple[dict[str, Any], list[RunSpec]]]:
+        """Every draw with its runs, one a seed."""
+        return [
+            (
+                draw,
+                [
+                    RunSpec(
+                        self.sweep.model,
+                        self.scale.data,
+                        {**self.scale.fields, **draw},
+                        seed,
+                        self.scale.precision,
+                    )
+                    for seed in self.seeds
+                ],
+            )
+            for draw in self.scale.draws()
+        ]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A question whose runs have their identity.
+
+    Attributes:
+        question: The question.
+        draws: As the ledger registers them.
+        runs: Run key -> identity.
+        num_factors: Ground-truth factors of the images that vary; the question is as can be asked of them.
+    """
+
+    question: Question
+    draws: tuple[Draw, ...]
+    runs: Mapping[str, Resolved]
+    num_factors: int
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the ledger keeps of the question."""
+        sweep, scale = self.question.sweep, self.question.scale
+        return {
+            "question": sweep.question,
+            "model": sweep.model,
+            "objectives": sweep.objectives,
+            "metrics": sweep.metrics,
+            "data": scale.data,
+            "fields": dict(scale.fields),
+            "steps": scale.steps,
+            "note": sweep.scales[self.question.id.scale].notes(scale.data),
+            "num_factors": self.num_factors,
+        }
+
+    def register(self, ledger: Ledger) -> None:
+        """Add to the ledger what is new of this question."""
+        ledger.register_sweep(self.question.id, self.spec, self.draws)
+
+    @property
+    def members(self) -> list[Member]:
+        """All its runs."""
+        return [member for draw in self.draws for member in draw.members]
+
+    def waiting(self, records: Records | None) -> list[Waiting]:
+        """Its runs that are neither at their horizon nor diverged; those that failed are tried again.
+
+        Args:
+            records: The ledger, which may not know the question yet; None if there is no ledger.
+        """
+        standing = records.standing(member.key for member in self.members) if records else {}
+        missing = [
+            member
+            for member in self.members
+            if member.key not in standing or standing[member.key].is_open(member.horizon_steps)
+        ]
+        steps = records.resume_steps(member.key for member in missing) if records else {}
+        return [
+            Waiting(
+                member.key,
+                self.runs[member.key].static_key,
+                self.runs[member.key].spec,
+                steps.get(member.key, 0),
+                self.question.schedule,
+                self.question.scale.block_s,
+            )
+            for member in missing
+        ]
+
+
+def find_question(
+    name: str,
+    scale: str,
+    seeds: tuple[int, ...] | None = None,
+    fields: Mapping[str, str] | None = None,
+    label: str = "",
+    data: str | None = None,
+) -> Question:
+    """The question of a sweep's name, with the user's changes.
+
+    Args:
+        name: Entry of `search_spaces`.
+        scale: One of the sweep's scales.
+        seeds: Instead of those of the scale.
+        fields: Dotted fields of the model, hyperparameters or settings of the protocol, as typed.
+        label: What the changed question is called.
+        data: Data set, or the path of one's own, instead of that of the scale.
+
+    Raises:
+        InputError: An unknown name or scale, or a change without a label.
+    """
+    sweep: Sweep = plugins.load("search_spaces", name, "sweep").SWEEP
+    if scale not in sweep.scales:
+        raise UnknownNameError("scale", scale, sweep.scales)
+    if (fields or data is not None) and not label:
+        change = f"--set {next(iter(fields))}=..." if fields else f"--data {data}"
+        raise InputError(f"{change} makes another question of {name}.\nGive it a name with --as LABEL.")
+    protocol = _changed(sweep.scales[scale], fields or {})
+    if data is not None:
+        protocol = replace(protocol, data=_data(data))
+    return Question(SweepId(name, scale, label), sweep, protocol, seeds or tuple(range(protocol.num_seeds)))
+
+
+def _data(data: str) -> str:
+    """A data set as workers find it: a path is absolute."""
+    sources.check(data)
+    if not sources.is_path(data):
+        return data
+    path = sources.path_of(data)
+    if not path.exists():
+        raise InputError(
+            f"--data {data}: there is no such file or folder.\nName images of your own, or a data set."
+        )
+    return str(path)
+
+
+def _changed(scale: Scale, fields: Mapping[str, str]) -> Scale:
+    for name, value in fields.items():
+        if name in PROTOCOL:
+            if not value.isdecimal() or int(value) < 1:
+                raise InputError(
+                    f"{name}={value}: expected a whole number of at least 1, for example {name}=1000."
+                )
+            scale = replace(scale, **{name: int(value)})  # type: ignore[arg-type]
+        elif name == "precision":
+            if value not in PRECISIONS:
+                raise UnknownNameError("precision", value, PRECISIONS)
+            scale = replace(scale, precision=value)
+        elif name in scale.space:
+            choices = [_number(name, item) for item in value.split(",")]
+            if len(set(choices)) < len(choices):
+                raise InputError(f"{name}={value} has a value twice.\nName each once; seeds repeat a draw.")
+            scale = replace(scale, space={**scale.space, name: CategoricalDistribution(choices)})
+        else:
+            scale = replace(scale, fields={**scale.fields, name: value})
+    return scale
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{name}={text}: expected a number or several, for example {name}=1,10.") from None
+
+
+def _with_known_seeds(question: Question, records: Records | None) -> Question:
+    """The question with the seeds that a ledger already has for it, since seeds are added and never removed."""
+    if records is None or question.id not in records.sweeps():
+        return question
+    known = {row.seed for row in records.members(question.id)}
+    return replace(question, seeds=tuple(sorted(known | set(question.seeds))))
+
+
+def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -> list[Planned]:
+    """Give the runs of questions their identity, the seeds that a ledger has for them included.
+
+    Args:
+        questions: As asked for.
+        probe: Resolves their runs.
+        records: The ledger they are to be registered in; None if there is none yet.
+
+    Raises:
+        InputError: A field that the model does not have, a value that it does not take, the ledger knows a question by
+            its name that is another one, or a run was trained past the horizon and not evaluated there.
+    """
+    questions = [_with_known_seeds(question, records) for question in questions]
+    specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
+    found = dict(zip(map(_token, specs), probe.resolve(specs), strict=True))
+    planned = [_planned(question, found) for question in questions]
+    if records is not None:
+        for each in planned:
+            records.check_sweep(each.question.id, each.spec, each.draws)
+            lacking = scoring.unscored(records, each.members, each.question.sweep.metrics)
+            scoring.check(each.question.id, lacking)
+    return planned
+
+
+def _planned(question: Question, found: Mapping[str, Resolved]) -> Planned:
+    draws, runs = [], {}
+    for number, (params, specs) in enumerate(question.specs()):
+        members = []
+        for spec in specs:
+            run = found[_token(spec)]
+            runs[run.key] = run
+            members.append(Member(run.key, spec.seed, question.scale.steps, run.spec))
+        draws.append(Draw(number, params, tuple(members)))
+    num_factors = min(run.num_factors for run in runs.values())
+    question = replace(question, sweep=answerable(question.sweep, num_factors))
+    return Planned(question, tuple(draws), runs, num_factors)
+
+
+def _token(spec: RunSpec) -> str:
+    return repr(asdict(spec))

@@ -1,0 +1,201 @@
+"""Give finished runs metrics that they lack, from their kept encodings, without training.
+
+A score becomes true like anything else: an attempt with one block, which holds points and trains no step.
+"""
+
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from sweeper import display
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import StoredSlice, SweepId
+from sweeper.ledger.writer import Ledger, Member
+from sweeper.machines.resources import num_cores
+from trainables import __version__, blocks, scoring
+from trainables.blocks import Manifest, Point, RunEntry
+from trainables.durable import DamagedBlockError
+from trainables.encoding import Encoding
+from trainables.errors import InputError
+from trainables.metric_identity import identities, is_current
+
+COMMIT_EVERY_S = 20.0
+"""How much scoring is lost at most when the driver is killed."""
+
+Progress = Callable[[int], None]
+"""Told how many more runs were scored."""
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A finished run that lacks metrics at its horizon.
+
+    Attributes:
+        member: The run, and the step at which it lacks them.
+        metrics: Entries of `trainables.metrics`.
+        encoding: How it encodes the evaluation images at that step; None if that was not kept.
+    """
+
+    member: Member
+    metrics: tuple[str, ...]
+    encoding: StoredSlice | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run with its new values and their estimators, both by name."""
+
+    run: Unscored
+    values: Mapping[str, float]
+    identities: Mapping[str, str]
+
+
+def unscored(records: Records, members: Iterable[Member], metrics: Sequence[str]) -> list[Unscored]:
+    """Those of these runs that have come to their horizon and lack a metric there, as it is computed today."""
+    found = []
+    for member in members:
+        standing = records.standing([member.key]).get(member.key)
+        if not standing or not standing.is_past(member.horizon_steps):
+            continue
+        points = records.run_points(member.key)
+        known = {
+            name
+            for name, recorded, step in zip(points.name, points.identity, points.step, strict=True)
+            if step == member.horizon_steps and name in metrics and is_current(name, recorded)
+        }
+        if lacking := tuple(name for name in metrics if name not in known):
+            found.append(Unscored(member, lacking, _encoding(records, member)))
+    return found
+
+
+def _encoding(records: Records, member: Member) -> StoredSlice | None:
+    stored = records.slices(member.key, "encoding", limit=1_000_000)
+    return next((each for each in stored if each.step == member.horizon_steps), None)
+
+
+def check(sweep: object, lacking: Iterable[Unscored]) -> None:
+    """Accept runs that can be scored.
+
+    Raises:
+        InputError: A run was trained past the horizon and kept no encoding there.
+    """
+    for each in lacking:
+        if each.encoding is None:
+            step = each.member.horizon_steps
+            raise InputError(
+                f"Sweep {sweep}: seed {each.member.seed} was trained past step {step} and has no "
+                f"{each.metrics[0]} there.\nAsk for a step at which it was evaluated, or use another --home."
+            )
+
+
+def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> None:
+    """Compute what is lacking on all cores, and commit it as it comes.
+
+    Raises:
+        DamagedBlockError: Encodings are missing or changed; raised when all others are scored.
+        OSError: The storage could not be written.
+    """
+    if not lacking:
+        return
+    results: list[Scored] = []
+    damaged: list[str] = []
+    begun = time.monotonic()
+    # Spawned, not forked: the driver has threads.
+    with ProcessPoolExecutor(num_cores(), mp_context=get_context("spawn")) as pool:
+        asked = [pool.submit(scored, each, ledger.storage) for each in lacking]
+        for future in as_completed(asked):
+            try:
+                results.append(future.result())
+            except DamagedBlockError as error:
+                damaged.append(str(error))
+            progress(1)
+            if time.monotonic() - begun > COMMIT_EVERY_S:
+                _commit(ledger, results, time.monotonic() - begun)
+                results, begun = [], time.monotonic()
+    _commit(ledger, results, time.monotonic() - begun)
+    if damaged:
+        raise DamagedBlockError("\n".join(sorted(damaged)))
+
+
+def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Console) -> str:
+    """Give the finished runs of a sweep metrics that they lack; returns what was done, as a sentence.
+
+    Raises:
+        InputError: The images lack what a metric needs.
+        DamagedBlockError: An encoding is missing or changed.
+    """
+    rows = ledger.records.members(sweep)
+    members = [Member(row.key, row.seed, row.horizon_steps, row.spec) for row in rows]
+    num_done = sum(row.status == "done" for row in rows)
+    lacking = unscored(ledger.records, members, metrics)
+    kept = [each for each in lacking if each.encoding]
+    if kept:
+        with display.counting(console, "scoring", "runs", len(kept)) as progress:
+            score(ledger, kept, progress)
+    said = f"{len(kept)} runs scored, {num_done - len(lacking)} had {', '.join(metrics)} before"
+    return f"{said}, {len(lacking) - len(kept)} kept no encoding." if len(kept) < len(lacking) else f"{said}."
+
+
+def scored(run: Unscored, storage: Path) -> Scored:
+    """Compute what a run that kept an encoding lacks.
+
+    Raises:
+        DamagedBlockError: The encoding is missing or changed.
+    """
+    if run.encoding is None:
+        raise ValueError(f"Run {run.member.key} kept no encoding.")
+    decoded = Encoding.from_bytes(run.encoding.read(storage))
+    values = scoring.scores(decoded, run.metrics)
+    return Scored(run, values, identities(values, len(decoded.rows_N)))
+
+
+def _commit(ledger: Ledger, results: Sequence[Scored], seconds: float) -> None:
+    # A block has one step, and one estimator for each name.
+    groups: dict[tuple[object, ...], list[Scored]] = {}
+    for result in results:
+        place = (result.run.member.horizon_steps, *sorted(result.identities.items()))
+        groups.setdefault(place, []).append(result)
+    for group in groups.values():
+        step = group[0].run.member.horizon_steps
+        number = ledger.begin_attempt([each.run.member.key for each in group])
+        share_s = seconds * len(group) / len(results)
+        path = blocks.write_block(ledger.storage, _manifest(number, step, group, share_s), {})
+        ledger.take(path)
+        ledger.end_attempt(number, "scored")
+
+
+def _manifest(number: int, step: int, group: Sequence[Scored], seconds: float) -> Manifest:
+    now_s = time.time()
+    return Manifest(
+        attempt=number,
+        index=0,
+        start_step=step,
+        end_step=step,
+        numerics=f"scored on {platform.machine()}, numpy {np.__version__}, scikit-learn {version('scikit-learn')}",
+        code_version=__version__,
+        written_at_s=now_s,
+        train_s=seconds,
+        runs=tuple(_entry(each.run.member) for each in group),
+        points=tuple(
+            Point(each.run.member.key, step, now_s, name, value)
+            for each in group
+            for name, value in each.values.items()
+        ),
+        metric_identities=group[0].identities,
+        provenance={"host": socket.gethostname(), "pid": str(os.getpid())},
+    )
+
+
+def _entry(member: Member) -> RunEntry:
+    horizon = member.horizon_steps
+    return RunEntry(member.key, member.seed, "done", horizon, horizon, member.spec)

@@ -1,0 +1,276 @@
+"""What MLflow should hold of a sweep: an entry for itself, for each of its draws and for each of their runs.
+
+An entry knows from what it is made, but not its points: whether it is out of date costs no more than a few counts.
+Only what has begun is there; a run's steps beyond the sweep's horizon belong to another sweep and are not.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sweeper.home import Home
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import MemberRow, SweepId
+from trainables.config import canonical_json
+
+FORMAT = 1
+"""Version of what is projected; entries of another version are delivered anew."""
+
+EXPORTS = (".csv", ".png")
+"""Suffixes of the files of a sweep's front, which go with it."""
+
+_LEFT_OUT = "_left_out"
+"""Ends the stem of the table of what a front lacks."""
+
+Level = Literal["sweep", "draw", "run"]
+
+_FACTS = """
+    SELECT draws.number, seed,
+        (SELECT COUNT(*) FROM points WHERE points.run = members.run AND step <= horizon_steps),
+        (SELECT MIN(started_at_s) FROM attempt_runs JOIN attempts ON attempts.number = attempt
+            WHERE attempt_runs.run = members.run),
+        MAX(written_at_s),
+        CASE WHEN MIN(numerics) < MAX(numerics) THEN 'mixed' ELSE COALESCE(MIN(numerics), '') END,
+        CASE WHEN MIN(code_version) < MAX(code_version) THEN 'mixed' ELSE COALESCE(MIN(code_version), '') END
+    FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id
+    LEFT JOIN (block_runs JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block)
+        ON block_runs.run = members.run AND start_step < MIN(end_step, horizon_steps)
+    WHERE (name, scale, label) = (?, ?, ?) GROUP BY draws.number, seed"""
+
+_NEWEST_BLOCK = """
+    SELECT COALESCE(MAX(written_at_s), 0.0)
+    FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id
+    JOIN block_runs ON block_runs.run = members.run
+    JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
+    WHERE (name, scale, label) = (?, ?, ?) AND (start_step < horizon_steps OR end_step <= horizon_steps)"""
+
+_SHARED_NAMES = """
+    SELECT metrics.name, identity FROM points JOIN metrics ON metrics.id = metric
+    WHERE metric IN (SELECT id FROM metrics WHERE identity <> '' AND name IN
+            (SELECT name FROM metrics WHERE identity <> '' GROUP BY name HAVING COUNT(*) > 1))
+        AND run IN (SELECT run FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id
+            WHERE (sweeps.name, scale, label) = (?, ?, ?))
+    GROUP BY metric ORDER BY MIN(time_s)"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A member of the sweep, and what its horizon leaves of it.
+
+    Attributes:
+        row: As the ledger has it.
+        num_points: Committed ones.
+        started_at_s: When the first attempt began, None before.
+        ended_at_s: When the newest block was written or the run was given up, None before.
+        numerics: Class of machines that trained it, `mixed` if several, empty before the first block.
+        code_version: Likewise.
+        failure: Why the driver gave it up, empty unless it did.
+    """
+
+    row: MemberRow
+    num_points: int
+    started_at_s: float | None
+    ended_at_s: float | None
+    numerics: str
+    code_version: str
+    failure: str
+
+    @property
+    def step(self) -> int:
+        """Newest committed step of the sweep."""
+        return min(self.row.step, self.row.horizon_steps)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One MLflow run to be.
+
+    Attributes:
+        id: What it is called among the entries of its sweep, for good.
+        level: Which of the three it is.
+        parent: Entry that it is nested in, empty for the sweep.
+        runs: Those that it stands for, those that have not begun included.
+        state: Changes whenever what is to be shown changes.
+    """
+
+    id: str
+    level: Level
+    parent: str
+    runs: tuple[Run, ...]
+    state: str
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A sweep as MLflow should have it.
+
+    Attributes:
+        sweep: Whose.
+        ledger: Identity of the ledger; two homes may project a sweep of one name to one server.
+        spec: What the sweep was registered with.
+        exports: Files of its front, see `answered`.
+        entries: Parents before children.
+        names: Metric and identity -> name in MLflow, where that is not the metric's.
+    """
+
+    sweep: SweepId
+    ledger: str
+    spec: Mapping[str, Any]
+    exports: tuple[Path, ...]
+    entries: tuple[Entry, ...]
+    names: Mapping[tuple[str, str], str]
+
+
+def outline(records: Records, home: Home, sweep: SweepId) -> Outline:
+    """What there is to show of a sweep.
+
+    Raises:
+        UnknownNameError: No such sweep.
+    """
+    runs = _runs(records, sweep)
+    (ledger,) = records.db.execute("SELECT ledger FROM identity").fetchone()
+    (text,) = records.db.execute(
+        "SELECT spec FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", _words(sweep)
+    ).fetchone()
+    exports = _exports(records, home, sweep)
+    entries = _entries(runs, [text, *map(file_digest, exports)])
+    return Outline(sweep, ledger, json.loads(text), exports, entries, _names(records, sweep))
+
+
+def answered(name: str) -> list[str]:
+    """The sweeps that an exported file answers, none if it is not one.
+
+    The answer to several at once is named after all of them and goes with each, but only while it is at least as new
+    as the newest committed block of them all (its time of change, against when the block was written): once one of
+    them has gone on, it says less than the ledger, until it is exported again.
+    """
+    path = Path(name)
+    return path.stem.removesuffix(_LEFT_OUT).split("+") if path.suffix in EXPORTS else []
+
+
+def draw_of(entry: str) -> str:
+    """Id of the draw that a run's entry is in; another entry's own id."""
+    return entry.partition(" run ")[0]
+
+
+def title(sweep: SweepId) -> str:
+    """What a sweep is called in MLflow."""
+    return " ".join(filter(None, (sweep.name, sweep.scale, sweep.label)))
+
+
+def mlflow_status(runs: Sequence[Run]) -> str:
+    """What MLflow calls the status of a run, or of several together."""
+    statuses = {run.row.status for run in runs}
+    names = {"running": "RUNNING", "planned": "SCHEDULED", "done": "FINISHED"}
+    return next((name for status, name in names.items() if status in statuses), "FAILED")
+
+
+def ended_at_s(runs: Sequence[Run]) -> float | None:
+    """When the last of several runs ended, None while one has not."""
+    if mlflow_status(runs) not in ("FINISHED", "FAILED"):
+        return None
+    return max(run.ended_at_s or run.started_at_s or 0.0 for run in runs)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _entries(runs: Sequence[Run], words: list[str]) -> tuple[Entry, ...]:
+    draws: dict[int, list[Run]] = {}
+    for run in runs:
+        draws.setdefault(run.row.draw, []).append(run)
+    if all(run.started_at_s is None for run in runs):
+        return ()
+    statuses = Counter(run.row.status for run in runs)
+    entries = [Entry("sweep", "sweep", "", tuple(runs), _digest(words, statuses, ended_at_s(runs)))]
+    for number, seeds in draws.items():
+        shown = [run for run in seeds if run.started_at_s is not None]
+        if not shown:
+            continue
+        draw = f"draw {number}"
+        states = [_state(run) for run in seeds]
+        entries.append(Entry(draw, "draw", "sweep", tuple(seeds), _digest(states, words[0])))
+        entries += [
+            Entry(f"{draw} run {run.row.key}", "run", draw, (run,), _digest(_state(run))) for run in shown
+        ]
+    return tuple(entries)
+
+
+def _exports(records: Records, home: Home, sweep: SweepId) -> tuple[Path, ...]:
+    """Files of a sweep's front that are not out of date."""
+    known = {str(each): each for each in records.sweeps()}
+    found = []
+    for path in sorted(home.exports.glob("*")):
+        names = answered(path.name)
+        sweeps = [known[name] for name in names if name in known] if len(names) > 1 else []
+        is_current = all(_newest_block_s(records, each) <= path.stat().st_mtime for each in sweeps)
+        if str(sweep) in names and is_current:
+            found.append(path)
+    return tuple(found)
+
+
+def _newest_block_s(records: Records, sweep: SweepId) -> float:
+    """When the newest block of a sweep was written, 0 before the first; those beyond its horizon are not its own."""
+    (written_at_s,) = records.db.execute(_NEWEST_BLOCK, _words(sweep)).fetchone()
+    return float(written_at_s)
+
+
+def _state(run: Run) -> list[Any]:
+    row = run.row
+    bad = row.first_bad_step if row.status == "diverged" else None
+    return [
+        *(row.key, row.seed, row.status, run.step, row.horizon_steps, bad),
+        *(run.num_points, run.ended_at_s, run.numerics, run.code_version, run.failure),
+    ]
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(canonical_json([FORMAT, *parts]).encode()).hexdigest()[:32]
+
+
+def _runs(records: Records, sweep: SweepId) -> list[Run]:
+    members = records.members(sweep)
+    given_up = {(failure.key, failure.attempt): failure for failure in records.failures()}
+    facts = {(draw, seed): rest for draw, seed, *rest in records.db.execute(_FACTS, _words(sweep))}
+    runs = []
+    for row in members:
+        num_points, started_at_s, ended_at_s, numerics, code_version = facts[row.draw, row.seed]
+        failure = given_up.get((row.key, row.attempt or 0)) if row.status == "failed" else None
+        if failure:
+            ended_at_s = max(ended_at_s or 0.0, failure.time_s)
+        runs.append(
+            Run(
+                row,
+                num_points,
+                started_at_s,
+                ended_at_s,
+                numerics,
+                code_version,
+                f"{failure.kind}: {failure.message}" if failure else "",
+            )
+        )
+    return runs
+
+
+def _names(records: Records, sweep: SweepId) -> dict[tuple[str, str], str]:
+    """Names for metrics that were computed in two ways; the way that was there first keeps the name.
+
+    It stays the first, so what was delivered under a name never has to be taken back.
+    """
+    names: dict[tuple[str, str], str] = {}
+    seen = set()
+    for name, identity in records.db.execute(_SHARED_NAMES, _words(sweep)):
+        if name in seen:
+            names[name, identity] = f"{name} {hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+        seen.add(name)
+    return names
+
+
+def _words(sweep: SweepId) -> tuple[str, str, str]:
+    return sweep.name, sweep.scale, sweep.label

@@ -1,0 +1,140 @@
+"""What MLflow already has, so that following a ledger costs little; who projects the home may forget it at any time."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from sweeper.ledger.rows import SweepId
+
+_VERSION = 1
+_TIMEOUT_S = 10.0
+
+_TABLE = f"""
+CREATE TABLE IF NOT EXISTS deliveries (
+    uri TEXT NOT NULL, sweep TEXT NOT NULL, entry TEXT NOT NULL, run_id TEXT NOT NULL, parent_id TEXT NOT NULL,
+    status TEXT NOT NULL, state TEXT NOT NULL, basis TEXT NOT NULL, num_points INTEGER NOT NULL,
+    last_step INTEGER NOT NULL, artifacts TEXT NOT NULL, PRIMARY KEY (uri, sweep, entry)) WITHOUT ROWID;
+PRAGMA user_version = {_VERSION};"""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What MLflow has of an entry.
+
+    Attributes:
+        entry: Id of the entry.
+        run_id: MLflow's name for it.
+        parent_id: MLflow's name for its parent, empty for none.
+        status: One of MLflow's.
+        state: State of the entry when it was delivered whole, empty before and while a file of it is lacking.
+        basis: Of the points, see `Content`.
+        num_points: Points delivered, all those of the basis up to `last_step`.
+        last_step: Newest step among them.
+        artifacts: Name -> stamp.
+    """
+
+    entry: str
+    run_id: str
+    parent_id: str
+    status: str
+    state: str
+    basis: str
+    num_points: int
+    last_step: int
+    artifacts: Mapping[str, str]
+
+    @classmethod
+    def nothing(cls, entry: str, run_id: str, parent_id: str, status: str) -> "Delivery":
+        """An MLflow run of which nothing is known but that it is there."""
+        return cls(
+            entry, run_id, parent_id, status, state="", basis="", num_points=0, last_step=-1, artifacts={}
+        )
+
+
+_COLUMNS = tuple(field.name for field in fields(Delivery))
+
+
+class Deliveries:
+    """The deliveries to one MLflow store, kept in a file of the home; one process writes it.
+
+    Args:
+        path: The file; made if it is not there, and made anew if it cannot be read.
+        uri: The store.
+    """
+
+    def __init__(self, path: Path, uri: str) -> None:
+        self._uri = uri
+        try:
+            self._db = _open(path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            path.unlink()
+            self._db = _open(path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def of(self, sweep: SweepId) -> dict[str, Delivery]:
+        """Deliveries of a sweep by entry."""
+        rows = self._db.execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM deliveries WHERE (uri, sweep) = (?, ?)",  # noqa: S608
+            (self._uri, str(sweep)),
+        )
+        return {
+            values[0]: Delivery(**dict(zip(_COLUMNS, (*values, json.loads(artifacts)), strict=True)))
+            for *values, artifacts in rows
+        }
+
+    def put(self, sweep: SweepId, delivery: Delivery) -> None:
+        """Remember a delivery in the place of an earlier one of its entry."""
+        *values, stamps = (getattr(delivery, name) for name in _COLUMNS)
+        self._db.execute(
+            "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self._uri, str(sweep), *values, json.dumps(dict(stamps))),
+        )
+
+    def forget(self, sweeps: Sequence[SweepId] | None) -> None:
+        """Forget all deliveries of some sweeps, None for all."""
+        if sweeps is None:
+            self._db.execute("DELETE FROM deliveries WHERE uri = ?", (self._uri,))
+        for sweep in sweeps or ():
+            self._db.execute("DELETE FROM deliveries WHERE (uri, sweep) = (?, ?)", (self._uri, str(sweep)))
+
+    def drop(self, sweep: SweepId, entry: str) -> None:
+        """Forget a delivery."""
+        self._db.execute(
+            "DELETE FROM deliveries WHERE (uri, sweep, entry) = (?, ?, ?)", (self._uri, str(sweep), entry)
+        )
+
+
+def delivered_states(path: Path, uri: str, sweep: SweepId) -> dict[str, str]:
+    """State of each entry of a sweep as it was delivered; none from a file that is not there or unreadable."""
+    if not path.exists():
+        return {}
+    try:
+        with closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as db:
+            rows = db.execute(
+                "SELECT entry, state FROM deliveries WHERE (uri, sweep) = (?, ?)", (uri, str(sweep))
+            )
+            return dict(rows.fetchall())
+    except sqlite3.DatabaseError:
+        return {}
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_TIMEOUT_S, isolation_level=None)
+    try:
+        # No write-ahead log: one left behind by a file that was deleted would be replayed into its successor.
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _VERSION):
+            raise sqlite3.DatabaseError(f"version {version}")
+        db.executescript(_TABLE)
+    except BaseException:
+        db.close()
+        raise
+    return db

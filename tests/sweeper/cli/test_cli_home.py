@@ -1,0 +1,391 @@
+"""What can be asked of a home, and of one that is not there, in use, damaged or out of reach."""
+
+import json
+import os
+import resource
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import pytest
+
+from sweeper import home as homes
+from sweeper.cli.app import main
+from sweeper.home import Home, lock_home
+from sweeper.ledger.rows import SweepId
+from sweeper.ledger.writer import Draw, Ledger, Member
+from trainables.blocks import Manifest, Point, RunEntry, write_block
+
+METRICS = ("recon_error", "factor_vae_score")
+SPEC = {"model": "factor_vae", "recipe": "sprites (rendered v1)"}
+STEPS = 200
+NOBODY = 65534
+ROOT = Path(__file__).parents[3]
+RUN = ["run", "factorvae_gamma", "--scale", "smoke"]
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home in which one sweep has run: two draws, two seeds, numbers that anyone can check."""
+    home = Home.at(tmp_path / "home")
+    draws = [
+        Draw(
+            number,
+            {"gamma": gamma},
+            tuple(Member(f"{number}{seed}", seed, STEPS, SPEC) for seed in range(2)),
+        )
+        for number, gamma in enumerate((1.0, 60.0))
+    ]
+    words = {"question": "?", "model": "factor_vae", "objectives": METRICS, "metrics": METRICS, "note": ""}
+    with Ledger(home.ledger, home.storage) as ledger:
+        for label in ("", "mine"):
+            ledger.register_sweep(SweepId("factorvae_gamma", "smoke", label), words, draws)
+        keys = [member.key for draw in draws for member in draw.members]
+        number = ledger.begin_attempt(keys)
+        runs = tuple(RunEntry(key, int(key[1]), "done", STEPS, STEPS, SPEC) for key in keys)
+        points = tuple(
+            Point(key, STEPS, 1e9, name, value)
+            for key in keys
+            for name, value in zip(METRICS, (30.0 + int(key[0]) + int(key[1]), 0.5), strict=True)
+        )
+        manifest = Manifest(number, 0, 0, STEPS, "here", "1", 1e9, 1.0, runs, points)
+        ledger.take(write_block(home.storage, manifest, {key: {"state": b"x"} for key in keys}))
+        ledger.end_attempt(number, "done")
+    return home.path
+
+
+@pytest.mark.parametrize("command", ["status", "pareto", "sync", "verify", "export"])
+def test_a_home_without_a_ledger_has_nothing_to_show(command, tmp_path, refused):
+    words = [command, "factorvae_gamma", "--home", tmp_path / "home"]
+    words += ["--runs", tmp_path / "runs.csv"] if command == "export" else []
+    refused(words, [tmp_path / "home", "Train first", "--home"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_pages_need_something_to_show(tmp_path, refused):
+    refused(["ui", "--home", tmp_path], [tmp_path / "mlflow.db", "Train first"])
+
+
+@pytest.mark.parametrize("command", ["status", "pareto", "verify", "sync"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["factorvae_gama", "--scale", "smoke"], ["factorvae_gama", "Did you mean 'factorvae_gamma'?"]),
+        (["betavae_beta", "--scale", "smoke"], ["betavae_beta-smoke", "Run it first"]),
+        (["factorvae_gamma", "--scale", "lptop"], ["factorvae_gamma-lptop", "--scale smoke"]),
+        (["factorvae_gamma", "--scale", "smoke", "--as", "min"], ["smoke-min", "--as mine"]),
+        (["factorvae_gamma", "--scale", "smoke", "--as", "a b"], ["'a b'", "letters"]),
+    ],
+    ids=["sweep", "not run", "scale", "label", "wrong label"],
+)
+def test_a_sweep_that_a_home_does_not_have_is_refused(command, words, said, home, refused):
+    refused([command, *words, "--home", home], said)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "said"),
+    [
+        ("recon_eror,factor_vae_score", ["recon_eror", "Did you mean 'recon_error'?"]),
+        ("recon_error,kl", ["kl", "recon_error"]),
+        ("recon_error,,factor_vae_score", ["''", "recon_error"]),
+        ("", ["''", "recon_error"]),
+        ("recon_error,recon_error", ["recon_error", "once"]),
+    ],
+)
+def test_wrong_objectives_are_refused(objectives, said, home, refused):
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", home, "--objectives", objectives]
+    refused(words, said)
+
+
+def test_a_file_that_cannot_be_written_is_refused(home, refused):
+    words = ["factorvae_gamma", "--scale", "smoke", "--home", home]
+    refused(["pareto", *words, "--csv", f"{__file__}/x.csv"], ["--csv", __file__])
+    refused(["export", *words, "--runs", f"{__file__}/x.csv"], ["--runs", __file__])
+
+
+def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(home, capsys):
+    uri = "postgresql://me:secret@db/mlflow"
+    words = ["factorvae_gamma", "--scale", "smoke", "--home", str(home), "--tracking-uri", uri]
+    for command in ("run", "sync", "verify"):
+        assert main([command, *words]) == 2
+        err = capsys.readouterr().err
+        assert "password" in err
+        assert "secret" not in err
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path, refused):
+    (tmp_path / "ledger.db").write_text("this is a shopping list " * 99)
+    refused(["status", "factorvae_gamma", "--home", tmp_path], [tmp_path / "ledger.db", "ledger"])
+
+
+def spoil(home):
+    """Overwrite where the ledger looks sweeps up."""
+    ledger = home / "ledger.db"
+    with closing(sqlite3.connect(ledger)) as db:
+        (page,) = db.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_sweeps_1'"
+        ).fetchone()
+    content = bytearray(ledger.read_bytes())
+    content[4096 * (page - 1) : 4096 * page] = b"\xff" * 4096
+    ledger.write_bytes(content)
+
+
+def spoil_all(home):
+    """Overwrite all but the first page of the ledger."""
+    ledger = home / "ledger.db"
+    ledger.write_bytes(ledger.read_bytes()[:4096] + b"\xff" * (ledger.stat().st_size - 4096))
+
+
+def replace(home):
+    """Put something else in the place of the ledger."""
+    (home / "ledger.db").write_text("shopping " * 999)
+
+
+@pytest.mark.parametrize("damage", [spoil, spoil_all])
+@pytest.mark.parametrize("command", ["status", "pareto", "sync"])
+def test_a_damaged_ledger_is_named_with_the_way_back(command, damage, home, refused):
+    damage(home)
+    said = [home / "ledger.db", "damaged", f"python -m sweeper rebuild --home {home}"]
+    refused([command, "factorvae_gamma", "--scale", "smoke", "--home", home], said, code=3)
+
+
+@pytest.mark.parametrize("damage", [spoil, spoil_all, replace])
+def test_verify_tells_of_a_damaged_ledger_which_can_be_rebuilt(damage, home, capsys):
+    verify = ["verify", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
+    damage(home)
+    assert main(verify) == 1
+    told = capsys.readouterr().out
+    for word in (f"{home / 'ledger.db'} is damaged", f"rebuild --home {home}", "Problems found: 1."):
+        assert word in told
+    (home / "ledger.db").unlink()
+    assert main(["rebuild", "--home", str(home)]) == 0
+    assert "holds 1 blocks again" in capsys.readouterr().out
+    assert main(verify) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"There is no {home / 'mlflow.db'}.",
+        "Problems found: 1.",
+    ]
+
+
+def test_a_disk_that_takes_no_more_is_no_bug(home, refused):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        words = ["status", "factorvae_gamma", "--scale", "smoke", "--home", home]
+        refused(words, ["The machine failed", home / "ledger.db", "run the same command"], code=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_home_remembers_its_storage(home, tmp_path, refused, capsys):
+    shared, words = tmp_path / "shared", ["factorvae_gamma", "--scale", "smoke", "--home", home]
+    (home / "storage").rename(shared)
+    assert main([str(w) for w in ("pareto", *words, "--storage", shared, "--csv", tmp_path / "a.csv")]) == 0
+    capsys.readouterr()
+    assert main([str(w) for w in ("verify", *words)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"There is no {home / 'mlflow.db'}.",
+        "Problems found: 1.",
+    ]
+    for command in ("run", "verify", "sync", "pareto"):
+        refused(
+            [command, *words, "--storage", tmp_path / "x"], [shared, tmp_path / "x", "Leave --storage out"]
+        )
+
+
+def test_a_rebuilt_home_remembers_its_storage(home, tmp_path, capsys):
+    (home / "storage").rename(tmp_path / "shared")
+    new = tmp_path / "new"
+    assert main(["rebuild", "--home", str(new), "--storage", str(tmp_path / "shared")]) == 0
+    assert Home.at(new).storage == tmp_path / "shared"
+    assert main(["status", "factorvae_gamma", "--scale", "smoke", "--home", str(new)]) == 0
+
+
+def test_a_home_in_use_is_not_rebuilt(home, refused):
+    (home / "ledger.db").unlink()
+    with lock_home(home):
+        refused(["rebuild", "--home", home], [home, f"pid {os.getpid()}"])
+
+
+@pytest.mark.parametrize(
+    "place", ["ledger.db", "storage/a.csv", "storage/new/a.csv", "exports/a.csv", "link/a.csv"]
+)
+@pytest.mark.parametrize("option", ["--csv", "--runs"])
+def test_nothing_of_a_home_is_written_over(option, place, home, refused):
+    (home / "link").symlink_to(home / "storage")
+    before = (home / "ledger.db").read_bytes()
+    words = ["pareto" if option == "--csv" else "export", "factorvae_gamma", "--scale", "smoke"]
+    refused([*words, "--home", home, option, home / place], [option, home / place])
+    assert (home / "ledger.db").read_bytes() == before
+    assert not list(home.rglob("*.csv"))
+
+
+def test_a_plot_that_cannot_be_drawn_leaves_no_table(home, tmp_path, refused):
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", home, "--objectives", "recon_error"]
+    refused([*words, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "a.svg"], ["recon_error"])
+    assert not list(tmp_path.glob("a*"))
+
+
+READ_ONLY = """
+import ctypes, os, sys
+from pathlib import Path
+if len(sys.argv) == 3:  # once more, as a root who may not do everything
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+    os.execv(sys.executable, [sys.executable, "-c", os.environ["CODE"], *sys.argv[1:], "again"])
+from sweeper.cli.app import main
+home, free = sys.argv[1:3]
+words = ["factorvae_gamma", "--scale", "smoke", "--home", home]
+lines = [["status", *words], ["pareto", *words], ["export", *words, "--runs", f"{free}/runs.csv"]]
+lines += [["verify", *words], ["plan", *words, "--as", "new"], ["run", *words], ["sync", *words], ["rebuild", "--home", home]]
+print(*[f"{line[0]} {main(line)}" for line in lines], sep="\\n", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a root who may not write everywhere")
+def test_a_home_that_may_only_be_read_can_be_asked(home, tmp_path):
+    places = [home, *(path for path in home.rglob("*") if path.is_dir())]
+    for path in places:
+        path.chmod(0o555)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, home, tmp_path],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "CODE": READ_ONLY, "OMP_NUM_THREADS": "1"},
+        )
+    finally:
+        for path in places:
+            path.chmod(0o755)
+    answered = ["status 0", "pareto 0", "export 0", "verify 1", "plan 0", "run 2", "sync 2", "rebuild 2"]
+    assert ran.stdout.splitlines()[-len(answered) :] == answered, ran.stderr
+    assert f"There is no {home / 'mlflow.db'}.\nProblems found: 1." in ran.stdout
+    assert "Not registered for verify" in ran.stderr
+    assert ran.stderr.count("no folder that you may write in") == 4
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 4 * len(METRICS)
+
+
+def test_a_storage_of_another_home_is_refused(home, tmp_path, refused):
+    words = [*RUN, "--home", tmp_path / "other", "--storage", home / "storage"]
+    refused(words, [home / "storage", "--storage"])
+
+
+def test_a_damaged_storage_is_named(home, refused):
+    marker = home / "storage" / "ledger.json"
+    marker.write_bytes(marker.read_bytes().replace(b'"ledger"', b'"lodger"'))
+    refused([*RUN, "--home", home], [marker, "damaged"], code=3)
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="needs to be another user for a while")
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_home_that_may_not_be_written_in_is_refused(mode, refused):
+    """As another user where the tests run as root, who may write everywhere."""
+    refused([*RUN, "--home", f"{__file__}/x"], [])  # imports what another user may not read
+    closed = Path(tempfile.mkdtemp())
+    closed.chmod(mode)
+    try:
+        if os.geteuid() == 0:
+            os.setresuid(NOBODY, NOBODY, 0)
+        refused([*RUN, "--home", closed / "home"], [f"--home {closed / 'home'}", "Name another"])
+    finally:
+        if os.getresuid()[2] == 0:
+            os.setresuid(0, 0, 0)
+        closed.chmod(0o755)
+        closed.rmdir()
+
+
+def test_a_home_in_use_names_its_driver(home, refused):
+    with lock_home(home):
+        refused(
+            [*RUN, "--home", home],
+            [home, f"pid {os.getpid()}", socket.gethostname(), "--home"],
+        )
+
+
+def test_a_home_on_a_network_file_system_is_refused(tmp_path, refused, monkeypatch):
+    mounts = f"/dev/sda1 / ext4 rw 0 0\nserver:/export {tmp_path} nfs4 rw 0 0\n"
+    monkeypatch.setattr(homes, "_read_mounts", lambda: mounts)
+    refused([*RUN, "--home", tmp_path / "home"], [tmp_path, "nfs4", "--home", "--storage"])
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_status_tells_how_far_a_sweep_is_while_a_driver_works(is_held, home, capsys):
+    words = ["status", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
+    with lock_home(home) if is_held else nullcontext():
+        assert main([*words, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert main(words) == 0
+    assert told == {
+        "sweep": "factorvae_gamma",
+        "scale": "smoke",
+        "label": "",
+        "home": str(home),
+        "counts": {"planned": 0, "running": 0, "done": 4, "failed": 0, "diverged": 0},
+    }
+    shown = capsys.readouterr().out
+    assert "factorvae_gamma-smoke" in shown
+    assert "4" in shown
+
+
+def test_the_home_can_come_from_the_environment(home, capsys, monkeypatch):
+    monkeypatch.setenv("SWEEPER_HOME", str(home))
+    assert main(["status", "factorvae_gamma", "--scale", "smoke", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["home"] == str(home)
+
+
+@pytest.mark.parametrize("error", ["[Errno 28] No space left on device", "bad path [/tmp/x]", "[bold]"])
+def test_status_says_why_a_run_failed_in_the_errors_own_words(error, home, capsys):
+    sweep = SweepId("betavae_beta", "smoke")
+    with Ledger(home / "ledger.db", home / "storage") as ledger:
+        words = {"model": "beta_vae", "metrics": METRICS}
+        ledger.register_sweep(sweep, words, [Draw(0, {"beta": 4.0}, (Member("k", 3, STEPS, SPEC),))])
+        number = ledger.begin_attempt(["k"])
+        ledger.end_attempt(number, "failed", error)
+        ledger.record_failure("k", number, "error", f"Traceback ...\n{error}")
+    assert main(["status", "betavae_beta", "--scale", "smoke", "--home", str(home)]) == 0
+    assert f"failed: betavae_beta-smoke beta=4 seed 3: {error}" in capsys.readouterr().out
+
+
+def test_the_front_is_told_and_written_where_asked(home, tmp_path, capsys):
+    csv, plot = tmp_path / "new" / "front.csv", tmp_path / "new" / "front.svg"
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
+    assert main([*words, "--csv", str(csv), "--plot", str(plot), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"summary", "files"}
+    assert told["files"] == [str(csv), str(csv.with_name("front_left_out.csv")), str(plot)]
+    assert all(Path(file).stat().st_size for file in told["files"])
+    assert "gamma=1 " in told["summary"][0]
+    assert main(words) == 0
+    table, *sentences = capsys.readouterr().out.partition(told["summary"][1])
+    assert all(f"gamma={gamma}" in table for gamma in (1, 60))
+    assert "".join(sentences).splitlines() == told["summary"][1:]
+
+
+def test_runs_are_exported(home, tmp_path, capsys):
+    path = tmp_path / "runs.csv"
+    words = ["export", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--runs", str(path)]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"Wrote {path}\n"
+    assert len(path.read_text().splitlines()) == 1 + 4 * len(METRICS)
+
+
+def test_what_is_written_is_registered_unless_a_driver_holds_the_home(home, tmp_path, capsys):
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--csv"]
+    with lock_home(home):
+        assert main([*words, str(tmp_path / "held.csv")]) == 0
+        assert f"held by pid {os.getpid()}" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "free.csv")]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_front_of_a_home_whose_storage_is_elsewhere_is_registered_too(home, tmp_path, capsys):
+    (home / "storage").rename(tmp_path / "shared")
+    words = ["factorvae_gamma", "--scale", "smoke", "--home", str(home)]
+    words += ["--storage", str(tmp_path / "shared"), "--csv", str(tmp_path / "front.csv")]
+    assert main(["pareto", *words]) == 0
+    assert capsys.readouterr().err == ""
+    assert not (home / "storage").exists()

@@ -1,0 +1,195 @@
+"""The figure of fronts: everything that it says is inside it, and equal input gives equal bytes."""
+
+import xml.etree.ElementTree as ElementTree
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sweeper.figures import front, point_labels
+from trainables.errors import InputError
+
+
+def runs(settings, spread, num_seeds=5, seed=0):
+    """Seeds of each setting around (reconstruction error, score)."""
+    generator = np.random.default_rng(seed)
+    noise = {label: generator.normal(size=(num_seeds, 2)) * spread for label in settings}
+    return {label: np.array(mean) + noise[label] for label, mean in settings.items()}
+
+
+LAPTOP = {
+    "beta_vae": {
+        "beta=1": (8.2, 0.70),
+        "beta=1.5": (9.2, 0.79),
+        "beta=2": (10.4, 0.76),
+        "beta=4": (15.4, 0.69),
+    },
+    "factor_vae": {
+        "gamma=1": (8.3, 0.74),
+        "gamma=10": (8.33, 0.75),
+        "gamma=20": (8.3, 0.85),
+        "gamma=60": (8.8, 0.96),
+    },
+}
+WIDE = {
+    name: {f"{name}={i}": (20 * 1.2**i * stretch, 0.5 + 0.03 * i) for i in range(10)}
+    for name, stretch in (("beta", 1.3), ("gamma", 1.0))
+}
+
+
+def family_of(name, runs_by_label):
+    return front.FamilyFront.from_runs(name, list(runs_by_label.items()), np.random.default_rng(0))
+
+
+def figure_of(models, num_seeds=5, **changes):
+    families = tuple(
+        family_of(name, runs(settings, (0.1, 0.03), num_seeds)) for name, settings in models.items()
+    )
+    words = {
+        "title": "Score against error",
+        "recon": "Error (nats per image)",
+        "score": "Score",
+        "caveat": "A caveat.",
+    }
+    return front.FrontFigure(
+        **words, families=families, training="12,000 updates", data="sprites", scale="laptop", **changes
+    )
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures as they are saved."""
+    kept = []
+    save = Figure.savefig
+
+    def keep(self, *arguments, **options):
+        kept.append(self)
+        return save(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return kept
+
+
+@pytest.mark.parametrize("models", [LAPTOP, WIDE], ids=["laptop", "wide"])
+def test_everything_that_is_said_is_inside_the_figure(models, drawn, tmp_path):
+    front.draw_front(figure_of(models), tmp_path / "front")
+    figure = drawn[0]
+    renderer = figure.canvas.get_renderer()
+    (axes,) = figure.axes
+    texts = [*figure.texts, *axes.texts, axes.xaxis.label, axes.yaxis.label, axes.get_legend()]
+    for text in texts:
+        box = text.get_window_extent(renderer)
+        assert figure.bbox.x0 <= box.x0, text
+        assert box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0, text
+        assert box.y1 <= figure.bbox.y1, text
+
+
+@pytest.mark.parametrize("models", [LAPTOP, WIDE], ids=["laptop", "wide"])
+def test_labels_do_not_cover_one_another(models, drawn, tmp_path):
+    front.draw_front(figure_of(models), tmp_path / "front")
+    renderer = drawn[0].canvas.get_renderer()
+    values = {label.partition("=")[2] for settings in models.values() for label in settings}
+    labels = [text for text in drawn[0].axes[0].texts if text.get_text() in values]
+    assert len(labels) == sum(map(len, models.values()))
+    boxes = [text.get_window_extent(renderer).shrunk(0.8, 0.8) for text in labels]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def test_the_front_of_all_models_is_there_only_where_there_are_several(drawn, tmp_path):
+    front.draw_front(figure_of(LAPTOP), tmp_path / "two")
+    front.draw_front(figure_of({"beta_vae": LAPTOP["beta_vae"]}), tmp_path / "one")
+    words = [
+        [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        for figure in (drawn[0], drawn[2])
+    ]
+    assert "front of all models" in words[0]
+    assert "front of all models" not in words[1]
+
+
+def test_equal_input_gives_equal_bytes_and_files_of_the_promised_kind(tmp_path):
+    first = [path.read_bytes() for path in front.draw_front(figure_of(LAPTOP), tmp_path / "a")]
+    again = [path.read_bytes() for path in front.draw_front(figure_of(LAPTOP), tmp_path / "b")]
+    assert first == again
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width == 9 * front.DPI
+    assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
+
+
+def test_one_seed_and_one_draw_and_equal_points_are_drawn(tmp_path):
+    front.draw_front(figure_of(LAPTOP, num_seeds=1), tmp_path / "one_seed")
+    front.draw_front(figure_of({"beta_vae": {"beta=1": (8.0, 0.7)}}), tmp_path / "one_draw")
+    same = family_of("twins", {name: np.full((3, 2), 0.5) for name in ("beta=1", "beta=2")})
+    base = figure_of(LAPTOP)
+    twins = front.FrontFigure(**{**vars(base), "families": (same,)})
+    assert all(Path(path).stat().st_size for path in front.draw_front(twins, tmp_path / "twins"))
+
+
+def test_a_band_is_drawn_only_where_it_is_known(drawn, tmp_path):
+    front.draw_front(figure_of(LAPTOP), tmp_path / "five")
+    front.draw_front(figure_of(LAPTOP, num_seeds=1), tmp_path / "one")
+    words = [
+        "95 % band of a front" in str([t.get_text() for t in f.axes[0].get_legend().get_texts()])
+        for f in drawn
+    ]
+    assert words == [True, True, False, False]
+    captions = ["Bands:" in figure.texts[-1].get_text() for figure in drawn]
+    assert captions == words
+
+
+def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn, tmp_path):
+    settings = runs(LAPTOP["beta_vae"], (0.1, 0.03))
+    settings["beta=1"] = settings["beta=1"][:2]
+    front.draw_front(
+        front.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family_of("b", settings),)}),
+        tmp_path / "f",
+    )
+    low, high = drawn[0].axes[0].get_ylim()
+    assert high - low < 0.3
+
+
+def test_two_draws_of_one_label_are_two_points():
+    twice = [("gamma=10", np.full((3, 2), 0.5)), ("gamma=10", np.full((3, 2), 0.25))]
+    assert len(front.FamilyFront.from_runs("x", twice, np.random.default_rng(0)).means_N2) == 2
+
+
+def test_settings_without_a_finite_mean_are_counted_in_the_caption(drawn, tmp_path):
+    settings = runs(LAPTOP["beta_vae"], (0.1, 0.03))
+    settings["beta=4"] = np.full((3, 2), np.nan)
+    family = family_of("beta_vae", settings)
+    figure = front.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)})
+    front.draw_front(figure, tmp_path / "front")
+    caption = " ".join(drawn[0].texts[-1].get_text().split())
+    assert "Not shown: 1 settings" in caption
+    assert "means of 5 seeds" in caption
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    family = family_of("x", {"a=1": np.full((2, 2), np.nan)})
+    with pytest.raises(InputError, match="cannot be drawn"):
+        front.draw_front(
+            front.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)}), tmp_path / "f"
+        )
+
+
+def test_a_bar_beyond_the_frame_ends_in_an_arrowhead(drawn, tmp_path):
+    wide = runs(LAPTOP["factor_vae"], (0.1, 0.2), num_seeds=3)
+    family = family_of("factor_vae", wide)
+    front.draw_front(
+        front.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)}), tmp_path / "front"
+    )
+    axes = drawn[0].axes[0]
+    low, high = axes.get_ylim()
+    num_cut = int((family.lower_N2[:, 1] < low).sum() + (family.upper_N2[:, 1] > high).sum())
+    assert (
+        num_cut == sum(line.get_marker() in ("v", "^") and not line.get_clip_on() for line in axes.lines) > 0
+    )
+
+
+def test_a_name_is_shared_only_if_every_label_has_it():
+    assert point_labels.shared_name(["gamma=1", "gamma=10"]) == "gamma"
+    assert point_labels.shared_name(["gamma=1", "beta=10"]) == ""
+    assert point_labels.shared_name(["plain"]) == ""

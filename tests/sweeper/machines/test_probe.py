@@ -1,0 +1,87 @@
+"""A real child process that has torch; it is started once and asked many things."""
+
+import pytest
+
+from sweeper.machines.probe import Measured, Probe
+from trainables.config import RunSpec, spec_of
+from trainables.errors import InputError
+
+SMALL = {"vae.network": "mlp", "vae.latent_dim": 6, "vae.width": 64}
+RUN = RunSpec("factor_vae", "sprites", SMALL | {"gamma": 10.0}, 0)
+
+
+@pytest.fixture(scope="module")
+def probe():
+    with Probe() as probe:
+        yield probe
+
+
+def with_fields(seed=0, **fields):
+    return RunSpec("factor_vae", "sprites", SMALL | fields, seed)
+
+
+def test_a_specification_comes_back_whole_and_names_the_same_run_again(probe):
+    (found,) = probe.resolve([RUN])
+    assert found.spec["fields"].items() >= (SMALL | {"gamma": 10.0}).items()
+    assert {"vae.latent_dim", "adam.learning_rate", "discriminator.depth"} <= set(found.spec["fields"])
+    assert probe.resolve([spec_of(found.spec)]) == [found]
+    assert len(found.key) == 64
+
+
+def test_answers_are_in_the_order_of_the_questions(probe):
+    runs = [with_fields(seed, gamma=gamma) for gamma in (1.0, 10.0) for seed in range(3)]
+    found = probe.resolve(runs)
+    assert [(each.spec["fields"]["gamma"], each.spec["seed"]) for each in found] == [
+        (run.fields["gamma"], run.seed) for run in runs
+    ]
+    assert len({each.key for each in found}) == len(runs)
+    assert len({each.static_key for each in found}) == 1, "seeds and gamma may differ inside a pack"
+    assert probe.resolve([]) == []
+
+
+def test_what_is_typed_as_text_names_the_same_run(probe):
+    typed, meant = probe.resolve([with_fields(**{"gamma": "10", "vae.width": "64"}), with_fields(gamma=10.0)])
+    assert typed == meant
+
+
+def test_another_architecture_trains_in_another_pack(probe):
+    narrow, wide = probe.resolve([with_fields(), with_fields(**{"vae.width": 128})])
+    assert narrow.static_key != wide.static_key
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (with_fields(gama=1.0), ["gama", "Did you mean 'gamma'?"]),
+        (with_fields(gamma="much"), ["gamma=much", "a number"]),
+        (with_fields(gamma="nan"), ["gamma=nan"]),
+        (with_fields(gamma=float("inf")), ["gamma=inf"]),
+        (with_fields(**{"vae.network": "tree"}), ["tree", "mlp"]),
+        (RunSpec("factor_va", "sprites", {}, 0), ["factor_va", "Did you mean 'factor_vae'?"]),
+        (RunSpec("factor_vae", "sprits", {}, 0), ["sprits", "Did you mean 'sprites'?"]),
+        (with_fields(seed=2**32), [str(2**32)]),
+    ],
+)
+def test_a_wrong_run_is_refused_in_words_and_the_next_is_answered(probe, run, words):
+    with pytest.raises(InputError) as raised:
+        probe.resolve([RUN, run])
+    assert all(word in str(raised.value) for word in words)
+    assert len(str(raised.value).splitlines()) <= 3
+    assert len(probe.resolve([RUN])) == 1
+
+
+def test_a_pack_is_measured(probe):
+    alone = probe.measure(RUN, num_runs=1, gpus=0.0, threads=1)
+    assert isinstance(alone, Measured)
+    assert 0 < alone.step_time_s < 1
+    assert 0 <= alone.memory_gib < 4
+    assert alone.room_gib == 0, "a CPU sets no limit to a pack"
+
+
+def test_leaving_ends_the_process():
+    with Probe() as probe:
+        process = probe._process
+        assert process.poll() is None
+    assert process.poll() is not None
+    assert process.stdin.closed
+    assert process.stdout.closed

@@ -1,0 +1,106 @@
+"""The official file, stood in for by 960 images of the lookalike in two colorings."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from trainables.data import shapes3d
+from trainables.data.official import shapes3d as official
+from trainables.data.readers import cache as image_cache
+from trainables.errors import InputError
+
+CPU = torch.device("cpu")
+SIZES = (1, 1, 2, 8, 4, 15)
+NUM_IMAGES = 960
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """uint8 (960, 64, 64, 3)."""
+    levels = shapes3d.lookalike().load(CPU).at(torch.arange(NUM_IMAGES)).mul(255).round()
+    return levels.to(torch.uint8).numpy().transpose(0, 2, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def labels() -> np.ndarray:
+    indices = np.unravel_index(np.arange(NUM_IMAGES), SIZES)
+    return np.stack([v[i] for v, i in zip(official.VALUES, indices, strict=True)], axis=1)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, images) -> Path:
+    monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
+    means = tuple(images.mean(axis=(0, 1, 2)) / 255)
+    for name, value in {"NUM_IMAGES": NUM_IMAGES, "SIZES": SIZES, "CHANNEL_MEANS": means}.items():
+        monkeypatch.setattr(official, name, value)
+    return tmp_path
+
+
+def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    path = folder / "3dshapes.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=images, chunks=(100, 8, 8, 3), compression="gzip")
+        file.create_dataset("labels", data=labels)
+    return path
+
+
+def test_the_official_file_is_converted_level_for_level_and_not_needed_again(cache, images, labels):
+    path = write(cache, images, labels)
+    for _ in range(2):
+        source = shapes3d.find()
+        assert source.recipe == "shapes3d (official)"
+        found = source.pixels(CPU).at(torch.arange(NUM_IMAGES)).reshape(-1, 3, 64, 64).numpy()
+        np.testing.assert_array_equal(found, images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+        path.unlink(missing_ok=True)
+
+
+def test_a_conversion_goes_on_inside_the_file(cache, images, labels):
+    write(cache, images, labels)
+    blocks = list(official.conversion().blocks(0))
+    rest = np.concatenate(list(official.conversion().blocks(len(blocks[0]))))
+    np.testing.assert_array_equal(rest, np.concatenate(blocks)[len(blocks[0]) :])
+
+
+def test_without_the_file_there_is_a_lookalike(cache):
+    assert shapes3d.find().recipe == "shapes3d (lookalike v1)"
+
+
+def swapped(images: np.ndarray) -> np.ndarray:
+    images = images.copy()
+    images[[5, 700]] = images[[700, 5]]
+    return images
+
+
+WRONG = {
+    r"images are uint8 \(959, 64, 64, 3\), not": lambda i, y: (i[1:], y[1:]),
+    r"images are float32 \(960, 64, 64, 3\), not": lambda i, y: (i.astype(np.float32), y),
+    r"labels are \(960, 5\), not \(960, 6\)": lambda i, y: (i, y[:, 1:]),
+    "labels from row 0 on are not the grid": lambda i, y: (i, y[::-1]),
+    r"the object of image 5 has hue 0\.1, its place in the grid says 0\.0": lambda i, y: (swapped(i), y),
+    r"the floor of image 0 has hue 0\.[34]": lambda i, y: (i[..., [1, 0, 2]], y),
+    "channels have means": lambda i, y: (i // 2, y),
+}
+
+
+@pytest.mark.parametrize(("said", "change"), WRONG.items())
+def test_what_is_not_the_official_set_is_refused_by_name(cache, images, labels, said, change):
+    write(cache, *change(images, labels))
+    with pytest.raises(InputError, match=said) as refusal:
+        shapes3d.find()
+    assert "3dshapes.h5" in str(refusal.value)
+    assert "move it away" in str(refusal.value)
+    assert not list(cache.glob("*.partial"))
+    assert not image_cache.folder().joinpath("shapes3d_official.h5").exists()
+
+
+def test_a_web_page_or_part_of_a_file_is_refused_by_name(cache, images, labels):
+    path = write(cache, images, labels)
+    path.write_bytes(path.read_bytes()[:-20_000])
+    with pytest.raises(InputError, match=r"3dshapes\.h5"):
+        shapes3d.find()
+    path.write_text("<!doctype html>")
+    with pytest.raises(InputError, match="A web page was saved"):
+        shapes3d.find()

@@ -1,0 +1,271 @@
+"""InfoWGAN-GP: its terms in closed form, which network each of them trains, and the step written plainly."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trainables import engine, stacked
+from trainables.models import info_wgan_gp
+from trainables.models.info_wgan_gp import Config, Critic, Generator
+from trainables.models.networks import gan, vae
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
+FAST = vae.Adam(1e-2, 0.5, 0.9)
+IMAGE = (1, 4, 4)
+
+
+def model_of(informations=(0.2, 0.2), image=IMAGE, **fields):
+    generator = torch.Generator().manual_seed(0)
+    known = {"batch_size": 6, "network": "mlp", "width": 9, "continuous": 2, "categories": 3}
+    settings = known | {"critic": Critic(2, 10.0, FAST), "generator": Generator(4, FAST)} | fields
+    configs = [Config(information, **settings) for information in informations]
+
+    def uniform(_, count):
+        return torch.rand(len(configs), count, generator=generator)
+
+    return info_wgan_gp.Model(configs, image, uniform, torch.device("cpu"))
+
+
+def draw_of(model, seed=0):
+    generator, num_runs, size = torch.Generator().manual_seed(seed), len(model.information_R), 6
+    drawn = {}
+    for name in model.draws():
+        if name.startswith("batch"):
+            drawn[name] = torch.rand(num_runs, size, *model.image, generator=generator)
+        elif name.startswith("category"):
+            drawn[name] = torch.randint(model.config.categories, (num_runs, size), generator=generator)
+        elif name.startswith("place"):
+            drawn[name] = torch.rand(num_runs, size, generator=generator)
+        else:
+            width = model.config.continuous + model.config.generator.noise_dim
+            drawn[name] = torch.rand(num_runs, size, width, generator=generator)
+    return drawn
+
+
+def alive(num_runs=2):
+    return torch.ones(num_runs, dtype=torch.bool)
+
+
+def test_the_penalty_of_a_linear_critic_is_the_square_of_its_slope_less_one():
+    """Large biases keep every leaky ReLU on its linear side."""
+    model = model_of()
+    with torch.no_grad():
+        for layer, bias in (("trunk.hidden1", 1e2), ("trunk.hidden2", 1e4)):
+            model.critic.tensors[f"{layer}.bias"].fill_(bias)
+    weights = [
+        model.critic.tensors[f"{name}.weight"] for name in ("trunk.hidden1", "trunk.hidden2", "critic.out")
+    ]
+    slope_RP = (weights[0] @ weights[1] @ weights[2])[..., 0]
+    generator = torch.Generator().manual_seed(1)
+    real, fake = (torch.rand(2, 6, *IMAGE, generator=generator) for _ in range(2))
+    found = model.penalty(real, fake, torch.rand(2, 6, generator=generator))
+    torch.testing.assert_close(found, (slope_RP.norm(dim=1) - 1).square())
+
+
+def test_a_flat_critic_is_pushed_and_not_broken():
+    model = model_of()
+    with torch.no_grad():
+        model.critic.values_RP.zero_()
+    penalty_R = model.penalty(*torch.rand(2, 2, 6, *IMAGE), torch.rand(2, 6))
+    torch.testing.assert_close(penalty_R, torch.ones(2), atol=1e-5, rtol=0)
+    tensors = list(model.critic.tensors.values())
+    slopes = torch.autograd.grad(penalty_R.sum(), tensors, allow_unused=True)
+    assert all(slope.isfinite().all() for slope in slopes if slope is not None)
+
+
+def test_the_penalty_is_taken_between_real_and_generated_images():
+    model = model_of()
+    real, fake = torch.rand(2, 2, 6, *IMAGE)
+    at_ends = [model.penalty(real, fake, torch.full((2, 6), place)) for place in (0.0, 1.0)]
+    torch.testing.assert_close(at_ends[0], model.penalty(real, real, torch.rand(2, 6)))
+    torch.testing.assert_close(at_ends[1], model.penalty(fake, fake, torch.rand(2, 6)))
+
+
+@pytest.mark.parametrize("term", ["wasserstein", "penalty", "information", "generator"])
+def test_each_term_trains_the_networks_that_it_may(term):
+    model = model_of()
+    drawn = draw_of(model)
+    continuous, category, inputs = model._inputs(drawn, "generator")
+    real, fake = drawn["batch critic 0"], model.generate(inputs, by_batch=True)
+    score_RB, features = gan.criticize(model.critic.tensors, fake, "mlp")
+    value = {
+        "wasserstein": lambda: model._wasserstein(real, fake.detach())[0],
+        "penalty": lambda: model.penalty(real, fake.detach(), drawn["place critic 0"]),
+        "information": lambda: model._miss(model.critic.tensors, features, continuous, category),
+        "generator": lambda: -score_RB.mean(1),
+    }[term]().sum()
+    everything = model.critic.tensors | model.generator.tensors
+    slopes = torch.autograd.grad(value, list(everything.values()), allow_unused=True)
+    # A bias of the critic's last layer cancels between real and generated images.
+    moved = {
+        name.split(".")[0]
+        for name, slope in zip(everything, slopes, strict=True)
+        if slope is not None and slope.abs().max() > 1e-7
+    }
+    assert (
+        moved
+        == {
+            "wasserstein": {"trunk", "critic"},
+            "penalty": {"trunk", "critic"},
+            "information": {"trunk", "q", "generator"},
+            "generator": {"trunk", "critic", "generator"},
+        }[term]
+    )
+
+
+def test_a_step_moves_each_network_by_its_own_optimizer_alone():
+    """With its optimizer held still a network stays, whatever the other's losses."""
+    for still, moving in (("critic", "generator"), ("generator", "critic")):
+        model = model_of()
+        model.optimizers[still].step = lambda alive_R: alive_R
+        before = {name: adam.parameters.values_RP.clone() for name, adam in model.optimizers.items()}
+        assert model.update(draw_of(model), alive(), is_reported=True)["alive"].all()
+        assert torch.equal(before[still], model.optimizers[still].parameters.values_RP)
+        assert not torch.equal(before[moving], model.optimizers[moving].parameters.values_RP)
+
+
+def test_without_information_codes_are_noise_to_the_generator():
+    """At lambda = 0 what Q says trains nothing but Q's own Adam, which has no slope."""
+    model = model_of((0.0, 0.0))
+    q = {name: tensor.clone() for name, tensor in model.critic.tensors.items() if name.startswith("q.")}
+    model.update(draw_of(model), alive(), is_reported=True)
+    assert all(torch.equal(tensor, model.critic.tensors[name]) for name, tensor in q.items())
+
+
+def plain_generator(tensors, z, r):
+    """The generator of one run in ordinary functions."""
+    h = z
+    for layer in ("generator.hidden1", "generator.hidden2"):
+        h = h @ tensors[f"{layer}.weight"][r]
+        scale, bias = tensors[f"{layer}.scale"][r], tensors[f"{layer}.bias"][r]
+        h = F.relu(F.batch_norm(h, None, None, scale, bias, training=True, eps=gan.NORM_EPSILON))
+    logits = h @ tensors["generator.out.weight"][r] + tensors["generator.out.bias"][r]
+    return torch.sigmoid(logits).view(-1, *IMAGE)
+
+
+def plain_features(tensors, x, r):
+    h = x.flatten(1)
+    for layer in ("trunk.hidden1", "trunk.hidden2"):
+        h = F.leaky_relu(h @ tensors[f"{layer}.weight"][r] + tensors[f"{layer}.bias"][r], 0.2)
+    return h
+
+
+def plain_step(tensors, drawn, r, config, information):
+    """Losses of the critic's first update and of a generator's update, with plain modules and torch's own losses."""
+
+    def inputs(update):
+        codes = drawn[f"codes {update}"][r] * 2 - 1
+        category = drawn[f"category {update}"][r]
+        hot = F.one_hot(category, config.categories).to(codes.dtype)
+        continuous = codes[:, : config.continuous]
+        return continuous, category, torch.cat([continuous, hot, codes[:, config.continuous :]], 1)
+
+    def miss(features, continuous, category):
+        h = F.leaky_relu(features @ tensors["q.hidden.weight"][r] + tensors["q.hidden.bias"][r], 0.2)
+        said = h @ tensors["q.out.weight"][r] + tensors["q.out.bias"][r]
+        squared = 0.5 * (continuous - said[:, : config.continuous]).pow(2).sum(1).mean()
+        return squared + F.cross_entropy(said[:, config.continuous :], category)
+
+    def score(x):
+        h = plain_features(tensors, x, r)
+        return (h @ tensors["critic.out.weight"][r] + tensors["critic.out.bias"][r])[:, 0]
+
+    continuous, category, z = inputs("critic 0")
+    fake, real = plain_generator(tensors, z, r).detach(), drawn["batch critic 0"][r]
+    place = drawn["place critic 0"][r].view(-1, 1, 1, 1)
+    between = (real + place * (fake - real)).requires_grad_()
+    (slope,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
+    penalty = (slope.flatten(1).norm(dim=1) - 1).pow(2).mean()
+    critic = score(fake).mean() - score(real).mean() + config.critic.penalty * penalty
+    critic = critic + information * miss(plain_features(tensors, fake, r), continuous, category)
+
+    continuous, category, z = inputs("generator")
+    fake = plain_generator(tensors, z, r)
+    generator = -score(fake).mean() + information * miss(
+        plain_features(tensors, fake, r), continuous, category
+    )
+    return critic, generator
+
+
+def test_the_gradients_are_those_of_the_step_written_plainly():
+    model = model_of((0.3, 0.9))
+    drawn = draw_of(model)
+    written = {}
+    for name, adam in model.optimizers.items():
+
+        def keep(loss, name=name, parameters=adam.parameters):
+            stacked.Parameters.backward(parameters, loss)
+            written.setdefault(name, parameters.gradients_RP.clone())
+
+        adam.parameters.backward = keep
+        adam.step = lambda alive_R: alive_R
+    model.update(drawn, alive(), is_reported=True)
+    for r in range(2):
+        tensors = {
+            name: tensor.detach().double().requires_grad_()
+            for name, tensor in (model.critic.tensors | model.generator.tensors).items()
+        }
+        double = {
+            name: value.double() if value.is_floating_point() else value for name, value in drawn.items()
+        }
+        losses = plain_step(tensors, double, r, model.config, float(model.information_R[r]))
+        for network, loss in zip(("critic", "generator"), losses, strict=True):
+            names = list(model.optimizers[network].parameters.tensors)
+            slopes = torch.autograd.grad(loss, [tensors[name] for name in names], retain_graph=True)
+            model.optimizers[network].parameters.gradients_RP.copy_(written[network])
+            for name, slope in zip(names, slopes, strict=True):
+                found = model.optimizers[network].parameters.gradients[name][r].double()
+                torch.testing.assert_close(found, slope[r], rtol=2e-4, atol=2e-5)
+
+
+def test_running_moments_are_those_of_torch_but_for_the_unbiased_variance():
+    model = model_of()
+    z = torch.rand(2, 6, 9)
+    model.generate(z, by_batch=True, kept_by_R=alive())
+    h_R = z @ model.generator.tensors["generator.hidden1.weight"]
+    mean, variance = model.moments.of("generator.hidden1")
+    torch.testing.assert_close(mean, 0.1 * h_R.mean(1))
+    torch.testing.assert_close(variance, 0.9 + 0.1 * h_R.var(1, correction=0))
+    before = model.moments.values_RP.clone()
+    model.generate(z, by_batch=True)
+    model.generate(z, by_batch=True, kept_by_R=~alive())
+    assert torch.equal(model.moments.values_RP, before)
+
+
+def test_a_code_is_read_back_as_q_sees_it_and_rebuilt_without_noise():
+    model = model_of()
+    x = torch.rand(2, 5, *IMAGE)
+    codes, logvar = model.encode(x)
+    assert logvar is None
+    assert model.discrete_D == (False, False, True)
+    assert set(codes[..., 2].flatten().tolist()) <= {0.0, 1.0, 2.0}
+    hot = F.one_hot(codes[..., 2].long(), 3).float()
+    inputs = torch.cat([codes[..., :2], hot, torch.zeros(2, 5, 4)], 2)
+    assert torch.equal(model.decode(codes), model.generate(inputs, by_batch=False))
+    one_by_one = torch.cat([model.decode(codes[:, b : b + 1]) for b in range(5)], 1)
+    torch.testing.assert_close(model.decode(codes), one_by_one)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_papers_networks_take_64_x_64_images(channels):
+    critic = gan.critic_shapes("conv", 128, (channels, 64, 64), 7)
+    convolutions = 16 * (32 * channels + 32 * 32 + 32 * 64 + 64 * 64) + 32 + 32 + 64 + 64
+    heads = 1024 * 128 + 128 + 128 + 1 + 128 * 128 + 128 + 128 * 7 + 7
+    assert sum(math.prod(shape) for shape in critic.values()) == convolutions + heads
+    model = model_of(image=(channels, 64, 64), network="conv")
+    x = torch.rand(2, 3, channels, 64, 64)
+    codes, _ = model.encode(x)
+    assert model.decode(codes).shape == x.shape
+
+
+def test_codes_become_informative_on_the_small_set(small_run, sprites):
+    """In seconds: Q reads the codes back from generated images better than it could by guessing."""
+    fields = {"information": 1.0, "categories": 0, "continuous": 3, "generator.adam.learning_rate": 1e-3}
+    pack = engine.Pack([small_run("info_wgan_gp", seed, fields) for seed in range(2)], sprites)
+    pack.advance(600)
+    guessing = 3 * 0.5 / 3  # half the variance of a uniform code on (-1, 1), three times
+    assert all(run["information"] < 0.25 * guessing for run in pack.statistics())
+    assert all(run["wasserstein"] < 1.0 for run in pack.statistics())

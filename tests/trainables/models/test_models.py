@@ -1,0 +1,537 @@
+"""The contract of every model, and each objective against its definition written plainly.
+
+Shape suffixes: R runs, B batch, D latent dimensions.
+"""
+
+import dataclasses
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainables import config, engine, plugins
+from trainables.errors import InputError
+from trainables.models import beta_vae, factor_vae
+from trainables.models.networks import vae as networks
+from trainables.models.networks.discriminator import Chain, discriminator_shapes, write_gradients
+from trainables.random_inputs import ImageBatch, Integers, Permutations, Uniform
+from trainables.random_inputs import Normal as NormalDraw
+
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
+CPU = torch.device("cpu")
+ENTRIES = plugins.names("trainables.models")
+VAE = networks.Vae("mlp", latent_dim=3, width=10)
+FAST = networks.Adam(1e-3)
+
+
+@pytest.fixture
+def double():
+    """Float64 for tensors made without a type: the models compute in it, far below float32's rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def uniform_of(num_runs):
+    generator = torch.Generator().manual_seed(0)
+    return lambda _, count: torch.rand(num_runs, count, generator=generator)
+
+
+def draw_for(model, num_runs, image, seed):
+    """The draws of one step, made here by torch's own generator."""
+    generator, drawn = torch.Generator().manual_seed(seed), {}
+    for name, draw in model.draws().items():
+        match draw:
+            case ImageBatch(size):
+                drawn[name] = torch.rand(num_runs, size, *image, generator=generator)
+            case NormalDraw(shape):
+                drawn[name] = torch.randn(num_runs, *shape, generator=generator)
+            case Uniform(shape):
+                drawn[name] = torch.rand(num_runs, *shape, generator=generator)
+            case Integers(high, count):
+                drawn[name] = torch.randint(high, (num_runs, count), generator=generator)
+            case Permutations(count, size):
+                orders = [torch.randperm(size, generator=generator) for _ in range(num_runs * count)]
+                drawn[name] = torch.stack(orders).view(num_runs, count, size)
+    return drawn
+
+
+def factor_vae_of(gammas, image=(1, 4, 4), batch_size=7, vae=VAE, depth=3, width=9, learning_rate=1e-3):
+    discriminator = factor_vae.Discriminator(depth, width, networks.Adam(learning_rate, 0.5, 0.9))
+    configs = [factor_vae.Config(gamma, batch_size, vae, FAST, discriminator) for gamma in gammas]
+    return factor_vae.Model(configs, image, uniform_of(len(gammas)), CPU)
+
+
+def beta_vae_of(betas, image=(1, 4, 4), batch_size=7, vae=VAE):
+    configs = [beta_vae.Config(beta, batch_size, vae, FAST) for beta in betas]
+    return beta_vae.Model(configs, image, uniform_of(len(betas)), CPU)
+
+
+def everyone(num_runs):
+    return torch.ones(num_runs, dtype=torch.bool)
+
+
+# The contract.
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_model_declares_its_version_and_documents_every_field(name):
+    module = plugins.load("trainables.models", name, "model")
+    assert isinstance(module.VERSION, int)
+    assert module.VERSION >= 1
+    assert config.per_run_fields(module.Config())
+    pending = [module.Config()]
+    while pending:
+        part = pending.pop()
+        assert type(part).__dataclass_params__.frozen
+        for field in dataclasses.fields(part):
+            assert re.search(rf"^\s+{field.name}: \S", type(part).__doc__, re.MULTILINE), field.name
+            value = getattr(part, field.name)
+            pending += [value] if dataclasses.is_dataclass(value) else []
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_update_gives_detached_values_of_each_run_and_draws_nothing_by_itself(name, small_run, sprites):
+    pack = engine.Pack([small_run(name, seed) for seed in range(3)], sprites)
+    draw = draw_for(pack.model, 3, sprites.shape, 0)
+    before = {key: value.clone() for key, value in draw.items()}
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    found = pack.model.update(draw, everyone(3), is_reported=True)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+    assert all(torch.equal(draw[key], value) for key, value in before.items())
+    assert found.pop("alive").tolist() == [True] * 3
+    assert "loss" in found
+    for value in found.values():
+        assert value.shape == (3,)
+        assert not value.requires_grad
+        assert value.isfinite().all()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses constants of the host and sizes that depend on data: a GPU waits for both, a CUDA graph holds neither."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.name() not in ("aten::lift_fresh", "aten::nonzero"), func.name()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_update_never_waits_for_its_device(name, small_run, sprites):
+    pack = engine.Pack([small_run(name, seed) for seed in range(2)], sprites)
+    draw = draw_for(pack.model, 2, sprites.shape, 0)
+    with NoWaiting():
+        pack.model.update(draw, everyone(2), is_reported=True)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_whether_a_step_is_reported_changes_nothing_else(name, small_run, sprites):
+    packs = [engine.Pack([small_run(name, seed) for seed in range(2)], sprites) for _ in range(2)]
+    for step in range(3):
+        draw = draw_for(packs[0].model, 2, sprites.shape, step)
+        for pack, is_reported in zip(packs, (True, False), strict=True):
+            assert pack.model.update(draw, everyone(2), is_reported=is_reported)["alive"].all()
+    quiet, reported = (pack.states() for pack in packs)
+    for one, other in zip(quiet, reported, strict=True):
+        assert all(one[key].tobytes() == other[key].tobytes() for key in one)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_codes_and_reconstructions_have_the_declared_shapes(name, small_run, sprites):
+    pack = engine.Pack([small_run(name, seed) for seed in range(3)], sprites)
+    x_RBCHW, num_codes = sprites.at(torch.arange(12).view(3, 4)), len(pack.model.discrete_D)
+    mu_RBD, logvar_RBD = pack.model.encode(x_RBCHW)
+    assert mu_RBD.shape == (3, 4, num_codes)
+    decoded = pack.model.decode(mu_RBD)
+    assert decoded.shape == x_RBCHW.shape
+    assert 0 <= decoded.min() <= decoded.max() <= 1
+    if pack.model.HAS_LIKELIHOOD:
+        assert logvar_RBD.shape == mu_RBD.shape
+        torch.testing.assert_close(decoded, pack.model.logits(mu_RBD).sigmoid())
+    else:
+        assert logvar_RBD is None
+    assert pack.model.traversal_DV.shape == (num_codes, networks.NUM_TRAVERSED)
+    assert all(buffer_RP.shape[0] == 3 for buffer_RP in pack.model.buffers.values())
+    assert set(pack.model.KEPT) <= set(pack.model.optimizers)
+    weights = pack.weights()
+    assert len(weights) == 3
+    kept = sum(pack.num_parameters[network] for network in pack.model.KEPT)
+    kept += sum(buffer_RP.shape[1] for buffer_RP in pack.model.buffers.values())
+    assert sum(array.size for array in weights[0].values()) == kept
+
+
+# The paper's networks.
+
+
+def sizes(shapes, prefix=""):
+    return sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(prefix))
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "encoder", "decoder"), [(1, 128, 249_172, 248_833), (3, 256, 383_956, 382_339)]
+)
+def test_the_papers_networks_have_the_papers_number_of_parameters(channels, width, encoder, decoder):
+    shapes = networks.vae_shapes(networks.Vae(latent_dim=10, width=width), (channels, 64, 64))
+    assert (sizes(shapes, "encoder"), sizes(shapes, "decoder")) == (encoder, decoder)
+    assert sizes(shapes) == encoder + decoder
+
+
+def test_the_default_factor_vae_is_that_of_2d_shapes():
+    default = factor_vae.Config()
+    assert sizes(networks.vae_shapes(default.vae, (1, 64, 64))) == 498_005
+    settings = default.discriminator
+    shapes = discriminator_shapes(default.vae.latent_dim, settings.depth, settings.width)
+    assert sizes(shapes) == 5_018_002
+    assert default.batch_size == beta_vae.Config().batch_size == 64
+    assert (default.adam, settings.adam) == (
+        networks.Adam(1e-4, 0.9, 0.999, 1e-8),
+        networks.Adam(1e-4, 0.5, 0.9, 1e-8),
+    )
+
+
+def test_weights_start_glorot_uniform_and_biases_at_zero():
+    model = factor_vae_of([1.0] * 2, width=200)
+    for name, tensor in [*model.vae.tensors.items(), *model.discriminator.tensors.items()]:
+        if name.endswith("bias"):
+            assert not tensor.any()
+        else:
+            bound = np.sqrt(6 / (tensor.shape[1] + tensor.shape[2]))
+            assert 0.9 * bound < tensor.abs().max() <= bound
+            assert not torch.equal(tensor[0], tensor[1])
+    convolutions = beta_vae_of([1.0] * 2, (1, 64, 64), vae=networks.Vae(width=8)).vae.tensors
+    first = convolutions["encoder.conv1.weight"]
+    assert 0.9 < first.abs().max() / np.sqrt(6 / (16 * (1 + 32))) <= 1
+
+
+def test_weights_may_start_normal_but_upconvolutions_as_in_pytorch():
+    vae = networks.Vae(width=64, initialization="normal")
+    tensors = beta_vae_of([1.0] * 2, (1, 64, 64), vae=vae).vae.tensors
+    ours = {"weight": nn.ConvTranspose2d(32, 1, 4, 2, 1).weight, "bias": torch.zeros(0)}
+    assert tensors["decoder.conv1.weight"].shape[1:] == ours["weight"].shape
+    for name, tensor in tensors.items():
+        if name.startswith("decoder.conv"):
+            outputs = tensors[f"{name.rpartition('.')[0]}.weight"].shape[2]
+            bound = 1 / np.sqrt(outputs * 16)
+            assert 0.6 * bound < tensor.abs().max() <= bound, name
+            assert tensor.numel() < 100 or abs(tensor.std() / bound - 1 / np.sqrt(3)) < 0.05
+        elif name.endswith("bias"):
+            assert not tensor.any()
+        else:
+            assert abs(tensor.std() / 0.02 - 1) < 0.1, name
+            assert abs(tensor.mean()) < 0.003, name
+    assert ours["weight"].abs().max() <= 1 / np.sqrt(16)
+    layer = factor_vae_of([1.0] * 2, vae=vae, image=(1, 64, 64), width=200).discriminator.tensors
+    assert abs(layer["discriminator.layer2.weight"].std() / 0.02 - 1) < 0.05
+
+
+# Algorithm 2, written plainly.
+
+
+class Reference:
+    """One FactorVAE in ordinary modules: Algorithm 2 of Kim & Mnih, a line a statement.
+
+    `beta` weighs the KL: a beta-VAE is gamma = 0 without a discriminator's use.
+    """
+
+    def __init__(self, model, r, gamma, beta=1.0):
+        self.gamma, self.beta, self.config = gamma, beta, model.config
+        vae = model.config.vae
+        self.encoder, self.decoder = (conv_vae if vae.network == "conv" else mlp_vae)(vae, model.image)
+        self.vae = nn.ModuleList([self.encoder, self.decoder])
+        copy_weights(self.vae, model.vae, r)
+        self.vae_adam = torch.optim.Adam(self.vae.parameters(), **torch_settings(model.config.adam))
+        if isinstance(model, factor_vae.Model):
+            settings = model.config.discriminator
+            pairs = itertools.pairwise([vae.latent_dim, *[settings.width] * settings.depth])
+            hidden = [layer for i, o in pairs for layer in (nn.Linear(i, o), nn.LeakyReLU(0.2))]
+            self.discriminator = nn.Sequential(*hidden, nn.Linear(settings.width, 2))
+            copy_weights(self.discriminator, model.discriminator, r)
+            adam = torch_settings(settings.adam)
+            self.discriminator_adam = torch.optim.Adam(self.discriminator.parameters(), **adam)
+
+    def sample(self, x, noise):
+        mu, logvar = self.encoder(x).chunk(2, dim=1)
+        posterior = Normal(mu, torch.exp(logvar / 2))
+        return posterior, posterior.loc + posterior.scale * noise
+
+    def update(self, draw):
+        x = draw["batch a"]
+        posterior, z = self.sample(x, draw["noise a"])
+        size = len(x)
+        recon = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum") / size
+        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum() / size
+        values = {"recon": recon, "kl": kl}
+        loss = recon + self.beta * kl
+        if hasattr(self, "discriminator"):
+            log_d = F.log_softmax(self.discriminator(z), dim=1)
+            values["tc"] = (log_d[:, 0] - log_d[:, 1]).mean()
+            loss = loss + self.gamma * values["tc"]
+        self.vae_adam.zero_grad()
+        loss.backward()
+        self.vae_adam.step()
+        if hasattr(self, "discriminator"):
+            self.update_discriminator(z.detach(), draw)
+        return values | {"loss": loss}
+
+    def update_discriminator(self, z, draw):
+        with torch.no_grad():
+            _, other = self.sample(draw["batch b"], draw["noise b"])
+        columns = [other[order, d] for d, order in enumerate(draw["permutation"])]
+        permuted = torch.stack(columns, dim=1)
+        real, fake = (torch.full((len(z),), label) for label in (0, 1))
+        loss = 0.5 * (
+            F.cross_entropy(self.discriminator(z), real) + F.cross_entropy(self.discriminator(permuted), fake)
+        )
+        self.discriminator_adam.zero_grad()
+        loss.backward()
+        self.discriminator_adam.step()
+
+
+def torch_settings(adam):
+    return {"lr": adam.learning_rate, "betas": (adam.beta1, adam.beta2), "eps": adam.epsilon}
+
+
+def mlp_vae(vae, image):
+    pixels, w, d = int(np.prod(image)), vae.width, vae.latent_dim
+    encoder = [nn.Flatten(), nn.Linear(pixels, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, 2 * d)]
+    decoder = [nn.Linear(d, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, pixels)]
+    return nn.Sequential(*encoder), nn.Sequential(*decoder, nn.Unflatten(1, image))
+
+
+def conv_vae(vae, image):
+    """Tables 1 and 2 of the paper."""
+    c, w, d = image[0], vae.width, vae.latent_dim
+    encoder = [
+        *(nn.Conv2d(c, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 4, 2, 1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(1024, w), nn.ReLU() if vae.hidden_relu else nn.Identity()),
+        nn.Linear(w, 2 * d),
+    ]
+    decoder = [
+        *(nn.Linear(d, w), nn.ReLU(), nn.Linear(w, 1024), nn.ReLU(), nn.Unflatten(1, (64, 4, 4))),
+        *(nn.ConvTranspose2d(64, 64, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, c, 4, 2, 1)),
+    ]
+    return nn.Sequential(*encoder), nn.Sequential(*decoder)
+
+
+def in_modules(tensor):
+    """A stacked layer's weight is (inputs, outputs), a module's (outputs, inputs)."""
+    return tensor.T if tensor.dim() == 2 else tensor
+
+
+def copy_weights(module, parameters, r):
+    with torch.no_grad():
+        for parameter, tensor in zip(module.parameters(), parameters.tensors.values(), strict=True):
+            parameter.copy_(in_modules(tensor[r]))
+
+
+def assert_same_weights(module, parameters, r):
+    for parameter, (name, tensor) in zip(module.parameters(), parameters.tensors.items(), strict=True):
+        # Adam divides by |g| + 1e-8, which magnifies float64's rounding of tiny gradients to some 1e-11.
+        torch.testing.assert_close(
+            in_modules(tensor[r]), parameter, rtol=1e-8, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+MLP_CASES = [(VAE, (1, 4, 4), 7, 12), (networks.Vae("mlp", 5, 8), (3, 3, 5), 16, 6)]
+CONV_CASES = [
+    (networks.Vae("conv", 3, 5), (1, 64, 64), 3, 2),
+    (networks.Vae("conv", 2, 4, False), (3, 64, 64), 2, 1),
+]
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("vae", "image", "batch_size", "num_steps"), MLP_CASES + CONV_CASES)
+def test_factor_vae_is_algorithm_2(vae, image, batch_size, num_steps):
+    gammas = [0.0, 3.0, 40.0]
+    model = factor_vae_of(gammas, image, batch_size, vae)
+    references = [Reference(model, r, gamma) for r, gamma in enumerate(gammas)]
+    for step in range(num_steps):
+        draw = draw_for(model, 3, image, step)
+        found = model.update(draw, everyone(3), is_reported=True)
+        for r, reference in enumerate(references):
+            expected = reference.update({name: values[r] for name, values in draw.items()})
+            for name, value in expected.items():
+                torch.testing.assert_close(found[name][r], value, rtol=1e-9, atol=1e-10)
+    for r, reference in enumerate(references):
+        assert_same_weights(reference.vae, model.vae, r)
+        assert_same_weights(reference.discriminator, model.discriminator, r)
+
+
+@pytest.mark.usefixtures("double")
+def test_beta_vae_is_its_definition():
+    betas = [0.0, 1.0, 8.0]
+    model = beta_vae_of(betas)
+    references = [Reference(model, r, 0.0, beta) for r, beta in enumerate(betas)]
+    for step in range(12):
+        draw = draw_for(model, 3, model.image, step)
+        found = model.update(draw, everyone(3), is_reported=True)
+        for r, reference in enumerate(references):
+            for name, value in reference.update({n: values[r] for n, values in draw.items()}).items():
+                torch.testing.assert_close(found[name][r], value, rtol=1e-9, atol=1e-10)
+    for r, reference in enumerate(references):
+        assert_same_weights(reference.vae, model.vae, r)
+
+
+@pytest.mark.usefixtures("double")
+def test_float32_gradients_are_those_of_float64_up_to_rounding():
+    exact = factor_vae_of([0.0, 40.0], batch_size=33)
+    draw = draw_for(exact, 2, exact.image, 0)
+    torch.set_default_dtype(torch.float32)
+    model = factor_vae_of([0.0, 40.0], batch_size=33)
+    for name, adam in model.optimizers.items():
+        adam.parameters.values_RP.copy_(exact.optimizers[name].parameters.values_RP)
+    model.update(
+        {n: v.float() if v.is_floating_point() else v for n, v in draw.items()}, everyone(2), is_reported=True
+    )
+    torch.set_default_dtype(torch.float64)
+    exact.update(draw, everyone(2), is_reported=True)
+    for name, adam in exact.optimizers.items():
+        expected_RP = adam.parameters.gradients_RP
+        found_RP = model.optimizers[name].parameters.gradients_RP
+        assert found_RP.dtype == torch.float32
+        assert (found_RP - expected_RP).norm() < 1e-5 * expected_RP.norm()
+
+
+# The faults of others.
+
+
+def after_one_update(changes=None, **settings):
+    """A model after a step; changes maps draws to functions of what would have been drawn."""
+    model = factor_vae_of([40.0, 0.5], **settings)
+    draw = draw_for(model, 2, model.image, 0)
+    draw |= {name: change(draw[name]) for name, change in (changes or {}).items()}
+    model.update(draw, everyone(2), is_reported=True)
+    return model
+
+
+def test_the_discriminators_loss_does_not_reach_the_encoder():
+    expected = after_one_update()
+    others = [
+        after_one_update({"batch b": lambda x_RBCHW: 1 - x_RBCHW}),
+        after_one_update({"noise b": lambda noise_RBD: 3 * noise_RBD}),
+        after_one_update({"permutation": lambda order_RDB: order_RDB.roll(1, dims=1)}),
+        after_one_update(learning_rate=0.5),
+    ]
+    for model in others:
+        assert torch.equal(model.vae.gradients_RP, expected.vae.gradients_RP)
+        assert torch.equal(model.vae.values_RP, expected.vae.values_RP)
+        assert not torch.allclose(model.discriminator.values_RP, expected.discriminator.values_RP)
+
+
+def test_permutations_mix_every_dimension_over_the_batch_and_nothing_inside_a_sample(small_run, sprites):
+    pack = engine.Pack([small_run("factor_vae", seed, {"batch_size": 17}) for seed in range(3)], sprites)
+    drawn = pack.draw(torch.arange(2))
+    for t in range(2):
+        draw = pack.gathered({name: values[t] for name, values in drawn.items()})
+        order_RDB = draw["permutation"]
+        assert order_RDB.shape == (3, 6, 17)
+        assert torch.equal(order_RDB.sort(dim=2).values, torch.arange(17).expand(3, 6, 17))
+        assert len(order_RDB.flatten(0, 1).unique(dim=0)) == 18
+        assert not torch.equal(draw["batch a"], draw["batch b"])
+        assert not torch.equal(draw["noise a"], draw["noise b"])
+
+
+@pytest.mark.usefixtures("double")
+def test_the_discriminator_sees_the_same_values_of_each_dimension_in_another_order():
+    # Its loss is a mean over the batch: one order for all dimensions is no change, an order for each one is.
+    def gradients(*orders):
+        order_RDB = torch.tensor(orders).expand(2, 3, 7)
+        return after_one_update({"permutation": lambda _: order_RDB}).discriminator.gradients_RP
+
+    in_place, shuffled = list(range(7)), [3, 0, 6, 1, 5, 2, 4]
+    kept = gradients(in_place)
+    torch.testing.assert_close(gradients(shuffled), kept, rtol=0, atol=1e-12)
+    mixed = gradients(in_place, shuffled, in_place[::-1])
+    assert (mixed - kept).abs().max() > 1e-6
+
+
+def test_beta_vae_at_1_and_factor_vae_at_0_have_the_same_bits(small_run, sprites):
+    packs = [
+        engine.Pack([small_run(model, seed, {weight: value}) for seed in range(3)], sprites)
+        for model, weight, value in (("beta_vae", "beta", 1), ("factor_vae", "gamma", 0))
+    ]
+    for pack in packs:
+        pack.advance(50)
+    first, second = packs
+    assert torch.equal(first.model.vae.values_RP, second.model.vae.values_RP)
+    for one, other in zip(first.statistics(), second.statistics(), strict=True):
+        assert (one["recon"], one["kl"]) == (other["recon"], other["kl"])
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("copies", [2, 9])
+def test_losses_and_gradients_are_per_image_whatever_the_batch_size(copies):
+    # The permutation differs with the batch, so only batch A, which the VAE learns from, is repeated.
+    small, large = (factor_vae_of([0.0, 40.0], batch_size=5 * times) for times in (1, copies))
+    draw = draw_for(small, 2, small.image, 0)
+    repeated = draw_for(large, 2, large.image, 0)
+    repeated |= {name: torch.cat([draw[name]] * copies, dim=1) for name in ("batch a", "noise a")}
+    found, expected = (
+        large.update(repeated, everyone(2), is_reported=True),
+        small.update(draw, everyone(2), is_reported=True),
+    )
+    for name in ("loss", "recon", "kl", "tc"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(large.vae.gradients_RP, small.vae.gradients_RP, rtol=1e-10, atol=1e-12)
+
+
+def test_reconstruction_is_summed_over_pixels_in_nats():
+    model = beta_vae_of([1.0, 1.0], image=(3, 8, 8), batch_size=4)
+    for tensor in model.vae.tensors.values():
+        tensor.detach().zero_()
+    found = model.update(draw_for(model, 2, model.image, 0), everyone(2), is_reported=True)
+    torch.testing.assert_close(found["recon"], torch.full((2,), 3 * 8 * 8 * np.log(2), dtype=torch.float32))
+    assert found["kl"].tolist() == [0, 0]
+
+
+# The discriminator's chain.
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    ("latent_dim", "depth", "width", "batch"), [(1, 1, 1, 2), (3, 2, 7, 5), (6, 4, 16, 16)]
+)
+def test_the_chain_and_the_gradients_are_those_of_autograd(latent_dim, depth, width, batch):
+    model = factor_vae_of([1.0] * 3, depth=depth, width=width, vae=networks.Vae("mlp", latent_dim, 4))
+    tensors = model.discriminator.tensors
+    generator = torch.Generator().manual_seed(1)
+    z_RBD, permuted_RBD = torch.randn(2, 3, batch, latent_dim, generator=generator)
+    z_RBD.requires_grad_()
+
+    def logits(x_RBD):
+        for layer in range(1, depth + 2):
+            weight, bias = (tensors[f"discriminator.layer{layer}.{name}"] for name in ("weight", "bias"))
+            x_RBD = torch.einsum("rbi,rio->rbo", x_RBD, weight) + bias[:, None]
+            x_RBD = F.leaky_relu(x_RBD, 0.2) if layer <= depth else x_RBD
+        return x_RBD
+
+    real, permuted = Chain(tensors, z_RBD.detach()), Chain(tensors, permuted_RBD)
+    ratio_RB = logits(z_RBD)[..., 0] - logits(z_RBD)[..., 1]
+    torch.testing.assert_close(real.log_ratio_RB, ratio_RB, rtol=1e-12, atol=1e-13)
+    (slope_RBD,) = torch.autograd.grad(ratio_RB.sum(), z_RBD)
+    torch.testing.assert_close(real.input_slope_RBD, slope_RBD, rtol=1e-12, atol=1e-13)
+
+    log_real = F.log_softmax(logits(z_RBD), 2)[..., 0].mean(1)
+    log_permuted = F.log_softmax(logits(permuted_RBD), 2)[..., 1].mean(1)
+    expected = torch.autograd.grad(-0.5 * (log_real + log_permuted).sum(), list(tensors.values()))
+    scales = (-torch.sigmoid(-real.log_ratio_RB), torch.sigmoid(permuted.log_ratio_RB))
+    gradients = model.discriminator.gradients
+    write_gradients(gradients, (real, permuted), [0.5 / batch * scale for scale in scales])
+    for (name, gradient), exact in zip(gradients.items(), expected, strict=True):
+        torch.testing.assert_close(
+            gradient, exact, rtol=1e-10, atol=1e-13, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+def test_images_that_are_not_64_x_64_need_the_mlp(small_run, sprites):
+    with pytest.raises(InputError, match=r"needs 64 x 64 images, these are 16 x 16: set vae\.network=mlp"):
+        engine.Pack([small_run("beta_vae", 0, {"vae.network": "conv"})], sprites)

@@ -1,0 +1,1 @@
+"""Published data sets, from the files that the user has."""

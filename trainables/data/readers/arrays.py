@@ -1,0 +1,265 @@
+"""Named arrays of a file that a user points at, .npz or HDF5, read in pieces and refused by name where wrong.
+
+Nothing that such a file says is believed unchecked, and nothing in it is ever unpickled. Its kind is told by its
+content, since a download may carry any suffix.
+
+Imports no torch.
+"""
+
+import math
+import warnings
+import zipfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import h5py
+import numpy as np
+from numpy.lib import format as npy
+
+from trainables.data.readers.files import (
+    RENEW,
+    check_zip_member,
+    file_head,
+    foreign,
+    is_zip,
+    listed,
+    quoted,
+    refusal,
+    refusing,
+)
+
+_KINDS = "an .npz or HDF5 file"
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_RESTORE = "Store it again, as plain numbers in the file itself."
+_REPACK = "Store it again in small chunks with gzip, for example by h5repack."
+_MAX_HEADER_BYTES = 2**16
+_MAX_READ_BYTES = 2**29
+"""Of HDF5 rows that are read at once only because they share chunks, and of one chunk."""
+
+_Blocks = Callable[[int, int], Generator[np.ndarray, None, None]]
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array of booleans, integers or floats that is still in its file.
+
+    Attributes:
+        name: As it was asked for.
+        shape: At least one axis; no axis is empty.
+        dtype: As stored, with the byte order of the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    _blocks: _Blocks = field(repr=False, compare=False)
+
+    def blocks(self, first: int = 0, rows: int = 1024) -> Generator[np.ndarray, None, None]:
+        """Rows from `first` to the last, in order, in C-contiguous arrays of at most `rows` rows.
+
+        Memory is that of a block. To begin at `first`, an .npz member is read and dropped up to there, at the speed
+        of inflating it; HDF5 goes there at once. Where HDF5 chunks span many rows (23,040 in the official dSprites file),
+        `rows` should be a multiple of that height: otherwise the rows of a chunk, if they take at most 512 MiB, are
+        read together all the same and handed out in parts, so that no chunk is decompressed twice.
+
+        Raises:
+            InputError: The data end early or are damaged; found only where they are read.
+        """
+        if first < 0 or rows < 1:
+            raise ValueError(f"first = {first} must be at least 0 and rows = {rows} at least 1")
+        return self._blocks(first, rows)
+
+
+_Found = tuple[dict[str, StoredArray], Iterable[str]]
+"""The arrays that were asked for, as far as they are there, and the names of all."""
+
+
+@contextmanager
+def open_arrays(
+    path: Path, required: Sequence[str], optional: Sequence[str] = (), max_bytes: int = 256 * 2**30
+) -> Iterator[dict[str, StoredArray]]:
+    """Named arrays of a file; they can be read until the `with` block ends. Others in the file are not looked at.
+
+    Args:
+        path: An .npz or HDF5 file, whatever its suffix.
+        required: Names: for .npz those of its members without `.npy`, for HDF5 paths such as `latents/classes`.
+        optional: Names that are left out of the result where the file lacks them.
+        max_bytes: Of all named arrays together, uncompressed.
+
+    Raises:
+        InputError: The file or one of these arrays is missing, damaged, not what it declares, or of a kind that
+            is not read: pickled objects, links, virtual or external HDF5 data, and others.
+    """
+    head, names = file_head(path, _KINDS), [*required, *optional]
+    with ExitStack() as stack:
+        with refusing(path):
+            if is_zip(head):
+                arrays, there = _in_npz(path, stack.enter_context(zipfile.ZipFile(path)), names)
+            elif head.startswith(_HDF5_SIGNATURE):
+                file = stack.enter_context(h5py.File(path, "r", locking=False))
+                arrays, there = _in_hdf5(path, file, names)
+            else:
+                raise foreign(path, head, _KINDS)
+            missing = [name for name in required if name not in arrays]
+            if missing:
+                raise refusal(path, f"has no array {missing[0]!r}; it has {listed(there)}", RENEW)
+            total = sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays.values())
+            if total > max_bytes:
+                found = f"declares {total / 2**30:.3g} GiB in {listed(arrays)}"
+                raise refusal(path, f"{found}; expected at most {max_bytes / 2**30:.3g} GiB", RENEW)
+        yield arrays
+
+
+def _checked(place: str, name: str, shape: tuple[int, ...], dtype: np.dtype, blocks: _Blocks) -> StoredArray:
+    if dtype.kind not in "biuf":
+        what = "objects, which are never unpickled" if dtype.kind == "O" else f"{dtype.name} values"
+        raise refusal(place, f"holds {what}; expected booleans, integers or floats", _RESTORE)
+    if not shape or min(shape) < 1:
+        raise refusal(place, f"has shape {shape}; expected rows that are not empty", _RESTORE)
+    return StoredArray(name, shape, dtype, blocks)
+
+
+# .npz
+
+
+def _in_npz(path: Path, archive: zipfile.ZipFile, names: list[str]) -> _Found:
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        if info.filename in members:
+            raise refusal(path, f"has two members {quoted(info.filename)}; expected one", RENEW)
+        members[info.filename] = info
+    infos = {name: members[f"{name}.npy"] for name in names if f"{name}.npy" in members}
+    arrays = {
+        name: _npz_array(f"{path}: array {name!r}", name, archive, info) for name, info in infos.items()
+    }
+    return arrays, (name.removesuffix(".npy") for name in members)
+
+
+def _npz_array(place: str, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StoredArray:
+    check_zip_member(place, info)
+    with refusing(place), archive.open(info) as member:
+        shape, is_fortran, dtype = _npy_header(place, member)
+        offset = member.tell()
+
+    def blocks(first: int, rows: int) -> Generator[np.ndarray, None, None]:
+        with ExitStack() as stack:
+            with refusing(place):
+                member = stack.enter_context(archive.open(info))
+                member.seek(offset + min(first, shape[0]) * math.prod(shape[1:]) * dtype.itemsize)
+            for start in range(first, shape[0], rows):
+                with refusing(place):
+                    block = np.empty((min(rows, shape[0] - start), *shape[1:]), dtype)
+                    _fill(member, block)
+                yield block
+
+    array = _checked(place, name, shape, dtype, blocks)
+    if is_fortran:
+        raise refusal(place, "is in Fortran order; expected C order", "Store np.ascontiguousarray of it.")
+    size = offset + math.prod(shape) * dtype.itemsize
+    if size != info.file_size:
+        raise refusal(place, f"has {info.file_size} bytes; expected {size} for {dtype.name} {shape}", RENEW)
+    return array
+
+
+def _npy_header(place: str, member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and dtype; leaves the member at the first value."""
+    version = npy.read_magic(BytesIO(member.read(npy.MAGIC_LEN)))
+    if version not in ((1, 0), (2, 0)):
+        raise refusal(place, f"has .npy format {version}; expected (1, 0) or (2, 0)", _RESTORE)
+    # The length is looked at here, because NumPy reads as many bytes as are declared, up to 4 GiB.
+    prefix = member.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(prefix, "little")
+    if length > _MAX_HEADER_BYTES:
+        raise refusal(place, f"has a header of {length} bytes; expected {_MAX_HEADER_BYTES} at most", RENEW)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of files that Python 2 wrote, such as official ones
+        return read_header(BytesIO(prefix + member.read(length)), max_header_size=_MAX_HEADER_BYTES)
+
+
+def _fill(member: IO[bytes], block: np.ndarray) -> None:
+    """Read an array, 1 MiB at a time because a zip member is copied on its way."""
+    view = block.reshape(-1).view(np.uint8).data
+    filled = 0
+    while filled < len(view):
+        part = member.read(min(2**20, len(view) - filled))
+        if not part:
+            raise EOFError("the data end early")
+        view[filled : filled + len(part)] = part
+        filled += len(part)
+
+
+# HDF5
+
+
+def _in_hdf5(path: Path, file: h5py.File, names: list[str]) -> _Found:
+    arrays: dict[str, StoredArray] = {}
+    for name in names:
+        place = f"{path}: dataset {name!r}"
+        with refusing(place):
+            dataset = _hdf5_dataset(place, file, name)
+            if dataset is not None:
+                arrays[name] = _hdf5_array(place, name, dataset)
+    return arrays, _hdf5_names(file)
+
+
+def _hdf5_names(file: h5py.File) -> Iterator[str]:
+    """Paths of the datasets, as many as are told to the user."""
+    names: list[str] = []
+
+    def visit(name: str, item: object) -> bool | None:
+        names.extend([name] if isinstance(item, h5py.Dataset) else [])
+        return len(names) > 10 or None  # anything but None ends the visit
+
+    file.visititems(visit)  # follows hard links only
+    yield from names
+
+
+def _hdf5_dataset(place: str, file: h5py.File, name: str) -> h5py.Dataset | None:
+    """A dataset that is in this very file; None where there is none of that name."""
+    item = file
+    for part in name.split("/"):
+        link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise refusal(place, f"is behind {part!r}, a soft or external link; expected the data", _RESTORE)
+        item = item[part]
+    if not isinstance(item, h5py.Dataset):
+        raise refusal(place, f"is a {type(item).__name__.lower()}; expected a dataset", _RESTORE)
+    return item
+
+
+def _hdf5_array(place: str, name: str, dataset: h5py.Dataset) -> StoredArray:
+    dtype, shape = dataset.dtype, dataset.shape
+    if dataset.is_virtual or dataset.external:
+        kind = "virtual" if dataset.is_virtual else "external"
+        raise refusal(place, f"is {kind}, with its data in other files; expected them in this one", _RESTORE)
+    chunk_shape = dataset.chunks or (1,)
+    chunk_bytes = math.prod(chunk_shape) * dtype.itemsize
+    if chunk_bytes > _MAX_READ_BYTES:
+        found = f"has chunks of {chunk_bytes / 2**20:.0f} MiB, each read whole"
+        raise refusal(place, f"{found}; expected at most {_MAX_READ_BYTES / 2**20:.0f} MiB", _REPACK)
+    properties = dataset.id.get_create_plist()
+    for k in range(properties.get_nfilters()):
+        code = properties.get_filter(k)[0]
+        if not h5py.h5z.filter_avail(code):
+            raise refusal(place, f"is compressed by HDF5 filter {code}, which is not installed here", _REPACK)
+    rows_bytes = chunk_shape[0] * math.prod((shape or ())[1:]) * dtype.itemsize
+    height = chunk_shape[0] if rows_bytes <= _MAX_READ_BYTES else 1
+
+    def blocks(first: int, rows: int) -> Generator[np.ndarray, None, None]:
+        step = max(rows // height, 1) * height
+        while first < shape[0]:
+            # A band ends where chunks end, so that a chunk is in one band only.
+            stop = min((first + step) // height * height, shape[0])
+            with refusing(place):
+                band = dataset[first:stop]
+            yield from (band[at : at + rows] for at in range(0, stop - first, rows))
+            first = stop
+
+    return _checked(place, name, shape or (), dtype, blocks)

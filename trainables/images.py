@@ -1,0 +1,124 @@
+"""A set of images: what it is before any is loaded, and the images themselves on a device.
+
+Shape suffixes: N images of the set, K factors, C H W one image, P = C * H * W pixels.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from trainables.pixels import Pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A set of images that can be loaded.
+
+    Attributes:
+        recipe: What these images are, for the record and the run key, for example `dsprites (rendered v1)`.
+        shape: One image, (C, H, W).
+        num_images: N.
+        pixels: Loads them, for a device.
+        factor_names: Ground-truth factors in index order; empty without ground truth.
+        factor_sizes: Number of values of each factor.
+        factors_NK: Values of the factors of each image, 0 .. size - 1; None where the images are the grid of the factors in
+            mixed-radix order, the last the fastest, or without ground truth.
+    """
+
+    recipe: str
+    shape: tuple[int, int, int]
+    num_images: int
+    pixels: Callable[[torch.device], Pixels] = field(repr=False)
+    factor_names: tuple[str, ...] = ()
+    factor_sizes: tuple[int, ...] = ()
+    factors_NK: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def num_varying(self) -> int:
+        """How many of the factors have more than one value."""
+        return sum(size > 1 for size in self.factor_sizes)
+
+    def load(self, device: torch.device) -> "Images":
+        """The whole set; on a CPU its memory is shared by the processes of a machine.
+
+        Raises:
+            InputError: A file is damaged or foreign or cannot be written, or other bits are rendered here.
+        """
+        return Images(self, self.pixels(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A whole set, of which batches are made on one device.
+
+    Attributes:
+        source: What it is.
+        pixels: Its images.
+
+    Raises:
+        ValueError: There are not as many pixels or factors as the source says.
+    """
+
+    source: Source
+    pixels: Pixels
+
+    def __post_init__(self) -> None:
+        source = self.source
+        num_factors = math.prod(source.factor_sizes) if source.factors_NK is None else len(source.factors_NK)
+        if len(self.pixels) != len(self) or (source.factor_sizes and num_factors != len(self)):
+            raise ValueError(
+                f"{source.recipe}: {len(self.pixels)} images and {num_factors} factors, not {len(self)}."
+            )
+
+    def __len__(self) -> int:
+        return self.source.num_images
+
+    @property
+    def recipe(self) -> str:
+        """What these images are."""
+        return self.source.recipe
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """One image, (C, H, W)."""
+        return self.source.shape
+
+    @property
+    def num_pixels(self) -> int:
+        """Values of one image, channels included."""
+        return math.prod(self.shape)
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Ground-truth factors; empty without ground truth."""
+        return self.source.factor_names
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]:
+        """Number of values of each factor."""
+        return self.source.factor_sizes
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+        return self.pixels.device
+
+    @property
+    def are_on_device(self) -> bool:
+        """Whether batches are made without the memory of the machine."""
+        return self.pixels.is_on_device
+
+    def at(self, rows: torch.Tensor) -> torch.Tensor:
+        """Images at int64 rows of any shape (...), as float32 (..., C, H, W) in [0, 1]."""
+        return self.pixels.at(rows.reshape(-1)).reshape(*rows.shape, *self.shape)
+
+    def factors(self, rows_N: np.ndarray) -> np.ndarray:
+        """Factor values of rows, int64 (N, K); K is 0 without ground truth."""
+        if self.source.factors_NK is not None:
+            return self.source.factors_NK[rows_N].astype(np.int64)
+        if not self.factor_sizes:
+            return np.zeros((len(rows_N), 0), dtype=np.int64)
+        return np.stack(np.unravel_index(rows_N, self.factor_sizes), axis=1).astype(np.int64)

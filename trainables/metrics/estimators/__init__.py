@@ -1,0 +1,1 @@
+"""Parts of metrics: activity of codes, information, votes, examples."""
