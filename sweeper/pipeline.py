@@ -7,8 +7,8 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -63,7 +63,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Execution:
+class Pipeline:
     """What to run and where.
 
     Attributes:
@@ -126,10 +126,15 @@ class Execution:
             if is_missing and self.machine.address is None:
                 # First of all: a question that this machine should not begin is not registered.
                 here = local_resources()
-                prepared = self._prepare(ledger, planned, here, probe.measure, measure_together)
+                prepared = self._prepare(ledger, planned, here, probe.measure, self._together)
         for each in planned:
             each.register(ledger)
         return planned, prepared
+
+    @property
+    def _together(self) -> MeasureTogether:
+        """Measures packs that share a GPU; there is one at a time without Ray."""
+        return (lambda *_: None) if self.machine.is_without_ray else measure_together
 
     def _prepare(
         self,
@@ -162,10 +167,7 @@ class Execution:
         )
 
     def _train(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared | None) -> int:
-        where = prepared.machine if prepared else self.machine
-        # Ray prints what it has to say of dead workers to standard output, where our answer goes.
-        with redirect_stdout(sys.stderr), cluster(where) as resources:
-            measure = ClusterMeasure()
+        with _joined(prepared.machine if prepared else self.machine) as (resources, measure):
             if prepared is None:
                 prepared = self._prepare(ledger, planned, resources, measure, None)
             done = self._work_on(ledger, prepared)
@@ -230,6 +232,18 @@ class Execution:
         known = set(ledger.records.sweeps())
         asked = [question.id for question in self.questions if question.id in known]
         return {row.key: row.status for each in asked for row in ledger.records.members(each)}
+
+
+@contextmanager
+def _joined(machine: Machine) -> Iterator[tuple[Resources, Measure]]:
+    """Be where packs train: what there is, and what measures a pack there."""
+    if machine.is_without_ray:
+        with Probe() as probe:
+            yield local_resources(), probe.measure
+        return
+    # Ray prints what it has to say of dead workers to standard output, where our answer goes.
+    with redirect_stdout(sys.stderr), cluster(machine) as resources:
+        yield resources, ClusterMeasure()
 
 
 def _end_lost_attempts(ledger: Ledger) -> None:

@@ -90,6 +90,7 @@ def list_sweeps(as_json: bool) -> None:
     "gpus",
     "device",
     "cluster_gpus",
+    "no_ray",
     "as_json",
     "price",
 )
@@ -145,6 +146,7 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
     "gpus",
     "device",
     "cluster_gpus",
+    "no_ray",
     "state_every",
     "as_json",
 )
@@ -154,13 +156,13 @@ def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **opt
     questions, machine = find_questions(names, options), find_machine(options)
     home = find_home(options, is_written=True, has_store=True)
     from sweeper import display
-    from sweeper.pipeline import Execution
+    from sweeper.pipeline import Pipeline
 
     settle_storage(home)
     # A scheduler that takes a machine back asks by SIGTERM: stop as by Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        outcome = Execution(questions, home, machine, uri, yes, display.notes()).run()
+        outcome = Pipeline(questions, home, machine, uri, yes, display.notes()).run()
     finally:
         signal.signal(signal.SIGTERM, before)
     if as_json:

@@ -144,6 +144,12 @@ def common_options(*names: str) -> Callable[[Any], Any]:
             show_envvar=True,
             help="training time between two states to resume from, if writing one takes less than 2 % of it",
         ),
+        "no_ray": click.option(
+            "--no-ray",
+            "no_ray",
+            is_flag=True,
+            help="train in this process, one pack after the other: for debuggers, and where Ray cannot start",
+        ),
         "price": click.option(
             "--price-per-hour",
             "price",
@@ -260,7 +266,13 @@ def find_machine(options: dict[str, Any]) -> Any:
     share, device = _share_and_device(options)
     if share is not None:
         check_share(share)
-    address = options.get("address")
+    address, is_without_ray = options.get("address"), options["no_ray"]
+    if is_without_ray and address:
+        if _is_typed("address"):
+            raise InputError(
+                f"--no-ray trains in this process, --address {address} on a cluster.\nLeave one of them out."
+            )
+        address = None
     check_address(address)
     if options["cluster_gpus"] and not address and _is_typed("cluster_gpus"):
         raise InputError(
@@ -272,6 +284,7 @@ def find_machine(options: dict[str, Any]) -> Any:
         cluster_gpus=options["cluster_gpus"],
         device=device,
         state_every_s=options.get("state_every", STATE_EVERY_S),
+        is_without_ray=is_without_ray,
     )
     check_device(machine)
     return machine

@@ -45,6 +45,7 @@ class Machine:
         state_every_s: Seconds of training between two states to resume from, at least.
         max_pack: Runs of a pack on a GPU at most; None for what is usual.
         pack_size: Runs that every pack computes on a GPU, ghosts included; None for as few as hold its runs.
+        is_without_ray: Train in the driver's own process, one pack after the other.
     """
 
     address: str | None
@@ -55,6 +56,7 @@ class Machine:
     state_every_s: float = 120.0
     max_pack: int | None = None
     pack_size: int | None = None
+    is_without_ray: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,8 @@ def num_slots(resources: Resources, machine: Machine) -> int:
     Raises:
         InputError: A GPU is asked for and there is none.
     """
+    if machine.is_without_ray:
+        return 1
     if not machine.gpus_per_pack:
         return max(1, int(resources.num_cpus / machine.threads))
     if not resources.num_gpus:

@@ -94,9 +94,9 @@ def assert_every_run_ended_once(home):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(make_home, cluster, typed, words):
+def undisturbed(make_home, typed, words):
     home, _ = make_home("undisturbed")
-    ran = typed(*words(home, "--address", cluster))
+    ran = typed(*words(home, "--no-ray"))
     assert ran.code == 0, ran.err
     assert_every_run_ended_once(home)
     return answer(home, typed)

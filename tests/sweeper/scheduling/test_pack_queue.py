@@ -1,17 +1,14 @@
-"""The queue driven by hand, as Tune's loop would: no Ray runs here."""
+"""The queue driven by hand, as those who train its packs would."""
 
-import pickle
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.tune.search import Searcher
 
-from sweeper.scheduling import pack_queue
-from sweeper.scheduling.pack_queue import MAX_FAILURES, BlockListener, PackQueue, StopEarly
+from sweeper.scheduling.pack_queue import FINISHED, MAX_FAILURES, PackQueue
 from sweeper.scheduling.packing import PackPlan, Waiting
+from trainables.assignment import Report
 from trainables.config import Schedule
 from trainables.errors import DamagedStatesError
 
@@ -29,7 +26,8 @@ class Book:
     def __init__(self, *packs, finished=()):
         self.finished, self.runs_of = set(finished), {}
         self.begun, self.ended, self.given_up = [], [], []
-        self.queue = PackQueue(packs, self.begin, self.give_up, self.end)
+        self.taken, self.problems = [], []
+        self.queue = PackQueue(packs, self)
 
     def begin(self, pack):
         left = replace(pack, runs=tuple(run for run in pack.runs if run.key not in self.finished))
@@ -38,6 +36,12 @@ class Book:
         self.begun.append(keys(left))
         self.runs_of[len(self.begun)] = {run.key for run in left.runs}
         return len(self.begun), left, {"attempt": len(self.begun)}
+
+    def take(self, report):
+        self.taken.append(report)
+        if self.problems:
+            raise self.problems.pop(0)
+        return True
 
     def end(self, number, outcome, error):
         if outcome == "done":
@@ -48,40 +52,44 @@ class Book:
         self.given_up.append((keys(pack), number, kind, error))
 
 
+def report_of(manifest="x", has_states=True):
+    return Report(manifest, {}, has_states, is_over=False, is_stopped=False)
+
+
 def keys(pack):
     return "".join(run.key for run in pack.runs)
 
 
 def test_packs_come_in_order_then_the_end():
     book = Book(pack_of("a"), pack_of("b", "c"))
-    assert book.queue.suggest("1") == {"attempt": 1}
-    assert book.queue.suggest("2") == {"attempt": 2}
+    assert book.queue.hand_out("1") == {"attempt": 1}
+    assert book.queue.hand_out("2") == {"attempt": 2}
     assert book.begun == ["a", "bc"]
-    assert book.queue.suggest("3") is None, "a pack that runs may still come back"
+    assert book.queue.hand_out("3") is None, "a pack that runs may still come back"
     book.queue.ended("1", "")
-    assert book.queue.suggest("3") is None
+    assert book.queue.hand_out("3") is None
     book.queue.ended("2", "")
-    assert book.queue.suggest("3") == Searcher.FINISHED
+    assert book.queue.hand_out("3") == FINISHED
     assert book.ended == [(1, "done", ""), (2, "done", "")]
 
 
 def test_an_empty_queue_is_finished():
-    assert Book().queue.suggest("1") == Searcher.FINISHED
+    assert Book().queue.hand_out("1") == FINISHED
 
 
 def test_a_pack_of_which_nothing_is_left_is_passed_over():
     book = Book(pack_of("a"), pack_of("b"), finished="a")
-    assert book.queue.suggest("1") == {"attempt": 1}
+    assert book.queue.hand_out("1") == {"attempt": 1}
     assert book.begun == ["b"]
-    assert Book(pack_of("a"), finished="a").queue.suggest("1") == Searcher.FINISHED
+    assert Book(pack_of("a"), finished="a").queue.hand_out("1") == FINISHED
 
 
 def test_a_pack_that_fails_is_tried_again_after_the_others():
     book = Book(pack_of("a"), pack_of("b"))
-    book.queue.suggest("1")
+    book.queue.hand_out("1")
     book.queue.ended("1", "worker died")
-    book.queue.suggest("2")
-    book.queue.suggest("3")
+    book.queue.hand_out("2")
+    book.queue.hand_out("3")
     assert book.begun == ["a", "b", "a"]
     assert book.ended == [(1, "failed", "worker died")]
     assert not book.given_up
@@ -90,21 +98,21 @@ def test_a_pack_that_fails_is_tried_again_after_the_others():
 def test_a_run_is_given_up_after_three_tries_without_a_block():
     book = Book(pack_of("a"))
     for number in range(MAX_FAILURES):
-        assert book.queue.suggest(f"{number}") == {"attempt": number + 1}
+        assert book.queue.hand_out(f"{number}") == {"attempt": number + 1}
         assert not book.given_up
         book.queue.ended(f"{number}", f"error {number}")
     assert MAX_FAILURES == 3
     assert book.given_up == [("a", 3, "error", "error 2")]
     assert [outcome for _, outcome, _ in book.ended] == ["failed"] * 3
-    assert book.queue.suggest("4") == Searcher.FINISHED
+    assert book.queue.hand_out("4") == FINISHED
 
 
 def test_a_pack_that_fails_again_is_split_since_one_run_may_be_to_blame():
     book = Book(pack_of("a", "b", "c", "d"))
     for number in range(2):
-        book.queue.suggest(f"{number}")
+        book.queue.hand_out(f"{number}")
         book.queue.ended(f"{number}", "killed by SIGSEGV")
-    book.queue.suggest("2"), book.queue.suggest("3")
+    book.queue.hand_out("2"), book.queue.hand_out("3")
     assert sorted(book.begun) == ["ab", "abcd", "abcd", "cd"]
     assert not book.given_up
 
@@ -112,29 +120,29 @@ def test_a_pack_that_fails_again_is_split_since_one_run_may_be_to_blame():
 def test_a_pack_that_ends_unfinished_is_begun_again():
     """Its attempt was fenced off by a driver that is gone."""
     book = Book(pack_of("a"))
-    book.queue.suggest("1")
+    book.queue.hand_out("1")
     book.runs_of[1] = set()
     book.queue.ended("1", "")
-    assert book.queue.suggest("2") == {"attempt": 2}
+    assert book.queue.hand_out("2") == {"attempt": 2}
 
 
 def test_a_block_forgives_the_failures_before_it():
     book = Book(pack_of("a"))
     for number in range(20):
-        assert book.queue.suggest(f"{number}") == {"attempt": number + 1}
+        assert book.queue.hand_out(f"{number}") == {"attempt": number + 1}
         if number % 2 == 0:
-            book.queue.moved(f"{number}")
+            book.queue.reported(f"{number}", report_of())
         book.queue.ended(f"{number}", "spot node gone")
     assert not book.given_up
 
 
 def test_out_of_memory_splits_a_pack_until_it_fits():
     book = Book(pack_of("a", "b", "c", "d", "e"), pack_of("z"))
-    book.queue.suggest("1")
+    book.queue.hand_out("1")
     book.queue.ended("1", OUT_OF_MEMORY)
     assert book.ended == [(1, "out of memory", OUT_OF_MEMORY)]
     for trial in "2345":
-        book.queue.suggest(trial)
+        book.queue.hand_out(trial)
     # Halves go before what waits, and are not counted as failures.
     assert sorted(book.begun[1:3]) == ["ab", "cde"]
     assert book.begun[3:] == ["z"]
@@ -143,7 +151,7 @@ def test_out_of_memory_splits_a_pack_until_it_fits():
 def test_a_lone_run_that_does_not_fit_is_given_up_as_out_of_memory():
     book = Book(pack_of("a"))
     for number in range(MAX_FAILURES):
-        book.queue.suggest(f"{number}")
+        book.queue.hand_out(f"{number}")
         book.queue.ended(f"{number}", OUT_OF_MEMORY)
     assert book.given_up == [("a", 3, "out of memory", OUT_OF_MEMORY)]
 
@@ -154,7 +162,7 @@ def test_a_cpu_that_has_no_memory_left_counts_as_out_of_memory():
 
     for allocate in (torch.empty, np.empty):
         book = Book(pack_of("a", "b"))
-        book.queue.suggest("1")
+        book.queue.hand_out("1")
         with pytest.raises((RuntimeError, MemoryError)) as raised:
             allocate(2**50)
         book.queue.ended("1", f"{type(raised.value).__name__}: {raised.value}")
@@ -162,142 +170,70 @@ def test_a_cpu_that_has_no_memory_left_counts_as_out_of_memory():
 
 
 def test_what_goes_wrong_in_begin_is_kept_and_nothing_more_is_handed_out():
-    problem = OSError("disk full")
+    problem, book = OSError("disk full"), Book(pack_of("a"), pack_of("b"))
 
     def begin(pack):
         raise problem
 
-    queue = PackQueue([pack_of("a"), pack_of("b")], begin, None, None)
-    stop = StopEarly(queue, lambda: None, 60.0)
-    assert not stop.stop_all()
-    assert queue.suggest("1") == Searcher.FINISHED
-    assert queue.error is problem
-    assert stop.stop_all()
-    assert queue.suggest("2") == Searcher.FINISHED
+    book.begin = begin
+    assert book.queue.hand_out("1") == FINISHED
+    assert book.queue.error is problem
+    assert book.queue.hand_out("2") == FINISHED
 
 
 @pytest.mark.parametrize("error", ["", "worker died", OUT_OF_MEMORY])
 def test_what_goes_wrong_while_ending_an_attempt_is_kept(error):
-    problem = OSError("disk full")
+    problem, book = OSError("disk full"), Book(pack_of("a", "b"))
 
     def end(number, outcome, text):
         raise problem
 
-    queue = PackQueue([pack_of("a", "b")], lambda pack: (1, pack, {}), None, end)
-    queue.suggest("1")
-    queue.ended("1", error)
-    assert queue.error is problem
+    book.end = end
+    book.queue.hand_out("1")
+    book.queue.ended("1", error)
+    assert book.queue.error is problem
 
 
 def test_a_block_that_cannot_be_taken_ends_the_queue_and_the_first_error_stays():
-    problems = [OSError("disk full"), OSError("later")]
-
-    def take(result):
-        raise problems[result["number"]]
-
+    first, later = OSError("disk full"), OSError("later")
     book = Book(pack_of("a"), pack_of("b"))
-    listener, trial = BlockListener(book.queue, take), SimpleNamespace(trial_id="1", error_file=None)
-    book.queue.suggest("1")
-    listener.on_trial_start(0, [], trial)
-    for number in range(2):
-        listener.on_trial_result(1, [], trial, {"number": number, "manifest": "x", "has_states": True})
-    assert book.queue.error is problems[0]
-    assert book.queue.suggest("2") is None, "the pack that runs is asked to write its states"
+    book.problems = [first, later]
+    book.queue.hand_out("1")
+    book.queue.started("1")
+    for _ in range(2):
+        book.queue.reported("1", report_of())
+    assert book.queue.error is first
+    assert book.queue.hand_out("2") is None, "the pack that runs is asked to write its states"
     book.queue.ended("1", "", is_stopped=True)
     assert book.ended == [(1, "stopped", "")]
-    assert book.queue.suggest("3") == Searcher.FINISHED
+    assert book.queue.hand_out("3") == FINISHED
 
 
-def test_the_listener_takes_blocks_and_passes_on_how_trials_end(tmp_path):
-    text = tmp_path / "error.txt"
-    text.write_text("Traceback ... ValueError: bad")
-    taken, book = [], Book(pack_of("a"), pack_of("b"))
-    listener = BlockListener(book.queue, lambda result: taken.append(result) or True)
-    done = SimpleNamespace(trial_id="1", error_file=None, last_result={"is_stopped": False})
-    failed = SimpleNamespace(trial_id="2", error_file=str(text))
-    book.queue.suggest("1"), book.queue.suggest("2")
-    listener.on_trial_result(1, [], done, {"manifest": "x", "has_states": False})
+def test_only_states_that_are_true_forgive_and_a_worker_that_was_stopped_may_have_no_block():
+    book = Book(pack_of("a"))
+    book.queue.hand_out("1")
+    book.queue.reported("1", report_of(has_states=False))
     assert not book.queue._moved, "the next attempt would start where this one did"
-    listener.on_trial_result(1, [], done, {"manifest": "x", "has_states": True})
+    book.queue.reported("1", report_of(manifest="", has_states=False))
+    book.queue.reported("1", report_of())
     assert book.queue._moved == {"1"}
-    listener.on_trial_result(1, [], done, {"manifest": ""})  # stopped with nothing new
-    listener.on_trial_complete(2, [], done)
-    listener.on_trial_error(2, [], failed)
-    assert [result["has_states"] for result in taken] == [False, True]
-    assert book.ended == [(1, "done", ""), (2, "failed", "Traceback ... ValueError: bad")]
-
-
-def test_a_failure_without_a_text_is_a_failure_all_the_same(tmp_path):
-    for file in (None, str(tmp_path / "missing")):
-        book = Book(pack_of("a"))
-        book.queue.suggest("1")
-        listener = BlockListener(book.queue, print)
-        listener.on_trial_error(1, [], SimpleNamespace(trial_id="1", error_file=file))
-        assert book.ended == [(1, "failed", "unknown error")]
+    assert [report.has_states for report in book.taken] == [False, True]
 
 
 def test_a_trial_ends_once_and_strangers_do_not_matter():
     book = Book(pack_of("a"))
-    book.queue.suggest("1")
+    book.queue.hand_out("1")
     for trial in ("1", "1", "stranger"):
         book.queue.ended(trial, "")
     book.queue.ended("1", "late error")
     assert book.ended == [(1, "done", "")]
 
 
-def test_tune_may_pickle_what_it_is_given_and_learns_nothing():
-    book = Book(pack_of("a"))
-    listener = BlockListener(book.queue, lambda _: None)
-    for each in (book.queue, listener):
-        assert vars(pickle.loads(pickle.dumps(each))) == {}
-
-
-def test_who_wants_to_stop_has_packs_write_their_states_and_end():
-    asked, book = [], Book(pack_of("a"), pack_of("b"), pack_of("c"))
-    stop = StopEarly(book.queue, lambda: asked.append(True), 60.0)
-    for trial in "12":
-        book.queue.suggest(trial)
-        book.queue.started(trial)
-    assert not stop.stop_all()
-    assert not asked
-    stop.is_asked = True
-    for _ in range(3):
-        assert not stop.stop_all(), "Tune would kill what is being written"
-    assert asked == [True], "once"
-    assert book.queue.suggest("3") is None
-    assert stop("1", {}) is False
-    book.queue.ended("1", "", is_stopped=True)
-    book.queue.ended("2", "worker died")
-    assert stop.stop_all()
-    assert book.queue.suggest("3") == Searcher.FINISHED
-    assert book.ended == [(1, "stopped", ""), (2, "failed", "worker died")]
-    assert book.begun == ["a", "b"]
-
-
-def test_a_pack_that_does_not_end_when_asked_is_ended_by_tune():
-    book = Book(pack_of("a"))
-    stop = StopEarly(book.queue, lambda: None, 60.0)
-    book.queue.suggest("1")
-    book.queue.started("1")
-    stop.is_asked = True
-    assert not stop.stop_all()
-    stop._patience_s = -1.0
-    assert stop.stop_all()
-
-
-def test_nobody_waits_for_packs_that_no_worker_has():
-    book = Book(pack_of("a"))
-    stop = StopEarly(book.queue, lambda: None, 60.0)
-    book.queue.suggest("1")
-    stop.is_asked = True
-    assert stop.stop_all()
-
-
 def test_a_pack_of_which_some_states_are_damaged_goes_on_in_two():
     book = Book(pack_of("a", "b", "c"))
-    book.queue.suggest("1")
+    book.queue.hand_out("1")
     book.queue.ended("1", f"Traceback ...\n{DamagedStatesError.__name__}: {DamagedStatesError(['b'])}")
-    book.queue.suggest("2"), book.queue.suggest("3")
+    book.queue.hand_out("2"), book.queue.hand_out("3")
     assert sorted(book.begun[1:]) == ["ac", "b"]
     assert book.ended[0][:2] == (1, "failed")
 
@@ -308,7 +244,7 @@ def test_a_pack_of_which_some_states_are_damaged_goes_on_in_two():
 def test_a_pack_that_always_fails_is_given_up(num_runs, size, error):
     book = Book(PackPlan(pack_of(*"abcdefgh"[:num_runs]).runs[: size or 99], size=size))
     for number in range(200):
-        if book.queue.suggest(f"{number}") == Searcher.FINISHED:
+        if book.queue.hand_out(f"{number}") == FINISHED:
             break
         book.queue.ended(f"{number}", error)
     assert number < 80
@@ -317,23 +253,13 @@ def test_a_pack_that_always_fails_is_given_up(num_runs, size, error):
     )
 
 
-def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch):
-    book = Book(pack_of("a"))
-    stop = StopEarly(book.queue, lambda: None, 60.0)
-    book.queue.suggest("1")
-    monkeypatch.setattr(pack_queue, "LOOK_EVERY_S", -1.0)
-    monkeypatch.setattr(pack_queue.ray, "nodes", lambda: [{"Alive": False}])
-    assert stop.stop_all()
-    assert "every node" in str(book.queue.error)
-
-
 def test_a_pack_of_ghosts_and_one_run_gets_smaller_until_it_fits():
     book = Book(PackPlan(pack_of("a").runs, size=8))
     sizes = []
-    begin = book.queue._begin
-    book.queue._begin = lambda pack: sizes.append(pack.size) or begin(pack)
+    begin = book.begin
+    book.begin = lambda pack: sizes.append(pack.size) or begin(pack)
     for number in range(5):
-        book.queue.suggest(f"{number}")
+        book.queue.hand_out(f"{number}")
         book.queue.ended(f"{number}", OUT_OF_MEMORY)
     assert sizes == [8, 4, 2, 2, 2]
     assert book.given_up == [("a", 5, "out of memory", OUT_OF_MEMORY)]
@@ -351,8 +277,8 @@ def test_whatever_happens_every_run_ends_once(sizes, num_slots, fates, picks):
     book = Book(*(pack_of(*(f"{next(names)}," for _ in range(size))) for size in sizes))
     fates, live, ended = iter(fates), {}, []
     for number in range(1000):
-        config = book.queue.suggest(f"{number}") if len(live) < num_slots else None
-        if config == Searcher.FINISHED:
+        config = book.queue.hand_out(f"{number}") if len(live) < num_slots else None
+        if config == FINISHED:
             break
         if config is not None:
             live[f"{number}"] = book.begun[-1]
@@ -360,11 +286,11 @@ def test_whatever_happens_every_run_ends_once(sizes, num_slots, fates, picks):
         trial = picks.choice(sorted(live))
         runs, fate = live.pop(trial), next(fates, "done")
         if fate == "block, then error":
-            book.queue.moved(trial)
+            book.queue.reported(trial, report_of())
         if fate == "done":
             ended += runs.split(",")[:-1]
         book.queue.ended(trial, "" if fate == "done" else fate)
-    assert book.queue.suggest("last") == Searcher.FINISHED
+    assert book.queue.hand_out("last") == FINISHED
     assert not live
     given_up = [name for runs, *_ in book.given_up for name in runs.split(",")[:-1]]
     assert sorted(ended + given_up) == sorted(f"{number}" for number in range(sum(sizes)))

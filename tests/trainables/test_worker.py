@@ -1,14 +1,15 @@
-"""Where a pack of the Tune adapter goes on from; the rest of it is tested through Ray in tests/sweeper."""
+"""Where a worker goes on from; the rest of it is tested through Ray, and without it, in tests/sweeper."""
 
-from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from trainables import blocks
+from trainables.assignment import StoredState
 from trainables.blocks import STATE, Manifest, RunEntry, pack_arrays
 from trainables.errors import DamagedStatesError, damaged_runs
-from trainables.tune import _start
+from trainables.worker import newest_intact
 
 KEYS = ["a1", "b2", "c3"]
 
@@ -23,21 +24,20 @@ def candidates(tmp_path):
         blobs = {key: {STATE: pack_arrays({"x": np.full(3, step + r)})} for r, key in enumerate(KEYS)}
         path = blocks.write_block(tmp_path, manifest, blobs)
         for r, run in enumerate(blocks.read_manifest(path).runs):
-            found[r].insert(0, (step, str(path), asdict(run.slices[STATE])))
+            found[r].insert(0, StoredState(step, str(path), run.slices[STATE]))
     return found
 
 
 def damage(candidates, r, age):
-    step, path, part = candidates[r][age]
-    file = blocks.Path(path).parent / part["file"]
+    state = candidates[r][age]
+    file = Path(state.manifest).parent / state.slice.file
     content = bytearray(file.read_bytes())
-    content[part["offset"] + part["length"] // 2] ^= 1
+    content[state.slice.offset + state.slice.length // 2] ^= 1
     file.write_bytes(content)
-    return step
 
 
 def test_a_pack_goes_on_from_the_newest_states(candidates):
-    start = _start(KEYS, candidates)
+    start = newest_intact(KEYS, candidates)
     assert start.step == 20
     assert [state["x"][0] for state in start.states] == [20, 21, 22]
 
@@ -45,19 +45,19 @@ def test_a_pack_goes_on_from_the_newest_states(candidates):
 def test_where_some_states_are_damaged_their_runs_are_named_so_that_the_others_need_not_go_back(candidates):
     damage(candidates, 1, age=0)
     with pytest.raises(DamagedStatesError) as raised:
-        _start(KEYS, candidates)
+        newest_intact(KEYS, candidates)
     assert damaged_runs(f"Traceback ...\n{raised.type.__name__}: {raised.value}\n") == {"b2"}
-    alone = _start(KEYS[1:2], candidates[1:2])
+    alone = newest_intact(KEYS[1:2], candidates[1:2])
     assert alone.step == 10
     assert [state["x"][0] for state in alone.states] == [11]
-    others = _start(["a1", "c3"], [candidates[0], candidates[2]])
+    others = newest_intact(["a1", "c3"], [candidates[0], candidates[2]])
     assert others.step == 20
 
 
 def test_where_all_are_damaged_all_go_back(candidates, capsys):
     for r in range(3):
         damage(candidates, r, age=0)
-    assert _start(KEYS, candidates).step == 10
+    assert newest_intact(KEYS, candidates).step == 10
     assert "Going back to an older block." in capsys.readouterr().err
 
 
@@ -65,9 +65,9 @@ def test_where_nothing_is_left_all_start_over(candidates, capsys):
     for r in range(3):
         for age in range(2):
             damage(candidates, r, age)
-    assert _start(KEYS, candidates).step == 0
+    assert newest_intact(KEYS, candidates).step == 0
     assert "they start over" in capsys.readouterr().err
-    assert _start(KEYS, [[], [], []]).step == 0
+    assert newest_intact(KEYS, [[], [], []]).step == 0
 
 
 def test_other_errors_name_no_damaged_runs():

@@ -1,0 +1,89 @@
+"""Train packs one after the other in this process: a debugger reaches all of it, and no cluster is needed."""
+
+import contextlib
+import sys
+import threading
+import traceback
+from bdb import BdbQuit
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from sweeper.scheduling.pack_queue import PackQueue
+from sweeper.scheduling.stopping import StopRequest
+from trainables.assignment import Assignment
+from trainables.errors import damaged_runs, is_out_of_memory
+
+LOOK_EVERY_S = 0.2
+"""How often a wish to stop is looked for."""
+
+
+def work(queue: PackQueue, request: StopRequest, ask_to_stop: Callable[[], None]) -> None:
+    """Train what a queue hands out until it is empty, or cannot record what happens, or the user asks to stop.
+
+    Args:
+        queue: What to train.
+        request: Of the user.
+        ask_to_stop: Asks the pack that is trained to write its states and end.
+
+    Raises:
+        KeyboardInterrupt: The user stopped at once, or quit the debugger.
+    """
+    from trainables import arithmetic
+
+    with _passed_on(queue, request, ask_to_stop):
+        try:
+            for number in count(1):
+                assignment = queue.hand_out(f"pack {number}")
+                if not isinstance(assignment, Assignment):
+                    return
+                queue.started(f"pack {number}")
+                _train(queue, f"pack {number}", assignment)
+        finally:
+            arithmetic.release_process()
+
+
+def _train(queue: PackQueue, name: str, assignment: Assignment) -> None:
+    from trainables.worker import PackWorker
+
+    worker, error, is_stopped = None, "", False
+    try:
+        worker = PackWorker(assignment)
+        while not queue.error:
+            report = worker.step()
+            queue.reported(name, report)
+            if report.is_over:
+                is_stopped = report.is_stopped
+                break
+        else:
+            return  # nothing can be recorded any more
+    except BdbQuit:
+        raise KeyboardInterrupt from None
+    except Exception:
+        error = traceback.format_exc()
+        if not is_out_of_memory(error) and not damaged_runs(error):
+            print(error, file=sys.stderr)
+    finally:
+        if worker:
+            worker.close()
+    queue.ended(name, error, is_stopped)
+
+
+@contextlib.contextmanager
+def _passed_on(queue: PackQueue, request: StopRequest, ask_to_stop: Callable[[], None]) -> Iterator[None]:
+    """While inside, a wish to stop is passed on to the pack, which looks for it about every second."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(LOOK_EVERY_S):
+            if request.is_asked:
+                queue.is_stopping = True
+                ask_to_stop()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()

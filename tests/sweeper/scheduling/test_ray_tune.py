@@ -1,0 +1,126 @@
+"""Tune's side of a queue, driven by hand as its loop would: no Ray runs here."""
+
+import pickle
+from dataclasses import asdict
+from types import SimpleNamespace
+
+from ray.tune.search import Searcher
+
+from sweeper.scheduling import ray_tune
+from sweeper.scheduling.pack_queue import FINISHED
+from sweeper.scheduling.ray_tune import BlockListener, PackSearcher, StopEarly
+from sweeper.scheduling.stopping import StopRequest
+from tests.sweeper.scheduling.test_pack_queue import Book, pack_of, report_of
+from trainables.assignment import Assignment
+
+
+def stop_of(book, asked=None):
+    """What ends an experiment, and the user's request that it looks at."""
+    request = StopRequest()
+    return StopEarly(book.queue, request, lambda: asked is None or asked.append(True), 60.0), request
+
+
+def test_the_searcher_hands_out_assignments_and_ends_as_the_queue_does():
+    given = [Assignment(1, "", [], None, [], 1.0, 1.0, None, 1, 0.0), None, FINISHED]
+    searcher = PackSearcher(SimpleNamespace(hand_out=lambda _: given.pop(0)))
+    assert searcher.suggest("1")["assignment"].attempt == 1
+    assert searcher.suggest("2") is None, "a pack that runs may still come back"
+    assert searcher.suggest("2") == Searcher.FINISHED
+
+
+def test_the_listener_passes_on_blocks_and_how_trials_end(tmp_path):
+    text = tmp_path / "error.txt"
+    text.write_text("Traceback ... ValueError: bad")
+    book = Book(pack_of("a"), pack_of("b"))
+    listener = BlockListener(book.queue)
+    done = SimpleNamespace(trial_id="1", error_file=None, last_result={"is_stopped": False})
+    failed = SimpleNamespace(trial_id="2", error_file=str(text))
+    book.queue.hand_out("1"), book.queue.hand_out("2")
+    listener.on_trial_start(0, [], done)
+    assert book.queue.has_live
+    listener.on_trial_result(1, [], done, asdict(report_of()) | {"done": False, "pid": 7})
+    listener.on_trial_complete(2, [], done)
+    listener.on_trial_error(2, [], failed)
+    assert book.taken == [report_of()]
+    assert book.ended == [(1, "done", ""), (2, "failed", "Traceback ... ValueError: bad")]
+
+
+def test_a_failure_without_a_text_is_a_failure_all_the_same(tmp_path):
+    for file in (None, str(tmp_path / "missing")):
+        book = Book(pack_of("a"))
+        book.queue.hand_out("1")
+        listener = BlockListener(book.queue)
+        listener.on_trial_error(1, [], SimpleNamespace(trial_id="1", error_file=file))
+        assert book.ended == [(1, "failed", "unknown error")]
+
+
+def test_tune_may_pickle_what_it_is_given_and_learns_nothing():
+    book = Book(pack_of("a"))
+    listener = BlockListener(book.queue)
+    for each in (PackSearcher(book.queue), listener, stop_of(book)[0]):
+        assert vars(pickle.loads(pickle.dumps(each))) == {}
+
+
+def test_who_wants_to_stop_has_packs_write_their_states_and_end():
+    asked, book = [], Book(pack_of("a"), pack_of("b"), pack_of("c"))
+    stop, request = stop_of(book, asked)
+    for trial in "12":
+        book.queue.hand_out(trial)
+        book.queue.started(trial)
+    assert not stop.stop_all()
+    assert not asked
+    request.is_asked = True
+    for _ in range(3):
+        assert not stop.stop_all(), "Tune would kill what is being written"
+    assert asked == [True], "once"
+    assert book.queue.hand_out("3") is None
+    assert stop("1", {}) is False
+    book.queue.ended("1", "", is_stopped=True)
+    book.queue.ended("2", "worker died")
+    assert stop.stop_all()
+    assert book.queue.hand_out("3") == FINISHED
+    assert book.ended == [(1, "stopped", ""), (2, "failed", "worker died")]
+    assert book.begun == ["a", "b"]
+
+
+def test_a_pack_that_does_not_end_when_asked_is_ended_by_tune():
+    book = Book(pack_of("a"))
+    stop, request = stop_of(book)
+    book.queue.hand_out("1")
+    book.queue.started("1")
+    request.is_asked = True
+    assert not stop.stop_all()
+    stop._patience_s = -1.0
+    assert stop.stop_all()
+
+
+def test_nobody_waits_for_packs_that_no_worker_has():
+    book = Book(pack_of("a"))
+    stop, request = stop_of(book)
+    book.queue.hand_out("1")
+    request.is_asked = True
+    assert stop.stop_all()
+
+
+def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch):
+    book = Book(pack_of("a"))
+    stop, _ = stop_of(book)
+    book.queue.hand_out("1")
+    monkeypatch.setattr(ray_tune, "LOOK_EVERY_S", -1.0)
+    monkeypatch.setattr(ray_tune.ray, "nodes", lambda: [{"Alive": False}])
+    assert stop.stop_all()
+    assert "every node" in str(book.queue.error)
+
+
+def test_a_queue_that_cannot_record_has_packs_write_their_states_and_end():
+    asked, book = [], Book(pack_of("a"))
+    stop, _ = stop_of(book, asked)
+    book.problems = [OSError("disk full")]
+    book.queue.hand_out("1")
+    book.queue.started("1")
+    assert not stop.stop_all()
+    book.queue.reported("1", report_of())
+    assert not stop.stop_all()
+    assert asked == [True]
+    book.queue.ended("1", "", is_stopped=True)
+    assert stop.stop_all()
