@@ -17,6 +17,7 @@ from typing import IO
 from sweeper.ledger import schema
 from trainables import durable
 from trainables.errors import InputError
+from trainables.layout import Layout
 
 _NETWORK_FILE_SYSTEMS = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "gcsfuse", "glusterfs", "gpfs"),
@@ -60,7 +61,7 @@ class Home:
             kept = path / os.fsdecode(note.read_bytes().rstrip(b"\r\n"))
         if storage is None:
             return cls(path, kept)
-        is_used = note.is_file() or any((kept / "attempts").glob("*"))
+        is_used = note.is_file() or any(Layout(kept).attempts.glob("*"))
         if is_used and os.path.realpath(storage) != os.path.realpath(kept):
             raise InputError(
                 f"Home {path} keeps its blocks in {kept}, not in --storage {storage}.\n"

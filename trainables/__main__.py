@@ -9,10 +9,9 @@ import contextlib
 import hashlib
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -20,12 +19,16 @@ import numpy as np
 import torch
 
 from trainables import arithmetic, blocks, config, durable, engine, plugins, scoring, sources
+from trainables.assignment import StoredState
 from trainables.attempt import Attempt, Start
 from trainables.committing import STATE_EVERY_S, Committer
 from trainables.config import RunSpec, Schedule
 from trainables.durable import DamagedBlockError
 from trainables.engine import Resolved
 from trainables.errors import InputError
+from trainables.layout import Layout
+from trainables.stopping import StopRequest
+from trainables.worker import newest_intact
 
 BLOCK_S = 10.0
 
@@ -109,44 +112,23 @@ def _train(options: argparse.Namespace) -> int:
 
     begun = time.perf_counter()
     committer = Committer(storage, attempt, BLOCK_S, options.state_every) if storage else None
-    with _stop_on_signals(storage, number) as signals:
+    stop, request = Layout(storage).stop(number) if storage else None, StopRequest()
+    with contextlib.ExitStack() as stack:
+        if stop:
+            stack.callback(stop.unlink, missing_ok=True)
+        stack.enter_context(request.by_signals(stop.touch if stop else lambda: None))
         # A run that is resumed at its horizon has its points already.
-        while attempt.pack.step < options.steps and not attempt.is_done and not signals:
+        while attempt.pack.step < options.steps and not attempt.is_done and not request.is_asked:
             if committer is None:
-                _print_points(attempt.work(BLOCK_S, is_stopping=lambda: bool(signals)).manifest.points)
+                _print_points(attempt.work(BLOCK_S, is_stopping=lambda: request.is_asked).manifest.points)
             elif block := committer.commit():
                 _print_points(block.manifest.points)
-        while signals and committer and not committer.is_over:
+        while request.is_asked and committer and not committer.is_over:
             committer.commit()
-    if signals:
+    if request.is_asked:
         print(_stopped_words(storage, attempt.pack.step), file=sys.stderr)
         return 130
     return _print_runs(attempt, (attempt.pack.step - start.step) / (time.perf_counter() - begun))
-
-
-@contextlib.contextmanager
-def _stop_on_signals(storage: Path | None, attempt: int) -> Iterator[list[int]]:
-    """Ask the attempt to end at the first SIGINT or SIGTERM; the signals that came. A second one acts at once."""
-    came: list[int] = []
-    stop = blocks.stop_path(storage, attempt) if storage else None
-
-    def ask(number: int, _: object) -> None:
-        came.append(number)
-        if stop:
-            stop.touch()
-        for each in before:
-            signal.signal(each, signal.default_int_handler)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if stop:
-            stop.unlink(missing_ok=True)
 
 
 def _stopped_words(storage: Path | None, step: int) -> str:
@@ -161,24 +143,20 @@ def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:
     Raises:
         InputError: There are none.
     """
-    steps: dict[int, dict[str, tuple[Path, blocks.Slice]]] = {}
-    for path in blocks.committed(storage):
+    found: dict[str, dict[int, StoredState]] = {key: {} for key in keys}
+    for path in Layout(storage).manifests():
         try:
             entries = blocks.read_manifest(path).runs
         except blocks.DamagedBlockError as error:
             print(f"{error} Going back to an older block.", file=sys.stderr)
             continue
         for entry in entries:
-            if blocks.STATE in entry.slices and entry.step <= horizon:
-                steps.setdefault(entry.step, {})[entry.key] = path.parent, entry.slices[blocks.STATE]
-    for step in sorted(steps, reverse=True):
-        if set(keys) <= set(steps[step]):
-            try:
-                blobs = [blocks.read_slice(*steps[step][key]) for key in keys]
-            except blocks.DamagedBlockError as error:
-                print(f"{error} Going back to an older block.", file=sys.stderr)
-                continue
-            return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
+            if blocks.STATE in entry.slices and entry.step <= horizon and entry.key in found:
+                state = StoredState(entry.step, str(path), entry.slices[blocks.STATE])
+                found[entry.key][entry.step] = state
+    start = newest_intact(keys, [list(states.values()) for states in found.values()], is_together=True)
+    if start.step:
+        return start
     raise InputError(
         f"--resume {storage}: no block there holds all of these runs at one step.\n"
         "Use the same model, data, --set and --seeds without those that diverged, or start anew with --out."
@@ -192,11 +170,12 @@ def _claim_attempt(storage: Path) -> int:
         InputError: The storage cannot be written.
     """
     try:
-        durable.make_folder(storage / "attempts")
-        taken = [int(path.stem) for path in (storage / "attempts").iterdir() if path.stem.isdecimal()]
+        layout = Layout(storage)
+        durable.make_folder(layout.attempts)
+        taken = [int(path.stem) for path in layout.attempts.iterdir() if path.stem.isdecimal()]
         for number in count(max(taken, default=0) + 1):
             with contextlib.suppress(FileExistsError):
-                blocks.manifest_path(storage, number, 0).parent.mkdir()
+                layout.attempt(number).mkdir()
                 return number
     except OSError as error:
         raise InputError(

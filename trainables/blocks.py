@@ -23,9 +23,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainables import durable
+from trainables import durable, layout
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
+from trainables.layout import Layout, block_of
 
 FORMAT = 1
 """Version of the manifests written; newer ones are not read."""
@@ -125,27 +126,6 @@ class Manifest:
     sha256: str = ""
 
 
-def manifest_path(storage: Path, attempt: int, index: int) -> Path:
-    """Where the manifest of a block is or will be."""
-    return storage / "attempts" / f"{attempt:08d}" / f"block-{index:06d}.json"
-
-
-def stop_path(storage: Path, attempt: int) -> Path:
-    """The file whose existence asks an attempt to write its states and end."""
-    return storage / "attempts" / f"{attempt:08d}.stop"
-
-
-def place(path: Path) -> tuple[int, int]:
-    """Attempt and index of a block, from the path of any of its files."""
-    return int(path.parent.name), int(path.stem.removeprefix("block-"))
-
-
-def committed(storage: Path, attempt: int | None = None) -> list[Path]:
-    """Manifests of all blocks that are true, or of one attempt's, by attempt and index."""
-    folder = "[0-9]" * 8 if attempt is None else f"{attempt:08d}"
-    return sorted((storage / "attempts").glob(f"{folder}/block-{'[0-9]' * 6}.json"), key=place)
-
-
 def write_block(storage: Path, manifest: Manifest, blobs: Mapping[str, Mapping[str, bytes]]) -> Path:
     """Make a block true, or leave nothing of it; it is on the disk when this returns.
 
@@ -161,7 +141,7 @@ def write_block(storage: Path, manifest: Manifest, blobs: Mapping[str, Mapping[s
         OSError: The disk is full or failing.
         ValueError: The block exists, or names a run or a point twice, or one that is not its own.
     """
-    path = manifest_path(storage, manifest.attempt, manifest.index)
+    path = Layout(storage).manifest(manifest.attempt, manifest.index)
     _check_whole(path, manifest, blobs)
     durable.make_folder(path.parent)
     try:
@@ -170,7 +150,7 @@ def write_block(storage: Path, manifest: Manifest, blobs: Mapping[str, Mapping[s
         durable.write_record(path, _to_body(replace(manifest, runs=runs)))
     except BaseException:
         if not path.exists():
-            for suffix in (".slices", ".kept"):
+            for suffix in (layout.STATES, layout.KEPT):
                 path.with_suffix(suffix).unlink(missing_ok=True)
         raise
     return path
@@ -187,7 +167,7 @@ def read_manifest(path: Path) -> Manifest:
     version = body.pop("format")
     if version > FORMAT:
         raise InputError(f"{path} has format {version}; this program reads up to {FORMAT}.\nUpdate it.")
-    if place(path) != (body["attempt"], body["index"]):
+    if block_of(path) != (body["attempt"], body["index"]):
         raise DamagedBlockError(f"{path} belongs to attempt {body['attempt']}, block {body['index']}.")
     for run in body["runs"]:
         run["slices"] = {name: Slice(**values) for name, values in run["slices"].items()}
@@ -221,7 +201,7 @@ def read_slice(folder: Path, part: Slice) -> bytes:
 
 def is_fenced(folder: Path) -> bool:
     """Whether a newer attempt at a run of an attempt's folder has begun: its blocks are refused, it may stop."""
-    record = folder.with_suffix(".json")
+    record = Layout(folder.parents[1]).attempt_record(int(folder.name))
     return record.exists() and durable.read_record(record)[0]["fence"] is not None
 
 
@@ -240,7 +220,7 @@ def prune(folder: Path, keep: int = 2, without: Collection[str] = ()) -> None:
     if is_fenced(folder):
         return
     num_newer: Counter[str] = Counter(dict.fromkeys(without, keep))
-    for slices in sorted(folder.glob("block-*.slices"), key=place, reverse=True):
+    for slices in sorted(folder.glob(f"block-*{layout.STATES}"), key=block_of, reverse=True):
         path = slices.with_suffix(".json")
         if not path.exists():
             continue
@@ -294,7 +274,7 @@ def _write_slices(
             slices = {}
             for name, blob in blobs.get(run.key, {}).items():
                 is_kept = run.status != "running" and name in KEPT
-                file = path.with_suffix(".kept" if is_kept else ".slices")
+                file = path.with_suffix(layout.KEPT if is_kept else layout.STATES)
                 if file.name not in files:
                     files[file.name] = stack.enter_context(durable.Appender(file))
                 offset = files[file.name].append(blob)

@@ -11,6 +11,7 @@ from pathlib import Path
 from trainables import blocks
 from trainables.attempt import Attempt
 from trainables.blocks import Manifest
+from trainables.layout import Layout
 
 STATE_EVERY_S = 120.0
 """Training time between two states, unless writing them takes more than `STATE_SHARE` of it."""
@@ -55,7 +56,7 @@ class Committer:
         self._asked_block_s = self._block_s = block_s
         self._state_every_s = state_every_s
         self._diverged: set[str] = set()
-        self._folder = blocks.manifest_path(storage, attempt.number, 0).parent
+        self._folder = Layout(storage).attempt(attempt.number)
         self._state_step = attempt.pack.step
         self._since_state_s = self._state_cost_s = 0.0
         self.is_over = False
@@ -104,4 +105,4 @@ class Committer:
             self._block_s = max(self._asked_block_s, WORK_PER_WRITE * write_s)
 
     def _is_stopping(self) -> bool:
-        return blocks.stop_path(self._storage, self._attempt.number).exists()
+        return Layout(self._storage).stop(self._attempt.number).exists()

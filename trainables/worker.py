@@ -67,12 +67,15 @@ class PackWorker:
         arithmetic.return_gpu_memory()
 
 
-def newest_intact(keys: Sequence[str], states: Sequence[Sequence[StoredState]]) -> Start:
-    """The newest step at which every run's state is intact.
+def newest_intact(
+    keys: Sequence[str], states: Sequence[Sequence[StoredState]], *, is_together: bool = False
+) -> Start:
+    """The newest step at which every run's state is intact; the beginning where there is none.
 
     Args:
         keys: Of the runs.
-        states: Of each run, newest first.
+        states: Of each run.
+        is_together: The runs stay together: where some states are damaged all go back.
 
     Raises:
         DamagedStatesError: The newest states of some runs are damaged, of others intact: these need not go back.
@@ -87,10 +90,10 @@ def newest_intact(keys: Sequence[str], states: Sequence[Sequence[StoredState]]) 
             except DamagedBlockError as error:
                 print(f"{error} Going back to an older block.", file=sys.stderr)
                 damaged.append(key)
-        if damaged and len(damaged) < len(keys):
+        if damaged and len(damaged) < len(keys) and not is_together:
             raise DamagedStatesError(damaged)
         if not damaged:
             return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
-    if any(states):
+    if any(states) and not is_together:
         print("No state is left that all of these runs have: they start over.", file=sys.stderr)
     return Start()

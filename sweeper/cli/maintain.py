@@ -19,6 +19,7 @@ from sweeper.cli.options import (
 )
 from sweeper.home import Home, lock_home
 from trainables.errors import InputError
+from trainables.layout import Layout
 
 
 @click.command()
@@ -94,7 +95,7 @@ def prune(names: tuple[str, ...], **options: Any) -> None:
 
 
 def _state_bytes(home: Home) -> int:
-    return sum(path.stat().st_size for path in (home.storage / "attempts").glob("*/*.slices"))
+    return sum(path.stat().st_size for path in Layout(home.storage).states())
 
 
 @click.command()

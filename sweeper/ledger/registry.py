@@ -20,6 +20,7 @@ from trainables.blocks import STATE
 from trainables.config import canonical_json
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
+from trainables.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,6 @@ class Draw:
     number: int
     params: Mapping[str, Any]
     members: tuple[Member, ...]
-
-
-def sweep_path(storage: Path, sweep: SweepId) -> Path:
-    """Record of a sweep."""
-    return storage / "sweeps" / f"{sweep}.json"
-
-
-def attempt_path(storage: Path, number: int) -> Path:
-    """Record of an attempt, beside the folder that its worker writes in."""
-    return storage / "attempts" / f"{number:08d}.json"
 
 
 def add_run(db: sqlite3.Connection, key: str, spec: Mapping[str, Any]) -> int:
@@ -226,11 +217,11 @@ def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
 
 def drop_states(storage: Path, keys: Iterable[str], newest_attempt: int) -> None:
     """Record that the states of runs are dropped, as far as attempts up to the newest wrote them."""
-    folder = storage / "pruned"
-    durable.make_folder(folder)
-    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0)
+    layout = Layout(storage)
+    durable.make_folder(layout.pruned)
+    number = 1 + max((int(path.stem) for path in layout.pruned_records()), default=0)
     body = {"runs": sorted(keys), "newest_attempt": newest_attempt}
-    durable.write_record(folder / f"{number:08d}.json", body)
+    durable.write_record(layout.pruned_record(number), body)
 
 
 def dropped_states(storage: Path) -> tuple[dict[str, int], list[str]]:
@@ -240,7 +231,7 @@ def dropped_states(storage: Path) -> tuple[dict[str, int], list[str]]:
     """
     found: dict[str, int] = {}
     problems = []
-    for path in sorted((storage / "pruned").glob("[0-9]*.json")):
+    for path in Layout(storage).pruned_records():
         try:
             body, _ = durable.read_record(path)
         except DamagedBlockError as error:
@@ -261,7 +252,7 @@ def forget_states(db: sqlite3.Connection, dropped: Mapping[str, int]) -> None:
 def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
     """Learn what the records of a storage say and the ledger does not; returns a line for each unusable one."""
     problems = []
-    for path in sorted((storage / "sweeps").glob("*.json")):
+    for path in Layout(storage).sweep_records():
         try:
             body, _ = durable.read_record(path)
             with transaction(db):
@@ -271,7 +262,7 @@ def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
         except InputError as error:
             problems.append(f"{path}: {error}")
     with transaction(db):
-        for path in sorted((storage / "attempts").glob("[0-9]*.json")):
+        for path in Layout(storage).attempt_records():
             try:
                 adopt_attempt(db, durable.read_record(path)[0])
             except DamagedBlockError as error:

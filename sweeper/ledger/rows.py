@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables.blocks import Slice, manifest_path, read_slice
+from trainables.blocks import Slice, read_slice
 from trainables.errors import InputError
+from trainables.layout import Layout
 
 RunStatus = Literal["planned", "running", "done", "failed", "diverged"]
 
@@ -133,4 +134,4 @@ class StoredSlice:
         Raises:
             DamagedBlockError: The file is missing or changed.
         """
-        return read_slice(manifest_path(storage, self.attempt, self.index).parent, self.slice)
+        return read_slice(Layout(storage).manifest(self.attempt, self.index).parent, self.slice)

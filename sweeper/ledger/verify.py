@@ -16,6 +16,7 @@ from trainables.blocks import KEPT, STATE, Manifest
 from trainables.config import canonical_json
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
+from trainables.layout import Layout, block_of
 
 _DIFFERENCES = """
     WITH differences AS (
@@ -46,7 +47,7 @@ def rebuild(path: Path, storage: Path) -> Ingested:
     for name in (partial.name, *(f"{p.name}-{part}" for p in (path, partial) for part in ("wal", "shm"))):
         path.with_name(name).unlink(missing_ok=True)
     db = schema.open_for_writing(partial)
-    marker = storage / "ledger.json"
+    marker = Layout(storage).marker
     with contextlib.closing(db), schema.transaction(db):
         if marker.exists():
             db.execute("INSERT INTO identity VALUES (?)", (durable.read_record(marker)[0]["ledger"],))
@@ -67,7 +68,7 @@ def check(path: Path, storage: Path) -> list[str]:
     try:
         db = records.db
         not_taken = list(_not_taken(db, storage))
-        open_attempts = {blocks.place(path)[0] for path, _ in not_taken}
+        open_attempts = {block_of(path)[0] for path, _ in not_taken}
         return [
             *_check_intentions(db, storage),
             *(line for _, line in not_taken),
@@ -80,13 +81,13 @@ def check(path: Path, storage: Path) -> list[str]:
 
 def _check_intentions(db: sqlite3.Connection, storage: Path) -> Iterator[str]:
     """Sweeps and attempts that are not the same in the ledger and in their records."""
-    bodies = {}
+    bodies, layout = {}, Layout(storage)
     for names in db.execute("SELECT name, scale, label FROM sweeps").fetchall():
         sweep = SweepId(*names)
-        bodies[registry.sweep_path(storage, sweep)] = registry.sweep_body(db, sweep)
+        bodies[layout.sweep_record(str(sweep))] = registry.sweep_body(db, sweep)
     for (number,) in db.execute("SELECT number FROM attempts").fetchall():
-        bodies[registry.attempt_path(storage, number)] = registry.attempt_body(db, number)
-    recorded = {path for folder in ("sweeps", "attempts") for path in (storage / folder).glob("*.json")}
+        bodies[layout.attempt_record(number)] = registry.attempt_body(db, number)
+    recorded = {*layout.sweep_records(), *layout.attempt_records()}
     for path in sorted(recorded | set(bodies)):
         try:
             found, _ = durable.read_record(path)
@@ -103,8 +104,8 @@ def _not_taken(db: sqlite3.Connection, storage: Path) -> Iterator[tuple[Path, st
     """Manifests that the ledger neither took in nor refused, each with its line."""
     known = set(db.execute("SELECT attempt, number FROM blocks"))
     fences = dict(db.execute("SELECT number, fence FROM attempts WHERE fence IS NOT NULL"))
-    for path in blocks.committed(storage):
-        attempt, index = blocks.place(path)
+    for path in Layout(storage).manifests():
+        attempt, index = block_of(path)
         if (attempt, index) in known or index >= fences.get(attempt, index + 1):
             continue
         try:
@@ -131,7 +132,7 @@ def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> I
     for attempt, number, sha256 in db.execute(
         "SELECT attempt, number, sha256 FROM blocks ORDER BY attempt, number"
     ).fetchall():
-        path = blocks.manifest_path(storage, attempt, number)
+        path = Layout(storage).manifest(attempt, number)
         entries = _entries(db, attempt, number)
         try:
             manifest = blocks.read_manifest(path)

@@ -22,6 +22,7 @@ from sweeper.ledger.rows import SweepId
 from trainables import blocks, durable
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
+from trainables.layout import Layout, block_of
 
 __all__ = ["ConflictError", "Draw", "Ingested", "Ledger", "Member"]
 
@@ -62,11 +63,12 @@ class Ledger:
     def __init__(self, path: Path, storage: Path) -> None:
         self.path = path
         self.storage = storage
+        self._layout = Layout(storage)
         self.complaints: list[str] = []
         self._dropped, _ = registry.dropped_states(storage)
-        for folder in (path.parent, storage / "attempts", storage / "sweeps"):
+        for folder in (path.parent, self._layout.attempts, self._layout.sweeps):
             durable.make_folder(folder)
-        marker = storage / "ledger.json"
+        marker = self._layout.marker
         owner = durable.read_record(marker)[0]["ledger"] if marker.exists() else None
         if owner is not None and not path.exists():
             raise InputError(
@@ -100,7 +102,7 @@ class Ledger:
         Raises:
             InputError: A draw or member is known and is another one now, or asks for fewer steps.
         """
-        path = registry.sweep_path(self.storage, sweep)
+        path = self._layout.sweep_record(str(sweep))
         with schema.transaction(self._db):
             before = self._db.total_changes
             registry.add_sweep(self._db, sweep, spec, draws)
@@ -122,7 +124,7 @@ class Ledger:
         """
         now_s = time.time()
         rows = [self._run(key) for key in keys]
-        self._take_all(sorted({path for row in rows for path in self._open_manifests(row)}, key=blocks.place))
+        self._take_all(sorted({path for row in rows for path in self._open_manifests(row)}, key=block_of))
         with schema.transaction(self._db):
             number = 1 + max(self._newest_attempt(), self._newest_recorded())
             fenced = sorted({attempt for row in rows for attempt in self._fence_off(row, now_s)})
@@ -174,7 +176,7 @@ class Ledger:
             DamagedBlockError: The manifest, or one before it, is missing or damaged.
             ConflictError: It contradicts what is committed.
         """
-        attempt, index = blocks.place(path)
+        attempt, index = block_of(path)
         fence, num_known = self._progress(attempt)
         if fence is not None and index >= fence:
             return "stale"
@@ -195,7 +197,7 @@ class Ledger:
         """
         self._dropped, _ = registry.dropped_states(self.storage)
         problems = registry.adopt_all(self._db, self.storage)
-        found = self._take_all(blocks.committed(self.storage))
+        found = self._take_all(self._layout.manifests())
         return Ingested(found.num_taken, found.num_stale, (*problems, *found.problems))
 
     def prune(self) -> int:
@@ -205,8 +207,8 @@ class Ledger:
         """
         needed = {(attempt, block) for _, attempt, block in self.records.needed_states()}
         num_deleted = 0
-        for path in (self.storage / "attempts").glob(f"{'[0-9]' * 8}/block-{'[0-9]' * 6}.slices"):
-            attempt, index = blocks.place(path)
+        for path in self._layout.states():
+            attempt, index = block_of(path)
             fence, num_known = self._progress(attempt)
             if (attempt, index) not in needed and (index < num_known or fence is not None):
                 path.unlink(missing_ok=True)
@@ -244,7 +246,7 @@ class Ledger:
 
     def _newest_recorded(self) -> int:
         """Newest attempt with a record; the ledger may lack it if it is an old copy."""
-        return max((int(p.stem) for p in (self.storage / "attempts").glob("[0-9]*.json")), default=0)
+        return max((int(p.stem) for p in self._layout.attempt_records()), default=0)
 
     def _run(self, key: str) -> int:
         found = self._db.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()
@@ -265,7 +267,7 @@ class Ledger:
 
     def _record_attempt(self, number: int) -> None:
         body = registry.attempt_body(self._db, number)
-        durable.write_record(registry.attempt_path(self.storage, number), body)
+        durable.write_record(self._layout.attempt_record(number), body)
 
     def _progress(self, attempt: int) -> tuple[int | None, int]:
         """First refused block of an attempt, if any, and the number of blocks taken in."""
@@ -276,9 +278,7 @@ class Ledger:
     def _open_manifests(self, run: int) -> list[Path]:
         """Manifests of the attempts at a run that are not fenced off."""
         attempts = self._db.execute(_OPEN_ATTEMPTS, (run,))
-        return [
-            path for (attempt,) in attempts.fetchall() for path in blocks.committed(self.storage, attempt)
-        ]
+        return [path for (attempt,) in attempts.fetchall() for path in self._layout.manifests(attempt)]
 
     def _take_all(self, paths: Iterable[Path]) -> Ingested:
         """Take in what is new among committed blocks, each attempt's in order."""
@@ -286,7 +286,7 @@ class Ledger:
         outcomes: Counter[str] = Counter()
         problems: dict[int, str] = {}
         for path in paths:
-            attempt, index = blocks.place(path)
+            attempt, index = block_of(path)
             if index < known.get(attempt, 0) or attempt in problems:
                 continue
             try:
@@ -296,16 +296,16 @@ class Ledger:
         return Ingested(outcomes["taken"], outcomes["stale"], tuple(problems.values()))
 
     def _take(self, attempt: int, index: int) -> None:
-        path = blocks.manifest_path(self.storage, attempt, index)
+        path = self._layout.manifest(attempt, index)
         manifest = blocks.read_manifest(path)
         with schema.transaction(self._db):
             complaint = take_in(self._db, path, manifest, self._dropped)
             self.complaints += [complaint] if complaint else []
-            if not registry.attempt_path(self.storage, attempt).exists():
+            if not self._layout.attempt_record(attempt).exists():
                 self._record_attempt(attempt)
 
     def _check_known(self, attempt: int, index: int) -> None:
-        path = blocks.manifest_path(self.storage, attempt, index)
+        path = self._layout.manifest(attempt, index)
         known = self._db.execute(
             "SELECT sha256 FROM blocks WHERE (attempt, number) = (?, ?)", (attempt, index)
         )

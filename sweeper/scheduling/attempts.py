@@ -11,9 +11,9 @@ from sweeper.ledger.rows import StoredSlice
 from sweeper.ledger.writer import Ledger
 from sweeper.machines.resources import Machine
 from sweeper.scheduling.packing import PackPlan
-from trainables import blocks
 from trainables.assignment import Assignment, Report, StoredState
 from trainables.errors import damaged_runs
+from trainables.layout import Layout
 
 STOP_S = 60.0
 """How long packs that were asked to stop may take to write their states."""
@@ -72,7 +72,7 @@ class LedgerAttempts:
         return replace(pack, runs=tuple(replace(run, step=steps[run.key]) for run in left))
 
     def _state(self, stored: StoredSlice) -> StoredState:
-        path = blocks.manifest_path(self._ledger.storage, stored.attempt, stored.index)
+        path = Layout(self._ledger.storage).manifest(stored.attempt, stored.index)
         return StoredState(stored.step, str(path), stored.slice)
 
     def take(self, report: Report) -> bool:
@@ -111,7 +111,7 @@ class LedgerAttempts:
             print(words, file=sys.stderr, flush=True)
         for number in sorted(self._open):
             with contextlib.suppress(OSError):  # a full disk: they are ended later
-                blocks.stop_path(self._ledger.storage, number).touch()
+                Layout(self._ledger.storage).stop(number).touch()
 
     def close(self) -> None:
         """End what is still open when training stops early, with what it committed meanwhile."""
@@ -119,5 +119,5 @@ class LedgerAttempts:
             self._ledger.ingest()
         for number in sorted(self._open):
             self._ledger.end_attempt(number, "stopped")
-        for path in (self._ledger.storage / "attempts").glob("*.stop"):
+        for path in Layout(self._ledger.storage).stops():
             path.unlink(missing_ok=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 from sweeper.scheduling.pack_queue import PackQueue
-from sweeper.scheduling.stopping import StopRequest
 from trainables.assignment import Assignment
 from trainables.errors import damaged_runs, is_out_of_memory
+from trainables.stopping import StopRequest
 
 LOOK_EVERY_S = 0.2
 """How often a wish to stop is looked for."""

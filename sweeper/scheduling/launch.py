@@ -7,7 +7,7 @@ from sweeper.machines.resources import Machine
 from sweeper.scheduling.attempts import LedgerAttempts, Progress
 from sweeper.scheduling.pack_queue import PackQueue
 from sweeper.scheduling.packing import PackPlan
-from sweeper.scheduling.stopping import StopRequest
+from trainables.stopping import StopRequest
 
 
 def train(

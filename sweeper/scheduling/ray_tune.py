@@ -20,8 +20,8 @@ from ray.tune.search import Searcher
 from sweeper.machines.resources import Machine, exact_share
 from sweeper.scheduling.attempts import STOP_S
 from sweeper.scheduling.pack_queue import FINISHED, PackQueue
-from sweeper.scheduling.stopping import StopRequest
 from trainables.assignment import Assignment, Report
+from trainables.stopping import StopRequest
 
 LOOK_EVERY_S = 5.0
 """How often Ray is asked whether a node is left."""

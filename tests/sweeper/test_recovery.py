@@ -15,6 +15,7 @@ from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import check
 from sweeper.ledger.writer import Ledger
 from trainables import blocks
+from trainables.layout import Layout
 
 SWEEP = SweepId("betavae_beta", "smoke", "kill")
 QUESTION = [SWEEP.name, "--scale", SWEEP.scale, "--as", SWEEP.label]
@@ -42,7 +43,7 @@ def words(steps):
 
 
 def committed(home):
-    return blocks.committed(home.storage)
+    return Layout(home.storage).manifests()
 
 
 def wait_for_a_block(home, num_before, timeout_s=60.0):
@@ -181,7 +182,7 @@ def damage_a_newest_state(home):
         ledger.ingest()
         keys = [row.key for row in ledger.records.members(SWEEP) if row.status != "done"]
         newest, older = next(iter(ledger.records.resume_points(keys).values()))
-    path = blocks.manifest_path(home.storage, newest.attempt, newest.index).with_name(newest.slice.file)
+    path = Layout(home.storage).manifest(newest.attempt, newest.index).with_name(newest.slice.file)
     content = bytearray(path.read_bytes())
     content[newest.slice.offset + newest.slice.length // 2] ^= 1
     path.write_bytes(content)

@@ -13,6 +13,7 @@ from trainables.encoding import Encoding
 from trainables.engine import Pack
 from trainables.errors import UnknownNameError
 from trainables.images import Source
+from trainables.layout import Layout
 from trainables.pixels import Levels
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -334,4 +335,4 @@ def test_every_block_is_accepted_and_read_back(runs, sprites, tmp_path):
         for entry in found.runs:
             read = {name: blocks.read_slice(path.parent, part) for name, part in entry.slices.items()}
             assert read == block.blobs[entry.key]
-    assert len(blocks.committed(tmp_path)) == len(done)
+    assert len(Layout(tmp_path).manifests()) == len(done)

@@ -19,10 +19,7 @@ from trainables.blocks import (
     Manifest,
     Point,
     RunEntry,
-    committed,
-    manifest_path,
     pack_arrays,
-    place,
     prune,
     read_manifest,
     read_slice,
@@ -31,6 +28,7 @@ from trainables.blocks import (
 )
 from trainables.durable import DamagedBlockError, write_record
 from trainables.errors import InputError
+from trainables.layout import Layout, block_of
 
 
 def entry(key="a", status="running", step=10, first_bad_step=None):
@@ -78,8 +76,8 @@ def test_blocks_are_listed_by_attempt_and_index(tmp_path):
     places = [(10, 0), (2, 1), (2, 0), (2, 10), (1, 0)]
     for attempt, index in places:
         write_block(tmp_path, manifest(attempt, index), {})
-    assert [place(path) for path in committed(tmp_path)] == sorted(places)
-    assert [place(path) for path in committed(tmp_path, 2)] == [(2, 0), (2, 1), (2, 10)]
+    assert [block_of(path) for path in Layout(tmp_path).manifests()] == sorted(places)
+    assert [block_of(path) for path in Layout(tmp_path).manifests(2)] == [(2, 0), (2, 1), (2, 10)]
 
 
 def test_every_flipped_bit_and_every_cut_of_a_manifest_is_noticed(tmp_path):
@@ -126,7 +124,7 @@ def test_every_flipped_byte_and_cut_of_a_slice_is_noticed(tmp_path):
 
 def test_a_manifest_in_the_place_of_another_is_noticed(tmp_path):
     path = write_block(tmp_path, manifest(), {})
-    other = manifest_path(tmp_path, 1, 1)
+    other = Layout(tmp_path).manifest(1, 1)
     other.write_bytes(path.read_bytes())
     with pytest.raises(DamagedBlockError, match="belongs to attempt 1, block 0"):
         read_manifest(other)
@@ -152,7 +150,7 @@ def test_a_block_is_written_once_and_only_with_its_own_runs(tmp_path):
             write_block(tmp_path, wrong, {})
     with pytest.raises(ValueError):
         write_block(tmp_path, manifest(index=1), {"b": {"state": b""}})
-    assert committed(tmp_path) == [path]
+    assert Layout(tmp_path).manifests() == [path]
 
 
 @pytest.mark.parametrize(("status", "first_bad_step"), [("diverged", None), ("running", 3), ("done", 3)])
@@ -221,12 +219,12 @@ def test_pruning_keeps_what_any_run_needs_and_little_more(lives):
             path = write_block(storage, manifest(index=index, runs=tuple(runs)), blobs)
             prune(path.parent)
             check_pruned(storage, lives, index)
-        assert len(committed(storage)) == index + 1
+        assert len(Layout(storage).manifests()) == index + 1
 
 
 def check_pruned(storage, lives, index):
-    blocks = [read_manifest(path) for path in committed(storage)]
-    folder = manifest_path(storage, 1, 0).parent
+    blocks = [read_manifest(path) for path in Layout(storage).manifests()]
+    folder = Layout(storage).manifest(1, 0).parent
     needed = {index, index - 1}
     for run, (length, end) in enumerate(lives):
         last = min(index, length - 1)
@@ -239,7 +237,7 @@ def check_pruned(storage, lives, index):
             needed |= states
             for i in states:
                 assert read_slice(folder, entries[i].slices["state"]) == b"s%d" % i
-    left = {place(path)[1] for path in folder.glob("*.slices")}
+    left = {block_of(path)[1] for path in folder.glob("*.slices")}
     assert left <= needed
 
 

@@ -11,6 +11,7 @@ from trainables.attempt import Attempt, Start
 from trainables.blocks import STATE, unpack_arrays
 from trainables.committing import Committer
 from trainables.config import Schedule
+from trainables.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
@@ -36,7 +37,7 @@ def runs(small_run):
 
 def started(runs, images, storage, number=1, start=None, schedule=SCHEDULE, **how):
     attempt = Attempt(number, runs, schedule, images, start)
-    blocks.stop_path(storage, number).parent.mkdir(parents=True, exist_ok=True)
+    Layout(storage).stop(number).parent.mkdir(parents=True, exist_ok=True)
     return attempt, Committer(storage, attempt, **({"block_s": 0.0} | how))
 
 
@@ -132,13 +133,13 @@ def test_a_slow_write_makes_the_next_block_long_and_no_other(runs, sprites, tmp_
 
 
 def read_last(storage):
-    return blocks.read_manifest(blocks.committed(storage)[-1])
+    return blocks.read_manifest(Layout(storage).manifests()[-1])
 
 
 def test_who_is_asked_to_stop_writes_states_and_ends(runs, sprites, tmp_path):
     _, committer = started(runs, sprites, tmp_path)
     assert steps_with_states([committer.commit(), committer.commit()]) == []
-    blocks.stop_path(tmp_path, 1).touch()
+    Layout(tmp_path).stop(1).touch()
     last = committer.commit()
     assert (committer.is_over, committer.is_stopped) == (True, True)
     assert steps_with_states([last]) == [3]
@@ -147,7 +148,7 @@ def test_who_is_asked_to_stop_writes_states_and_ends(runs, sprites, tmp_path):
 def test_a_long_block_ends_soon_when_asked_to(runs, sprites, tmp_path):
     schedule = dataclasses.replace(SCHEDULE, steps=10**7, evaluate_every=10**7, report_every=10**6)
     _, committer = started(runs, sprites, tmp_path, schedule=schedule, block_s=600.0)
-    timer = threading.Timer(2.0, blocks.stop_path(tmp_path, 1).touch)
+    timer = threading.Timer(2.0, Layout(tmp_path).stop(1).touch)
     timer.start()
     begun = time.monotonic()
     last = committer.commit()
@@ -159,10 +160,10 @@ def test_a_long_block_ends_soon_when_asked_to(runs, sprites, tmp_path):
 
 def test_who_is_asked_to_stop_with_nothing_new_writes_nothing(runs, sprites, tmp_path):
     _, committer = started(runs, sprites, tmp_path)
-    blocks.stop_path(tmp_path, 1).touch()
+    Layout(tmp_path).stop(1).touch()
     assert committer.commit() is None
     assert committer.is_stopped
-    assert blocks.committed(tmp_path) == []
+    assert Layout(tmp_path).manifests() == []
 
 
 @pytest.mark.parametrize("num_blocks", [2, 5, 6])

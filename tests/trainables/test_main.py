@@ -11,6 +11,7 @@ import pytest
 
 from trainables import __main__ as program
 from trainables import blocks, committing, plugins, scoring
+from trainables.layout import Layout, block_of
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
@@ -119,8 +120,8 @@ def test_what_is_resumed_equals_what_was_never_stopped(shas, tmp_path):
     shas(*pack, "--steps", 13, "--out", tmp_path)
     assert shas(*pack, "--steps", 29, "--resume", tmp_path) != undisturbed
     assert shas(*pack, "--steps", 40, "--resume", tmp_path) == undisturbed
-    assert [blocks.place(path) for path in blocks.committed(tmp_path)] == [(1, 0), (2, 0), (3, 0)]
-    start_steps = [blocks.read_manifest(path).start_step for path in blocks.committed(tmp_path)]
+    assert [block_of(path) for path in Layout(tmp_path).manifests()] == [(1, 0), (2, 0), (3, 0)]
+    start_steps = [blocks.read_manifest(path).start_step for path in Layout(tmp_path).manifests()]
     assert start_steps == [0, 13, 29]
 
 
@@ -128,7 +129,7 @@ def test_a_run_resumed_at_its_horizon_is_summed_up_and_written_no_second_time(ma
     arguments = [*FACTOR, "--steps", 9]
     _, first, _ = main(*arguments, "--out", tmp_path)
     code, lines, _ = main(*arguments, "--resume", tmp_path)
-    assert (code, len(lines), len(blocks.committed(tmp_path))) == (0, 1, 1)
+    assert (code, len(lines), len(Layout(tmp_path).manifests())) == (0, 1, 1)
     assert lines[0]["params_sha256"] == first[-1]["params_sha256"]
 
 
@@ -147,10 +148,10 @@ def stopped(block_and_state_a_step, shas, monkeypatch, tmp_path):
     with monkeypatch.context() as unpruned:  # the states of step 30 would be gone by step 40
         unpruned.setattr(blocks, "prune", lambda *_, **__: None)
         shas(*FACTOR, "--seeds", "0,4", *words, "--out", tmp_path)
-    for path in blocks.committed(tmp_path):
+    for path in Layout(tmp_path).manifests():
         if blocks.read_manifest(path).end_step > 30:
             path.unlink()
-    assert len(blocks.committed(tmp_path)) == 30
+    assert len(Layout(tmp_path).manifests()) == 30
     return tmp_path
 
 
@@ -159,12 +160,12 @@ def test_a_killed_pack_goes_on_exactly_and_some_of_its_runs_may_go_on_alone(shas
     alone = shutil.copytree(stopped, stopped / "copy")
     assert shas(*FACTOR, "--seeds", "0,4", "--steps", 40, "--resume", stopped) == undisturbed
     assert shas(*FACTOR, "--seeds", "4", "--steps", 40, "--resume", alone) == {4: undisturbed[4]}
-    assert blocks.read_manifest(blocks.committed(alone, 2)[0]).start_step == 30
+    assert blocks.read_manifest(Layout(alone).manifests(2)[0]).start_step == 30
 
 
 @pytest.mark.parametrize("damaged", ["slices", "json"])
 def test_a_damaged_block_is_passed_over_for_an_older_one(main, stopped, damaged):
-    path = blocks.committed(stopped)[-1].with_suffix(f".{damaged}")
+    path = Layout(stopped).manifests()[-1].with_suffix(f".{damaged}")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
@@ -172,7 +173,7 @@ def test_a_damaged_block_is_passed_over_for_an_older_one(main, stopped, damaged)
     assert code == 0
     assert path.name in errors
     assert "Going back to an older block." in errors
-    assert blocks.read_manifest(blocks.committed(stopped, 2)[0]).start_step == 29
+    assert blocks.read_manifest(Layout(stopped).manifests(2)[0]).start_step == 29
     _, undisturbed, _ = main(*FACTOR, "--seeds", "0,4", "--steps", 40)
     assert [line["params_sha256"] for line in lines[-2:]] == [
         line["params_sha256"] for line in undisturbed[-2:]
@@ -187,7 +188,7 @@ def test_the_storage_of_a_sweep_with_its_records_of_attempts_can_be_resumed_from
 
 def test_states_that_newer_ones_replace_are_deleted(block_and_state_a_step, main, tmp_path):
     main(*BETA, "--steps", 9, "--state-every", 0, "--out", tmp_path)
-    assert len(blocks.committed(tmp_path)) == 9
+    assert len(Layout(tmp_path).manifests()) == 9
     assert [path.stem for path in tmp_path.rglob("*.slices")] == ["block-000008"]
 
 
@@ -207,11 +208,11 @@ def test_a_signal_ends_it_with_all_that_a_resume_needs(shas, tmp_path, number):
     assert process.returncode == 130, err
     (line,) = err.splitlines()
     step = int(re.fullmatch(rf"Stopped at step (\d+)\. .*--resume {tmp_path} .*", line)[1])
-    assert blocks.read_manifest(blocks.committed(tmp_path)[-1]).end_step == step
+    assert blocks.read_manifest(Layout(tmp_path).manifests()[-1]).end_step == step
     assert not list(tmp_path.rglob("*.stop"))
     horizon = step + 20
     resumed = shas(*words, "--steps", horizon, "--resume", tmp_path)
-    assert blocks.read_manifest(blocks.committed(tmp_path, 2)[0]).start_step == step
+    assert blocks.read_manifest(Layout(tmp_path).manifests(2)[0]).start_step == step
     assert resumed == shas(*words, "--steps", horizon)
 
 
@@ -231,7 +232,7 @@ def test_two_commands_with_one_storage_keep_apart(tmp_path):
     for process in both:
         process.communicate()
     assert [process.returncode for process in both] == [0, 0]
-    found = [blocks.read_manifest(path) for path in blocks.committed(tmp_path)]
+    found = [blocks.read_manifest(path) for path in Layout(tmp_path).manifests()]
     assert sorted(run.seed for manifest in found for run in manifest.runs) == [0, 1]
     assert len({manifest.attempt for manifest in found}) == 2
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.gpu.kit import Bench, Row
-from trainables import arithmetic, blocks
+from trainables import arithmetic
 from trainables.__main__ import find_start
 from trainables.attempt import Attempt, Start
 from trainables.committing import Committer
 from trainables.config import Schedule
 from trainables.errors import InputError
+from trainables.layout import Layout, block_of
 
 SECONDS = 600.0
 GAMMAS = (1.0, 10.0, 20.0, 35.0, 40.0, 100.0)
@@ -34,14 +35,14 @@ def rows(bench: Bench) -> Iterator[Row]:
     settings = {run.key: (run.config.gamma, run.spec.seed) for run in runs}
     storage = bench.keep / "train"
     start = _start(storage, [run.key for run in runs], steps)
-    number = 1 + max((blocks.place(path)[0] for path in blocks.committed(storage)), default=0)
+    number = 1 + max((block_of(path)[0] for path in Layout(storage).manifests()), default=0)
     schedule = Schedule(steps, min(REPORT_EVERY, steps // 4), min(EVALUATE_EVERY, steps), METRICS)
     attempt = Attempt(number, runs, schedule, bench.images, start)
     committer = Committer(storage, attempt, block_s=1.0 if bench.is_rehearsal else 20.0)
     trained_s, first = 0.0, attempt.pack.step
     while not committer.is_over:
         if bench.left_s < (1.0 if bench.is_rehearsal else CLOSE_S):
-            blocks.stop_path(storage, number).touch()
+            Layout(storage).stop(number).touch()
         block = committer.commit()
         if block is None:
             break
@@ -50,7 +51,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             gamma, seed = settings[point.key]
             value = round(point.value, 4)
             yield {"gamma": gamma, "seed": seed, "step": point.step, "name": point.name, "value": value}
-    blocks.stop_path(storage, number).unlink(missing_ok=True)
+    Layout(storage).stop(number).unlink(missing_ok=True)
     for run, scores in zip(runs, attempt.scores(), strict=True):
         gamma, seed = settings[run.key]
         for name in METRICS:

@@ -35,9 +35,10 @@ from tests.sweeper.ledger.toy_pack import (
     tables,
     value,
 )
-from trainables.blocks import Manifest, Point, RunEntry, committed, manifest_path, place, write_block
+from trainables.blocks import Manifest, Point, RunEntry, write_block
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError, UnknownNameError
+from trainables.layout import Layout, block_of
 
 
 @pytest.fixture
@@ -101,8 +102,8 @@ def test_any_history_of_crashes_replays_and_orphans_ends_as_the_undisturbed_one(
                 packs.append(begin(ledger, order[:3], choice, num_steps=num_steps, state_every=every))
             elif command == "write" and packs:
                 packs[arguments[0] % len(packs)].write()
-            elif command == "take" and committed(storage):
-                manifests = committed(storage)
+            elif command == "take" and Layout(storage).manifests():
+                manifests = Layout(storage).manifests()
                 ledger.take(manifests[arguments[0] % len(manifests)])
             elif command == "crash":
                 ledger.close()
@@ -226,7 +227,7 @@ def test_a_block_that_goes_on_from_nowhere_is_a_conflict(ledger):
     number = ledger.begin_attempt(["a"])
     with pytest.raises(ConflictError, match="run a goes on from step 7"):
         ledger.take(Pack(ledger.storage, number, ["a"], 7).write())
-    manifest_path(ledger.storage, number, 0).unlink()
+    Layout(ledger.storage).manifest(number, 0).unlink()
     number = ledger.begin_attempt(["a"])
     with pytest.raises(ConflictError, match="run b is not one of attempt 3"):
         ledger.take(Pack(ledger.storage, number, ["b"], 0).write())
@@ -247,7 +248,7 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_equal_points_are_accep
     for _ in range(2):
         ledger.take(pack.write())
     newest, before = ledger.records.resume_points(["a"])["a"]
-    file = manifest_path(ledger.storage, newest.attempt, newest.index).with_suffix(".slices")
+    file = Layout(ledger.storage).manifest(newest.attempt, newest.index).with_suffix(".slices")
     file.write_bytes(b"?" * file.stat().st_size)
     with pytest.raises(DamagedBlockError):
         newest.read(ledger.storage)
@@ -264,7 +265,7 @@ def test_a_damaged_state_that_was_gone_behind_is_given_up_and_the_ones_around_it
     for _ in range(3):
         ledger.take(pack.write())
     newest, before = ledger.records.resume_points(["a"])["a"]
-    file = manifest_path(ledger.storage, newest.attempt, newest.index).with_suffix(".slices")
+    file = Layout(ledger.storage).manifest(newest.attempt, newest.index).with_suffix(".slices")
     file.write_bytes(b"?" * file.stat().st_size)
     assert any("It holds 'state' of run a" in line for line in problems(ledger))
     again = begin(ledger, ["a"], choice=1, num_steps=HORIZON)
@@ -456,7 +457,7 @@ def test_superseded_states_go_and_needed_ones_stay(ledger):
         assert len(list(ledger.storage.rglob("*.slices"))) > 0
     finish(ledger)
     ledger.prune()
-    left = {place(path) for path in ledger.storage.rglob("*.slices")}
+    left = {block_of(path) for path in ledger.storage.rglob("*.slices")}
     assert left == {(attempt, block) for _, attempt, block in ledger.records.needed_states()}
     assert len(left) == 1, "a run that is done keeps its last"
     assert problems(ledger) == []
@@ -534,7 +535,7 @@ def test_a_driver_killed_at_any_moment_loses_nothing_that_it_said(tmp_path):
             assert ledger.ingest().problems == ()
             assert problems(ledger) == []
             known = set(ledger._db.execute("SELECT attempt, number FROM blocks"))
-            assert {place(Path(*line)) for line in said} <= known
+            assert {block_of(Path(*line)) for line in said} <= known
             for sweep in ledger.records.sweeps():
                 for m in ledger.records.members(sweep):
                     assert rows(ledger.records.run_points(m.key)) == expected([m.key], m.step)

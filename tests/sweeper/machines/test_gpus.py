@@ -18,6 +18,7 @@ from sweeper.scheduling.plan import find_question, plan
 from trainables import blocks
 from trainables.config import RunSpec, spec_of
 from trainables.errors import InputError
+from trainables.layout import Layout
 
 RUN = RunSpec("beta_vae", "sprites", {}, 0)
 
@@ -82,7 +83,7 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster)
     packs = [PackPlan((run,)) for run in planned.waiting(None)]
 
     def gpus_at_work():
-        found = [blocks.read_manifest(path) for path in blocks.committed(tmp_path / "storage")]
+        found = [blocks.read_manifest(path) for path in Layout(tmp_path / "storage").manifests()]
         return {manifest.attempt: manifest.provenance["gpus"] for manifest in found}
 
     def stop_once_eight_are_at_work(_):
@@ -210,7 +211,7 @@ def test_a_plain_run_uses_the_gpus_that_are_there_and_says_how_in_one_line(
         r" \([\d,]+ run-steps/s on each; also measured: .* at once [\d,]+\)\.",
         line,
     ), line
-    found = [blocks.read_manifest(path) for path in blocks.committed(home.storage)]
+    found = [blocks.read_manifest(path) for path in Layout(home.storage).manifests()]
     assert {manifest.provenance["gpus"] for manifest in found} <= {"0", "1"}
     again = typed("plan", *words[1:], "--seeds", "0-2")
     assert "was begun on a CPU and goes on there" in again.out

@@ -15,7 +15,8 @@ from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import check
 from sweeper.ledger.writer import Ledger
-from trainables import blocks, engine
+from trainables import engine
+from trainables.layout import Layout
 from trainables.models import beta_vae
 
 ONE = ["betavae_beta", "--scale", "smoke", "--as", "one", "--set", "beta=1", "--seeds", "0", "--no-ray"]
@@ -138,7 +139,7 @@ def test_who_is_asked_to_stop_writes_states_and_goes_on_to_the_same_numbers(make
     words = ["run", *ONE, "--set", "steps=800", "--set", "evaluate_every=800"]
     driver = start_driver(*words, "--home", home.path)
     end = time.monotonic() + 60
-    while not blocks.committed(home.storage):
+    while not Layout(home.storage).manifests():
         assert time.monotonic() < end, driver.poll()
         time.sleep(0.02)
     driver.send_signal(signal.SIGTERM)

@@ -9,9 +9,9 @@ from ray.tune.search import Searcher
 from sweeper.scheduling import ray_tune
 from sweeper.scheduling.pack_queue import FINISHED
 from sweeper.scheduling.ray_tune import BlockListener, PackSearcher, StopEarly
-from sweeper.scheduling.stopping import StopRequest
 from tests.sweeper.scheduling.test_pack_queue import Book, pack_of, report_of
 from trainables.assignment import Assignment
+from trainables.stopping import StopRequest
 
 
 def stop_of(book, asked=None):

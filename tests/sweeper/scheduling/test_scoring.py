@@ -15,9 +15,9 @@ from tests.sweeper.analysis import test_results
 from tests.sweeper.analysis.test_results import GAMMA, gamma, train
 from tests.sweeper.figures.test_factor_matching import grid
 from tests.sweeper.figures.test_paper import keep
-from trainables import blocks
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
+from trainables.layout import Layout
 from trainables.metric_identity import identities, identity, is_current
 from trainables.metrics import mig
 
@@ -90,7 +90,7 @@ def test_parts_of_a_metric_are_told_apart_as_the_metric_is(ledger, monkeypatch):
 
 def test_a_damaged_encoding_is_named_when_all_others_are_scored(ledger, monkeypatch):
     stored = ledger.records.slices(ledger.records.members(GAMMA)[1].key, "encoding")[0]
-    path = blocks.manifest_path(ledger.storage, stored.attempt, stored.index).with_name(stored.slice.file)
+    path = Layout(ledger.storage).manifest(stored.attempt, stored.index).with_name(stored.slice.file)
     before = path.read_bytes()
     content = bytearray(before)
     content[stored.slice.offset + 100] ^= 1

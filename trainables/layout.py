@@ -1,0 +1,105 @@
+"""Where everything is in a storage: nobody else spells its paths.
+
+storage/
+  ledger.json                       which ledger it belongs to
+  sweeps/<sweep>.json               what was asked for
+  attempts/<n>.json                 an attempt, written by its driver
+  attempts/<n>.stop                 asks it to write its states and end
+  attempts/<n>/block-<i>.json       the manifest of a block: its rename makes the block true
+  attempts/<n>/block-<i>.slices     states
+  attempts/<n>/block-<i>.kept       what outlives runs that have ended
+  pruned/<n>.json                   whose states were dropped
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_NUMBER, _INDEX = "[0-9]" * 8, "[0-9]" * 6
+
+STATES, KEPT = ".slices", ".kept"
+"""Suffixes of the files beside a manifest."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one storage.
+
+    Attributes:
+        storage: Its folder.
+    """
+
+    storage: Path
+
+    @property
+    def marker(self) -> Path:
+        """Says which ledger the storage belongs to."""
+        return self.storage / "ledger.json"
+
+    @property
+    def sweeps(self) -> Path:
+        """Folder of the records of sweeps."""
+        return self.storage / "sweeps"
+
+    @property
+    def attempts(self) -> Path:
+        """Folder of all attempts."""
+        return self.storage / "attempts"
+
+    @property
+    def pruned(self) -> Path:
+        """Folder of the records of states that were dropped."""
+        return self.storage / "pruned"
+
+    def sweep_record(self, name: str) -> Path:
+        """Record of a sweep, by its name in the ledger."""
+        return self.sweeps / f"{name}.json"
+
+    def sweep_records(self) -> list[Path]:
+        """Records of all sweeps."""
+        return sorted(self.sweeps.glob("*.json"))
+
+    def attempt(self, number: int) -> Path:
+        """Folder that the worker of an attempt writes in."""
+        return self.attempts / f"{number:08d}"
+
+    def attempt_record(self, number: int) -> Path:
+        """Record of an attempt, beside its folder."""
+        return self.attempts / f"{number:08d}.json"
+
+    def attempt_records(self) -> list[Path]:
+        """Records of all attempts, by number."""
+        return sorted(self.attempts.glob("[0-9]*.json"))
+
+    def stop(self, number: int) -> Path:
+        """The file whose existence asks an attempt to write its states and end."""
+        return self.attempts / f"{number:08d}.stop"
+
+    def stops(self) -> list[Path]:
+        """All such files."""
+        return sorted(self.attempts.glob("*.stop"))
+
+    def manifest(self, attempt: int, index: int) -> Path:
+        """Where the manifest of a block is or will be."""
+        return self.attempt(attempt) / f"block-{index:06d}.json"
+
+    def manifests(self, attempt: int | None = None) -> list[Path]:
+        """Manifests of all blocks that are true, or of one attempt's, by attempt and index."""
+        folder = _NUMBER if attempt is None else f"{attempt:08d}"
+        return sorted(self.attempts.glob(f"{folder}/block-{_INDEX}.json"), key=block_of)
+
+    def states(self) -> list[Path]:
+        """Files of states of all attempts."""
+        return sorted(self.attempts.glob(f"{_NUMBER}/block-{_INDEX}{STATES}"))
+
+    def pruned_record(self, number: int) -> Path:
+        """Record of states that were dropped together."""
+        return self.pruned / f"{number:08d}.json"
+
+    def pruned_records(self) -> list[Path]:
+        """All of these, by number."""
+        return sorted(self.pruned.glob("[0-9]*.json"))
+
+
+def block_of(path: Path) -> tuple[int, int]:
+    """Attempt and index of a block, from the path of any of its files."""
+    return int(path.parent.name), int(path.stem.removeprefix("block-"))
