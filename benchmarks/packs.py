@@ -20,7 +20,7 @@ from benchmarks.table import table
 from search_spaces import betavae_beta, factorvae_gamma
 from trainables import arithmetic, engine
 from trainables.config import RunSpec
-from trainables.engine import Pack, Resolved
+from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
 
 SWEEPS = {"factor_vae": factorvae_gamma.SWEEP, "beta_vae": betavae_beta.SWEEP}
@@ -96,7 +96,7 @@ def _seconds(advance: Advance, turn_s: float) -> float:
     return taken_s / steps
 
 
-def _plain(run: Resolved, images: Images) -> Advance:
+def _plain(run: ResolvedRun, images: Images) -> Advance:
     """One run in ordinary modules; what it draws is made by torch, for each step."""
     plain = Plain(run.spec.model, run.config, images.shape)
     plain.prepare()

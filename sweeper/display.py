@@ -1,19 +1,25 @@
 """What a person sees while they wait and when they are done: tables, progress, durations. All on stderr but results."""
 
+from __future__ import annotations
+
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+if TYPE_CHECKING:  # rich is imported where something is drawn; errors that name a command need none
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
 
 LINE_EVERY_S = 10.0
 
 
 def notes() -> Console:
     """Where progress and remarks go: standard error."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
@@ -31,6 +37,22 @@ def memory(gib: float) -> str:
     return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
 
 
+def command(word: str, *arguments: object, **options: object) -> str:
+    """A command of ours, as it can be typed.
+
+    Args:
+        word: Which, for example `run`.
+        arguments: Names of sweeps and the like.
+        options: By name, `label` for `--as`; those that are None, False or empty are left out.
+    """
+    words = ["python", "-m", "sweeper", word, *map(str, arguments)]
+    for name, value in options.items():
+        if value is not None and value is not False and str(value):
+            flag = "--as" if name == "label" else f"--{name.replace('_', '-')}"
+            words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
+
+
 def runs(count: int) -> str:
     """A number of runs, for example `1 run`."""
     return f"{count:,} run{'s' * (count != 1)}"
@@ -38,6 +60,9 @@ def runs(count: int) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose columns of numbers are set right."""
+    from rich.markup import escape
+    from rich.table import Table
+
     built = Table(title=title, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
         is_numeric = all(isinstance(row[number], int | float) for row in rows)
@@ -97,6 +122,8 @@ def counting(console: Console, what: str, unit: str, total: int) -> Iterator[Cou
     if not console.is_terminal:
         yield Counter(console, None, what, unit, total)
         return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=None),

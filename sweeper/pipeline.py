@@ -4,7 +4,6 @@ Running a sweep again is resuming it: only what the ledger lacks is trained.
 """
 
 import re
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -289,14 +288,17 @@ def _cause(message: str) -> str:
 
 
 def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: str | None = None) -> str:
-    """A command of ours about the same questions, as it can be typed."""
+    """A command of ours about the same sweeps, as it can be typed."""
     first = questions[0].id
-    parts = [word, *(question.id.name for question in questions), "--scale", first.scale]
-    parts += ["--as", first.label] if first.label else []
-    parts += ["--home", str(home.path)]
-    parts += ["--storage", str(home.storage)] if home.storage != home.path / "storage" else []
-    parts += ["--tracking-uri", tracking_uri] if tracking_uri else []
-    return shlex.join(["python", "-m", "sweeper", *parts])
+    return display.command(
+        word,
+        *(question.id.name for question in questions),
+        scale=first.scale,
+        label=first.label,
+        home=home.path,
+        storage=None if home.storage == home.path / "storage" else home.storage,
+        tracking_uri=tracking_uri,
+    )
 
 
 def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -> list[str]:
@@ -305,5 +307,5 @@ def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -
         f"{outcome.trained} runs trained, {outcome.already_done} were done before, "
         f"{outcome.failed} failed, {outcome.diverged} diverged.",
         f"The front: {command('pareto', questions, home)}",
-        f"MLflow:    {shlex.join(['python', '-m', 'sweeper', 'ui', '--home', str(home.path)])}",
+        f"MLflow:    {display.command('ui', home=home.path)}",
     ]

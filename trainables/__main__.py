@@ -24,7 +24,7 @@ from trainables.attempt import Attempt, Start
 from trainables.committing import STATE_EVERY_S, Committer
 from trainables.config import RunSpec, Schedule
 from trainables.durable import DamagedBlockError
-from trainables.engine import Resolved
+from trainables.engine import ResolvedRun
 from trainables.errors import InputError
 from trainables.layout import Layout
 from trainables.stopping import StopRequest
@@ -216,7 +216,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _summary(run: Resolved, bad_step: int | None, step: int) -> dict[str, object]:
+def _summary(run: ResolvedRun, bad_step: int | None, step: int) -> dict[str, object]:
     status = "done" if bad_step is None else "diverged"
     return {
         "run_key": run.key,

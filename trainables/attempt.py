@@ -18,7 +18,7 @@ from trainables import __version__, arithmetic, blocks, config, evaluation, plug
 from trainables.blocks import Manifest, Point, RunEntry, Status
 from trainables.config import Schedule
 from trainables.encoding import Encoding
-from trainables.engine import Pack, Resolved
+from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
 from trainables.metric_identity import identities
 
@@ -42,8 +42,10 @@ class Block:
 class Blobs(Mapping[str, Mapping[str, bytes]]):
     """Bytes of runs as they stand, made when they are asked for: all at once are gigabytes at paper scale.
 
+    Asking once the pack has moved on raises a RuntimeError: what is written would not be what the manifest says.
+
     Args:
-        pack: Which must not move on before they were read.
+        pack: Whose runs they are.
         runs: Key and place in the pack of each run that has any.
         kept: What outlives each run of the pack, where it ends.
     """
@@ -52,9 +54,12 @@ class Blobs(Mapping[str, Mapping[str, bytes]]):
         self, pack: Pack, runs: Mapping[str, int], kept: Sequence[Mapping[str, bytes]] | None
     ) -> None:
         self._pack, self._runs, self._kept = pack, runs, kept
+        self._step = pack.step
 
     def __getitem__(self, key: str) -> Mapping[str, bytes]:
         r = self._runs[key]
+        if self._pack.step != self._step:
+            raise RuntimeError(f"The pack is at step {self._pack.step}; its states at {self._step} are gone.")
         state = {blocks.STATE: blocks.pack_arrays(self._pack.state(r))}
         return {**state, **(self._kept[r] if self._kept else {})}
 
@@ -80,7 +85,7 @@ class Attempt:
     def __init__(
         self,
         number: int,
-        runs: Sequence[Resolved],
+        runs: Sequence[ResolvedRun],
         schedule: Schedule,
         images: Images,
         start: Start | None = None,
@@ -166,7 +171,7 @@ class Attempt:
         return self._encoded
 
     def _close(self, start_step: int, points: list[Point], seconds: float, has_states: bool) -> Block:
-        entries, blobs = self._entries(has_states)
+        entries, blobs = self._account_for_runs(has_states)
         manifest = Manifest(
             attempt=self.number,
             index=self._num_blocks,
@@ -191,8 +196,8 @@ class Attempt:
         self._num_blocks += 1
         return Block(manifest, blobs)
 
-    def _entries(self, has_states: bool) -> tuple[tuple[RunEntry, ...], "Blobs"]:
-        """How each open run stands, and its bytes, if any are due; runs that end are open no more."""
+    def _account_for_runs(self, has_states: bool) -> tuple[tuple[RunEntry, ...], "Blobs"]:
+        """Close the runs that end here; returns how each that was open stands, and its bytes, if any are due."""
         is_end = self.pack.step >= self.schedule.steps
         kept = self._kept() if is_end else None
         entries: list[RunEntry] = []
@@ -203,7 +208,7 @@ class Attempt:
                 continue
             status: Status = ends if bad is None else "diverged"
             step = self.pack.step if bad is None else bad
-            horizon, spec = self.schedule.steps, spec_of(run)
+            horizon, spec = self.schedule.steps, stored_spec(run)
             entries.append(RunEntry(run.key, run.spec.seed, status, step, horizon, spec, bad))
             if bad is None and (is_end or has_states):
                 with_blobs[run.key] = r
@@ -223,7 +228,7 @@ class Attempt:
         ]
 
 
-def spec_of(run: Resolved) -> dict[str, Any]:
+def stored_spec(run: ResolvedRun) -> dict[str, Any]:
     """What a ledger keeps of a run: its specification with every field of the configuration filled in."""
     spec = dataclasses.asdict(run.spec)
     return spec | {"fields": config.flatten(run.config), "recipe": run.source.recipe}

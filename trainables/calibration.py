@@ -25,7 +25,7 @@ from trainables.errors import InputError, UnknownNameError
 from trainables.metric_identity import identity
 
 if TYPE_CHECKING:
-    from trainables.engine import Resolved
+    from trainables.engine import ResolvedRun
     from trainables.images import Images, Source
 
 CODES = {
@@ -152,16 +152,16 @@ def _generator(code: str, seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
 
 
-def _untrained(images: Images, seed: int) -> Resolved:
+def _untrained(images: Images, seed: int) -> ResolvedRun:
     """The paper's beta-VAE on these images, whatever set they are of; a perceptron where they are not 64 x 64."""
-    from trainables.engine import Resolved
+    from trainables.engine import ResolvedRun
     from trainables.models import beta_vae
 
     fields = {} if images.shape[1:] == (64, 64) else {"vae.network": "mlp"}
     spec = RunSpec("beta_vae", images.recipe, fields, seed)
     filled = config.replace(beta_vae.Config(), fields)
     key = config.run_key(spec, beta_vae.VERSION, beta_vae.Config(), filled, images.recipe)
-    return Resolved(spec, filled, key, config.static_key(spec, filled), images.source)
+    return ResolvedRun(spec, filled, key, config.static_key(spec, filled), images.source)
 
 
 def evaluated(data: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ CHUNK_WORDS_CPU, CHUNK_WORDS_GPU = 250_000, 4_000_000
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedRun:
     """A run with its model's defaults filled in and its identity known.
 
     Attributes:
@@ -44,12 +44,12 @@ class Resolved:
     source: Source
 
 
-def resolve(spec: RunSpec) -> Resolved:
+def resolve(spec: RunSpec) -> ResolvedRun:
     """One run, see `resolve_all`."""
     return resolve_all([spec])[0]
 
 
-def resolve_all(specs: Sequence[RunSpec]) -> list[Resolved]:
+def resolve_all(specs: Sequence[RunSpec]) -> list[ResolvedRun]:
     """Look up the models and data sets of runs, each data set once, and check their fields.
 
     Raises:
@@ -60,7 +60,7 @@ def resolve_all(specs: Sequence[RunSpec]) -> list[Resolved]:
     return [_resolve(spec, found[spec.data]) for spec in specs]
 
 
-def _resolve(spec: RunSpec, source: Source) -> Resolved:
+def _resolve(spec: RunSpec, source: Source) -> ResolvedRun:
     model = plugins.load("trainables.models", spec.model, "model")
     if not 0 <= spec.seed < 2**32:
         raise InputError(f"Seed {spec.seed} is outside 0 .. {2**32 - 1}.")
@@ -68,7 +68,7 @@ def _resolve(spec: RunSpec, source: Source) -> Resolved:
     filled = config.replace(default, spec.fields)
     model.check_shape(filled, source.shape)
     key = config.run_key(spec, model.VERSION, default, filled, source.recipe)
-    return Resolved(spec, filled, key, config.static_key(spec, filled), source)
+    return ResolvedRun(spec, filled, key, config.static_key(spec, filled), source)
 
 
 class Pack:
@@ -89,7 +89,7 @@ class Pack:
 
     def __init__(
         self,
-        runs: Sequence[Resolved],
+        runs: Sequence[ResolvedRun],
         images: Images,
         size: int | None = None,
         launch: stepping.Launch | None = None,

@@ -46,7 +46,7 @@ def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
         {
             "key": run.key,
             "static_key": run.static_key,
-            "spec": attempt.spec_of(run),
+            "spec": attempt.stored_spec(run),
             "num_factors": run.source.num_varying,
         }
         for run in engine.resolve_all(specs)

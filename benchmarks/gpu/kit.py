@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables import arithmetic, engine, stepping
 from trainables.config import Precision, RunSpec
-from trainables.engine import Pack, Resolved
+from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
 
 GIB = 2**30
@@ -89,7 +89,7 @@ class Bench:
         seed: int,
         precision: Precision = "tf32",
         fields: Mapping[str, Any] | None = None,
-    ) -> Resolved:
+    ) -> ResolvedRun:
         """A run at the paper's size, or a tiny one."""
         sizes = TINY[model] if self.is_rehearsal else {}
         return engine.resolve(RunSpec(model, self.data, {**sizes, **(fields or {})}, seed, precision))

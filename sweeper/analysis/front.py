@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sweeper import display
 from sweeper.analysis import calibration, labels, pareto, results
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
@@ -45,6 +46,7 @@ class Answer:
         reference_M: Reference point of the hypervolumes, in the objectives' units: `pareto.reference_point` of the
             means of all draws that may be on a front.
         volumes: Model -> hypervolume of the front of its means, and the ends of its 95 % bootstrap interval.
+        resampled: Model -> what the seeds leave open of its draws that may be on a front; nothing where there is none.
         levels: Objective -> what it is read by, see `calibration.levels`; nothing where the data set was not calibrated.
         question: What was asked.
         note: Sentences that go with every picture of these sweeps.
@@ -57,6 +59,7 @@ class Answer:
     left_out: pd.DataFrame
     reference_M: np.ndarray
     volumes: Mapping[str, tuple[float, float, float]]
+    resampled: Mapping[str, pareto.BootstrapFront]
     levels: Mapping[str, tuple[tuple[str, float], ...]]
     question: str
     note: str
@@ -86,12 +89,12 @@ def answer(
     sweeps = sorted(set(sweeps), key=str)
     runs = results.stack([results.run_table(records, sweep) for sweep in sweeps])
     if "done" not in set(runs["status"]):
-        raise _nothing_yet(records, sweeps)
+        raise _nothing_yet(records, sweeps, home)
     asked = {sweep: labels.words(records, sweep) for sweep in sweeps}
     own = {sweep: tuple(words["objectives"]) for sweep, words in asked.items()}
     chosen = tuple(objectives) or _agreed(own, results.computed(runs))
     draws, left_out = results.draw_table(runs, chosen, allow_diverged)
-    reference_M, probability_N, volumes = _bootstrap(runs, draws, chosen)
+    reference_M, probability_N, volumes, resampled = _bootstrap(runs, draws, chosen)
     calibrated = calibration.references(home, runs["data"].iloc[0]) if home else {}
     return Answer(
         sweeps=tuple(sweeps),
@@ -101,19 +104,20 @@ def answer(
         left_out=left_out,
         reference_M=reference_M,
         volumes=volumes,
-        levels={name: calibration.levels(calibrated, results.settings(runs, name)) for name in chosen},
+        resampled=resampled,
+        levels={name: calibration.levels(calibrated, results.metric_settings(runs, name)) for name in chosen},
         question=" ".join(dict.fromkeys(words["question"] for words in asked.values())),
         note=" ".join(dict.fromkeys(words["note"] for words in asked.values() if words["note"])),
     )
 
 
-def _nothing_yet(records: Records, sweeps: Sequence[SweepId]) -> InputError:
+def _nothing_yet(records: Records, sweeps: Sequence[SweepId], home: Path | None) -> InputError:
     lines = []
     for sweep in sweeps:
         found = ", ".join(f"{count} {status}" for status, count in sorted(records.counts(sweep).items()))
         lines.append(f"Sweep {sweep} has no finished run yet ({found or 'no runs'}).")
-    label = f" --as {sweeps[0].label}" if sweeps[0].label else ""
-    command = f"python -m sweeper run {sweeps[0].name} --scale {sweeps[0].scale}{label}"
+    first = sweeps[0]
+    command = display.command("run", first.name, scale=first.scale, label=first.label, home=home)
     return InputError(f"{' '.join(lines)}\nTrain first: {command}")
 
 
@@ -139,31 +143,32 @@ def _agreed(objectives: Mapping[SweepId, Sequence[str]], computed: set[str]) -> 
 
 def _bootstrap(
     runs: pd.DataFrame, draws: pd.DataFrame, objectives: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[float, float, float]]]:
-    """Reference point in the objectives' units, probabilities to be on the front, hypervolumes by model."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[float, float, float]], dict[str, pareto.BootstrapFront]]:
+    """Reference point in the objectives' units, probabilities to be on the front, hypervolumes and resamples by model."""
     sense, values = results.directions(objectives), results.seed_values(runs, objectives)
     eligible_N = draws["is_eligible"].to_numpy(dtype=bool)
     shown, probability_N = draws[eligible_N], np.full(len(draws), np.nan)
-    # Draws that share runs, as those of two sweeps may, are one setting: resampled apart they would compete. Of these
+    # Draws that share runs, as those of two sweeps may, are one draw: resampled apart they would compete. Of these
     # the one with most seeds stands for all.
-    setting = results.settings_asked(runs)
-    settings = [setting[place] for place in places(shown)]
+    distinct = results.distinct_draws(runs)
+    numbers = [distinct[place] for place in places(shown)]
     every = [pareto.to_losses(values[place], sense) for place in places(shown)]
-    losses = pareto.by_setting(every, settings)
+    losses = pareto.by_distinct_draw(every, numbers)
     means = {number: losses_SM.mean(axis=0) for number, losses_SM in losses.items()}
     reference_M = pareto.reference_point(_rows_of(means, objectives))
     limits_2M = np.sort(pareto.to_losses(results.ranges(objectives), sense), axis=0)
     if losses:
-        resampled = _resampled(list(losses.values()), reference_M, limits_2M)
-        membership = dict(zip(losses, resampled.membership_N, strict=True))
-        probability_N[eligible_N] = [membership[number] for number in settings]
-    volumes = {}
+        of_all = _resampled(list(losses.values()), reference_M, limits_2M)
+        membership = dict(zip(losses, of_all.membership_N, strict=True))
+        probability_N[eligible_N] = [membership[number] for number in numbers]
+    volumes, resampled = {}, {}
     for model in sorted(set(shown["model"])):
-        own = dict.fromkeys(n for n, other in zip(settings, shown["model"], strict=True) if other == model)
-        interval = _resampled([losses[n] for n in own], reference_M, limits_2M).hypervolume_interval()
+        own = dict.fromkeys(n for n, other in zip(numbers, shown["model"], strict=True) if other == model)
+        resampled[model] = _resampled([losses[n] for n in own], reference_M, limits_2M)
+        interval = resampled[model].hypervolume_interval()
         volume = pareto.hypervolume(_rows_of({n: means[n] for n in own}, objectives), reference_M)
         volumes[model] = (volume, *interval)
-    return pareto.to_losses(reference_M, sense), probability_N, volumes
+    return pareto.to_losses(reference_M, sense), probability_N, volumes, resampled
 
 
 def _rows_of(means: Mapping[int, np.ndarray], objectives: Sequence[str]) -> np.ndarray:
@@ -179,6 +184,19 @@ def _resampled(
 def generator() -> np.random.Generator:
     """That of a bootstrap."""
     return np.random.Generator(np.random.PCG64(SEED))
+
+
+def band(answer: Answer, model: str) -> pareto.Band:
+    """What the front of a model may be, in losses; of two objectives. Unknown (inf) where a draw on it has one seed.
+
+    Args:
+        answer: To two objectives.
+        model: One with a draw that may be on a front.
+    """
+    found = pareto.front_band(answer.resampled[model].means_BNM)
+    on_front = answer.draws[(answer.draws["model"] == model) & answer.draws["on_model_front"]]
+    is_known = not (on_front["num_seeds"] == 1).any()  # nothing is known of how a lone seed moves
+    return found if is_known else found._replace(losses_QG=np.full_like(found.losses_QG, np.inf))
 
 
 def places(draws: pd.DataFrame) -> list[tuple[str, str, int]]:

@@ -34,10 +34,9 @@ def told_apart(name: str, label: str, asked: Iterable[tuple[str, str]]) -> str:
 
 
 def axis(objective: str) -> str:
-    """Name and unit of an objective; the name is what its metric's docstring begins with."""
+    """Title and unit of an objective's metric."""
     metric = plugins.load("trainables.metrics", objective, "metric")
-    name = (metric.__doc__ or objective).partition(":")[0]
-    return f"{name} ({metric.UNIT})" if metric.UNIT else name
+    return f"{metric.TITLE} ({metric.UNIT})" if metric.UNIT else str(metric.TITLE)
 
 
 def quantity(objective: str, value: float, limits: str = "") -> str:

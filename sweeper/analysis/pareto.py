@@ -203,17 +203,17 @@ class BootstrapFront:
         return float(lower), float(upper)
 
 
-def by_setting(losses_by_draw: Sequence[np.ndarray], settings: Sequence[int]) -> dict[int, np.ndarray]:
-    """Losses (S, M) of each setting, in the order of their draws: of several draws those of the one with most seeds.
+def by_distinct_draw(losses_by_draw: Sequence[np.ndarray], numbers: Sequence[int]) -> dict[int, np.ndarray]:
+    """Losses (S, M) of each distinct draw, in their order: of those of one number the one with most seeds.
 
     Args:
         losses_by_draw: For each draw, its seeds' losses.
-        settings: For each draw, what it is of.
+        numbers: For each draw, which one it is.
     """
     found: dict[int, np.ndarray] = {}
-    for setting, losses_SM in zip(settings, losses_by_draw, strict=True):
-        if len(losses_SM) > len(found.get(setting, ())):
-            found[setting] = losses_SM
+    for number, losses_SM in zip(numbers, losses_by_draw, strict=True):
+        if len(losses_SM) > len(found.get(number, ())):
+            found[number] = losses_SM
     return found
 
 
@@ -296,3 +296,24 @@ def attainment_band(
     sorted_BG = np.sort(attained(means_BN2, grid_G), axis=0)
     ranks = np.ceil(np.asarray(quantiles) * len(sorted_BG)).astype(int) - 1
     return sorted_BG[np.maximum(ranks, 0)]
+
+
+class Band(NamedTuple):
+    """What a front may be, pointwise.
+
+    Attributes:
+        grid_G: Values of the first objective, ascending.
+        losses_QG: 97.5, 50 and 2.5 % quantiles of the lowest second objective at or below them, (3, G); inf where there
+            is none.
+    """
+
+    grid_G: np.ndarray
+    losses_QG: np.ndarray
+
+
+def front_band(means_BN2: np.ndarray) -> Band:
+    """The band of a bootstrapped front, on a grid that is close where resamples are, and not out in the tails of few seeds."""
+    first = means_BN2[..., 0]
+    finite = first[np.isfinite(first)]
+    grid_G = np.quantile(finite, np.linspace(0.002, 0.998, 500)) if finite.size else np.zeros(500)
+    return Band(grid_G, attainment_band(means_BN2, grid_G, (0.975, 0.5, 0.025)))

@@ -120,8 +120,8 @@ def each_run_once(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[sweep == first].reset_index(drop=True)
 
 
-def settings_asked(runs: pd.DataFrame) -> dict[tuple[str, str, int], int]:
-    """Numbers of the settings that draws ask about: several sweeps ask about one where their draws share a finished run.
+def distinct_draws(runs: pd.DataFrame) -> dict[tuple[str, str, int], int]:
+    """Number the draws of several sweeps; draws that share a finished run are one hyperparameter setting and get one number.
 
     Returns:
         (sweep, label, draw) -> number; draws without a finished run are not there.
@@ -323,9 +323,14 @@ def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(unit, runs[kinds == unit]) for unit in dict.fromkeys(kinds)]
 
 
-def settings(runs: pd.DataFrame, metric: str) -> str:
+def metric_settings(runs: pd.DataFrame, metric: str) -> str:
     """The full name of a metric in a table of runs that compare; empty where none is scored."""
     return _one(runs.loc[runs["metric"] == metric, "metric_settings"])
+
+
+def step_unit(runs: pd.DataFrame) -> str:
+    """What is counted as a step by the first of these runs, in the plural, for example `updates`."""
+    return f"{_by_step_unit(runs)[0][0]}s"
 
 
 def training(runs: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from sweeper import display
 from sweeper.cli.options import (
     MANY,
     NAME,
@@ -71,7 +72,6 @@ def prune(names: tuple[str, ...], **options: Any) -> None:
     """Drop what finished runs keep for being trained further: gigabytes at paper scale. Results stay."""
     home = find_home(options, is_written=True)
     check_ledger(home)
-    from sweeper import display
     from sweeper.ledger.writer import Ledger
 
     with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
@@ -130,7 +130,7 @@ def ui(port: int, uri: str | None, **options: Any) -> int:
         return 0
     if not file.exists():
         raise InputError(
-            f"{file}: nothing to show yet.\nTrain first: python -m sweeper run NAME --home {home.path}"
+            f"{file}: nothing to show yet.\nTrain first: {display.command('run', 'NAME', home=home.path)}"
         )
     click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
     serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1"]

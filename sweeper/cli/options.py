@@ -5,7 +5,6 @@ Each function answers a wrong word with an `InputError` that says what is valid.
 
 import math
 import os
-import shlex
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import click
 
+from sweeper import display
 from sweeper.home import Home, check_folder, check_length, check_letters, check_visible, lock_home
 from trainables import config, plugins
 from trainables.errors import InputError
@@ -311,7 +311,7 @@ def check_ledger(home: Home) -> None:
     if not home.ledger.exists():
         raise InputError(
             f"--home {home.path}: nothing to show yet, there is no ledger.\n"
-            "Train first: python -m sweeper run NAME, or name another home."
+            f"Train first: {display.command('run', 'NAME', home=home.path)}\nOr name another home."
         )
     if not os.access(home.ledger, os.R_OK):
         raise InputError(f"--home {home.path}: you may not read its ledger.\nName another home.")
@@ -391,7 +391,7 @@ def usage_words(error: click.ClickException) -> str:
 
 def damage_words(home: Home, found: object) -> str:
     """What to say of a ledger whose file is damaged."""
-    again = shlex.join(["python", "-m", "sweeper", "rebuild", "--home", str(home.path)])
+    again = display.command("rebuild", home=home.path)
     return f"{home.ledger} is damaged: {found}\nMove it away, then make it again from the storage: {again}"
 
 

@@ -31,7 +31,7 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
     """
     names = list(dict.fromkeys(metrics)) or _maximized(asked)
     if len(names) < 2:
-        commands = "; ".join(evaluate_command(sweep, "mig") for sweep in asked.tables)
+        commands = "; ".join(evaluate_command(sweep, "mig", asked.home) for sweep in asked.tables)
         remedy = (
             f"Score more: {commands}" if asked.has_factors else "Name some: --metrics recon_error,gaussian_tc"
         )
@@ -44,8 +44,8 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
     model_N = np.repeat(
         [asked.models.index(models[place[:2]]) for place in values], [len(own) for own in values.values()]
     )
-    setting = asked.settings
-    draw_N = np.repeat([setting[place] for place in values], [len(own) for own in values.values()])
+    distinct = asked.distinct_draws
+    draw_N = np.repeat([distinct[place] for place in values], [len(own) for own in values.values()])
     values_NM = np.concatenate(list(values.values()))
     finite_N = np.isfinite(values_NM).all(axis=1)
     if finite_N.sum() < _MIN_RUNS or len(asked.models) > MAX_MODELS:

@@ -107,8 +107,7 @@ def _column(
     differing = [name for name in names if len({draw.texts[name] for draw in draws}) > 1] or names
     return Column(
         heading=asked.heading(sweep),
-        # `3,000 generator updates` without the number
-        unit=results.training(asked.tables[sweep]).partition(" ")[2],
+        unit=results.step_unit(asked.tables[sweep]),
         hyperparameters=", ".join(differing),
         labels=tuple(", ".join(draw.texts[name] for name in differing) for draw in draws),
         lines=tuple(tuple(_line(table, metric, draw) for draw in draws) for metric in metrics),

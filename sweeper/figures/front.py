@@ -5,7 +5,7 @@ Shape suffixes: N draws, 2 objectives, S seeds, Q quantiles, G grid points.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +34,14 @@ class FamilyFront:
     Attributes:
         name: Model, as in the legend.
         labels: Each draw's hyperparameter, for example `gamma=10`; a name that all share goes to the legend.
-        means_N2: Means over seeds. Draws without finite means are left out and counted in the caption.
+        means_N2: Means over seeds, finite.
         lower_N2: Lower confidence limits.
         upper_N2: Upper confidence limits.
         on_front_N: Draws that no other draw of this model beats.
         num_seeds_N: Seeds of each draw.
         grid_G: Reconstruction errors at which the band is known, ascending.
         band_QG: 2.5, 50 and 97.5 % quantiles of the best score at or below them, (3, G); -inf where there is none.
+        num_left_out: Draws that are not shown, since a seed diverged or a mean is not finite.
     """
 
     name: str
@@ -52,64 +53,12 @@ class FamilyFront:
     num_seeds_N: np.ndarray
     grid_G: np.ndarray
     band_QG: np.ndarray
-
-    @classmethod
-    def from_runs(
-        cls,
-        name: str,
-        runs_by_draw: Sequence[tuple[str, np.ndarray]],
-        generator: np.random.Generator,
-        range_22: np.ndarray | None = None,
-        settings: Sequence[int] | None = None,
-    ) -> "FamilyFront":
-        """Summarise runs: intervals by `pareto.mean_interval`, the band by `pareto.bootstrap_front`.
-
-        Args:
-            name: Model, as in the legend.
-            runs_by_draw: Each draw's label, and its seeds' reconstruction errors and scores (S, 2).
-            generator: Decides the bootstrap.
-            range_22: Lowest and highest possible reconstruction error and score, which no band leaves.
-            settings: What each draw is of, where several may be of one.
-        """
-        sense: tuple[pareto.Direction, ...] = ("minimize", "maximize")
-        labels, runs = zip(*runs_by_draw, strict=True)
-        losses = [pareto.to_losses(runs_S2, sense) for runs_S2 in runs]
-        means_N2, lower_N2, upper_N2 = (
-            np.stack(limits) for limits in zip(*map(pareto.mean_interval, runs), strict=True)
-        )
-        on_front_N = pareto.is_non_dominated(pareto.to_losses(means_N2, sense))
-        num_seeds_N = np.array([len(runs_S2) for runs_S2 in runs])
-        reference_2 = pareto.reference_point(np.concatenate(losses))
-        limits_22 = None if range_22 is None else np.sort(pareto.to_losses(range_22, sense), axis=0)
-        lone = pareto.by_setting(losses, range(len(losses)) if settings is None else settings)
-        resampled = pareto.bootstrap_front(list(lone.values()), reference_2, generator, limits_2M=limits_22)
-        resampled_BN2 = resampled.means_BNM
-        grid_G = _grid(resampled_BN2[..., 0])
-        band_QG = -pareto.attainment_band(resampled_BN2, grid_G, (0.975, 0.5, 0.025))
-        if (num_seeds_N[on_front_N] == 1).any():  # nothing is known of how that one moves
-            band_QG[:] = -np.inf
-        return cls(
-            name=name,
-            labels=labels,
-            means_N2=means_N2,
-            lower_N2=lower_N2,
-            upper_N2=upper_N2,
-            on_front_N=on_front_N,
-            num_seeds_N=num_seeds_N,
-            grid_G=grid_G,
-            band_QG=band_QG,
-        )
+    num_left_out: int = 0
 
     @property
     def has_band(self) -> bool:
         """Whether it is known anywhere."""
         return bool(np.isfinite(self.band_QG[0]).any())
-
-
-def _grid(resampled: np.ndarray) -> np.ndarray:
-    """Where a band is computed: close together where resamples are, and not out in the tails of few seeds."""
-    finite = resampled[np.isfinite(resampled)]
-    return np.quantile(finite, np.linspace(0.002, 0.998, 500)) if finite.size else np.zeros(500)
 
 
 @dataclass(frozen=True)
@@ -155,7 +104,7 @@ def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
     Raises:
         InputError: More than six models, or no draw with finite means.
     """
-    families = [_finite(family) for family in figure.families]
+    families = figure.families
     means_N2 = np.concatenate([np.zeros((0, 2)), *(family.means_N2 for family in families)])
     if len(families) > len(COLORS) or not len(means_N2):
         raise InputError(
@@ -176,22 +125,9 @@ def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
         return style.save(sheet.figure, path)
 
 
-def _finite(family: FamilyFront) -> FamilyFront:
-    kept_N = np.isfinite(family.means_N2).all(axis=1)
-    return replace(
-        family,
-        labels=tuple(label for label, kept in zip(family.labels, kept_N, strict=True) if kept),
-        means_N2=family.means_N2[kept_N],
-        lower_N2=family.lower_N2[kept_N],
-        upper_N2=family.upper_N2[kept_N],
-        on_front_N=family.on_front_N[kept_N],
-        num_seeds_N=family.num_seeds_N[kept_N],
-    )
-
-
 def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
     seeds_N = np.concatenate([family.num_seeds_N for family in shown])
-    num_left_out = sum(len(family.labels) for family in figure.families) - len(seeds_N)
+    num_left_out = sum(family.num_left_out for family in shown)
     seeds = f"{seeds_N.min()}" if seeds_N.min() == seeds_N.max() else f"{seeds_N.min()} to {seeds_N.max()}"
     sentences = [
         f"Points: means of {seeds} seeds after {figure.training} on {figure.data}, {figure.scale} scale. "
@@ -207,7 +143,7 @@ def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
         sentences.append(style.LEVELS_CAPTION)
     if num_left_out:
         sentences.append(
-            f"Not shown: {num_left_out} settings with a seed that diverged or has no finite value."
+            f"Not shown: {num_left_out} draw{'s' * (num_left_out > 1)} with a seed that diverged or has no finite value."
         )
     return " ".join([*sentences, figure.caveat]).strip()
 

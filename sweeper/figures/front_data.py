@@ -1,6 +1,6 @@
 """What an answer says, as the figure of fronts shows it.
 
-Shape suffixes: S finished seeds of a draw, M objectives.
+Shape suffixes: N draws, 2 objectives, Q quantiles, G grid points.
 """
 
 import tempfile
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeper.analysis import labels, results
-from sweeper.analysis.front import Answer, generator, label_of, places, rows_of
+from sweeper.analysis import labels, pareto, results
+from sweeper.analysis.front import Answer, band, label_of, rows_of
 from sweeper.figures.front import FamilyFront, FrontFigure, draw_front
 from trainables import durable
 from trainables.errors import InputError
@@ -52,16 +52,27 @@ def write_plot(answer: Answer, path: Path) -> Path:
 
 
 def _family(answer: Answer, model: str) -> FamilyFront:
-    """The runs of a model; those of a draw that may be on no front are passed as NaN, so that it is not shown."""
-    draws = answer.draws[answer.draws["model"] == model]
-    values = results.seed_values(answer.runs, answer.objectives)
-    up_is_better = np.array([1.0, -1.0 if results.directions(answer.objectives)[1] == "minimize" else 1.0])
-    values = {place: values_SM * up_is_better for place, values_SM in values.items()}
-    runs = [
-        (label_of(answer, row), values[place] if row["is_eligible"] else values[place] * np.nan)
-        for row, place in zip(rows_of(draws), places(draws), strict=True)
-    ]
-    range_22 = np.sort(results.ranges(answer.objectives) * up_is_better, axis=0)
-    setting = results.settings_asked(answer.runs)
-    settings = [setting[place] for place in places(draws)]
-    return FamilyFront.from_runs(model, runs, generator(), range_22, settings)
+    """The draws of a model that may be on a front; up is better, so a score to minimize is negated."""
+    every = answer.draws[answer.draws["model"] == model]
+    draws = every[every["is_eligible"].astype(bool)]
+    means_N2, lower_N2, upper_N2 = (
+        draws[[f"{name}{end}" for name in answer.objectives]].to_numpy(dtype=np.float64)
+        for end in ("", "_lower", "_upper")
+    )
+    if results.directions(answer.objectives)[1] == "minimize":
+        for limits_N2 in (means_N2, lower_N2, upper_N2):
+            limits_N2[:, 1] *= -1
+        lower_N2[:, 1], upper_N2[:, 1] = upper_N2[:, 1].copy(), lower_N2[:, 1].copy()
+    found = band(answer, model) if len(draws) else pareto.Band(np.zeros(1), np.full((3, 1), np.inf))
+    return FamilyFront(
+        name=model,
+        labels=tuple(label_of(answer, row) for row in rows_of(draws)),
+        means_N2=means_N2,
+        lower_N2=lower_N2,
+        upper_N2=upper_N2,
+        on_front_N=draws["on_model_front"].to_numpy(dtype=bool),
+        num_seeds_N=draws["num_seeds"].to_numpy(dtype=np.int64),
+        grid_G=found.grid_G,
+        band_QG=-found.losses_QG,
+        num_left_out=len(every) - len(draws),
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sweeper import display
 from sweeper.analysis import calibration, front, labels, results
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
@@ -55,9 +56,9 @@ class Asked:
         return results.each_run_once(results.stack(list(self.tables.values())))
 
     @property
-    def settings(self) -> dict[tuple[str, str, int], int]:
-        """Numbers of the settings that draws ask about, see `results.settings_asked`."""
-        return results.settings_asked(results.stack(list(self.tables.values())))
+    def distinct_draws(self) -> dict[tuple[str, str, int], int]:
+        """See `results.distinct_draws`."""
+        return results.distinct_draws(results.stack(list(self.tables.values())))
 
     @property
     def has_factors(self) -> bool:
@@ -102,7 +103,7 @@ class Asked:
                 if name not in (known := self.computed(sweep)):
                     raise InputError(
                         f"The finished runs of sweep {sweep} have no {name}. They have: {', '.join(sorted(known))}.\n"
-                        f"Score them: {evaluate_command(sweep, name)}"
+                        f"Score them: {evaluate_command(sweep, name, self.home)}"
                     )
         results.draw_table(self.runs, list(metrics))  # refuses what does not compare
 
@@ -110,7 +111,7 @@ class Asked:
         """What a metric is read by as it was computed in these rows, by default `runs`; see `calibration.levels`."""
         runs = self.runs if rows is None else rows
         known = calibration.references(self.home, runs["data"].iloc[0]) if self.home else {}
-        return calibration.levels(known, results.settings(runs, metric))
+        return calibration.levels(known, results.metric_settings(runs, metric))
 
     def caption(self, *sentences: str) -> str:
         """Sentences, then what was left out, then the notes of the sweeps."""
@@ -142,7 +143,8 @@ def _place(records: Records, sweep: SweepId) -> tuple[int, str, str]:
     return _ORDER.index(model) if model in _ORDER else len(_ORDER), model, str(sweep)
 
 
-def evaluate_command(sweep: SweepId, metric: str) -> str:
+def evaluate_command(sweep: SweepId, metric: str, home: Path | None) -> str:
     """What to type to give a sweep a metric."""
-    label = f" --as {sweep.label}" if sweep.label else ""
-    return f"python -m sweeper evaluate {sweep.name} --scale {sweep.scale}{label} --metric {metric}"
+    return display.command(
+        "evaluate", sweep.name, scale=sweep.scale, label=sweep.label, metric=metric, home=home
+    )

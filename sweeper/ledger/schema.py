@@ -5,12 +5,12 @@ that millions of points stay small. An attempt and a block are named by their nu
 """
 
 import os
-import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweeper import display
 from trainables.errors import InputError
 
 VERSION = 1
@@ -151,7 +151,7 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     """Version of the tables in a file, 0 for a new one."""
     alien = InputError(
         f"{path} is not a ledger, or a damaged one.\nName another home with --home, or move the file away and "
-        f"make it again from the storage: {shlex.join(['python', '-m', 'sweeper', 'rebuild', '--home', str(path.parent)])}"
+        f"make it again from the storage: {display.command('rebuild', home=path.parent)}"
     )
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sweeper import display
 from sweeper.ledger import registry, schema
 from sweeper.ledger.ingest import take_in
 from sweeper.ledger.reader import Records
@@ -73,7 +74,8 @@ class Ledger:
         if owner is not None and not path.exists():
             raise InputError(
                 f"Storage {storage} belongs to a ledger that is not at {path}.\n"
-                "Rebuild the ledger from it (python -m sweeper rebuild), or name another folder with --storage."
+                f"Rebuild the ledger: {display.command('rebuild', home=path.parent, storage=storage)}\n"
+                "Or name another folder with --storage."
             )
         self._db = schema.open_for_writing(path)
         self.records = Records(self._db)

@@ -14,7 +14,7 @@ from trainables.errors import InputError
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ProbedRun:
     """Identity of a run, its specification with every field filled in, and how many factors of its images vary."""
 
     key: str
@@ -75,7 +75,7 @@ class Probe:
         self._process.kill()
         self._process.communicate()
 
-    def resolve(self, runs: Sequence[RunSpec]) -> list[Resolved]:
+    def resolve(self, runs: Sequence[RunSpec]) -> list[ProbedRun]:
         """Check runs and learn their keys.
 
         Raises:
@@ -83,7 +83,7 @@ class Probe:
         """
         answer = self._ask({"resolve": [asdict(run) for run in runs]})
         _refuse_out_of_memory(answer, " ".join({run.data for run in runs}))
-        return [Resolved(**run) for run in answer["runs"]]
+        return [ProbedRun(**run) for run in answer["runs"]]
 
     def measure(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
         """Time and memory of a pack of such runs, from about a second of training; None if the GPU does not hold it."""

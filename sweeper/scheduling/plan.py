@@ -13,7 +13,7 @@ from search_spaces import Scale, Sweep
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Draw, Ledger, Member
-from sweeper.machines.probe import Probe, Resolved
+from sweeper.machines.probe import Probe, ProbedRun
 from sweeper.scheduling import scoring
 from sweeper.scheduling.label_free import answerable
 from sweeper.scheduling.packing import Waiting
@@ -81,7 +81,7 @@ class Planned:
 
     question: Question
     draws: tuple[Draw, ...]
-    runs: Mapping[str, Resolved]
+    runs: Mapping[str, ProbedRun]
     num_factors: int
 
     @property
@@ -242,7 +242,7 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
     return planned
 
 
-def _planned(question: Question, found: Mapping[str, Resolved]) -> Planned:
+def _planned(question: Question, found: Mapping[str, ProbedRun]) -> Planned:
     draws, runs = [], {}
     for number, (params, specs) in enumerate(question.specs()):
         members = []

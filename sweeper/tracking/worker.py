@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
+from sweeper import display
 from sweeper.home import Home
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
@@ -111,7 +112,8 @@ def _do(asked: Command) -> int:
             lines = compare(*given)
             if lines:
                 print(*lines, sep="\n")
-                print("`python -m sweeper sync` mends what differs in MLflow.", file=sys.stderr)
+                again = display.command("sync", "NAME", home=asked.home.path, tracking_uri=asked.uri)
+                print(f"To bring MLflow up to date: {again}", file=sys.stderr)
             return 1 if lines else 0
         if asked.how == "--follow":
             os.nice(10)

@@ -36,7 +36,8 @@ def worked(runs, images, seconds, schedule=SCHEDULE, start=None):
     trying = Attempt(1, runs, schedule, images, start)
     done = []
     while not trying.is_done:
-        done.append(trying.work(seconds))
+        block = trying.work(seconds)
+        done.append(dataclasses.replace(block, blobs={key: dict(blob) for key, blob in block.blobs.items()}))
         assert len(done) <= schedule.steps
     return done
 
@@ -336,3 +337,13 @@ def test_every_block_is_accepted_and_read_back(runs, sprites, tmp_path):
             read = {name: blocks.read_slice(path.parent, part) for name, part in entry.slices.items()}
             assert read == block.blobs[entry.key]
     assert len(Layout(tmp_path).manifests()) == len(done)
+
+
+def test_states_that_are_asked_for_too_late_are_refused(runs, sprites):
+    trying = Attempt(1, runs, SCHEDULE, sprites)
+    block = trying.work(0.0)
+    key = runs[0].key
+    assert "state" in block.blobs[key]
+    trying.work(0.0)
+    with pytest.raises(RuntimeError, match="are gone"):
+        block.blobs[key]

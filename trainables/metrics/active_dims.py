@@ -20,6 +20,7 @@ from trainables.metrics.estimators import activity
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, math.inf)
+TITLE: str = "Active dimensions"
 UNIT: str = "dimensions"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

@@ -31,6 +31,7 @@ from trainables.metrics.estimators.examples import NUM_TEST, NUM_TRAIN, standard
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
+TITLE: str = "beta-VAE score"
 UNIT: str = ""
 NEEDS_FACTORS: int = 2
 IS_CHEAP: bool = False  # needs scikit-learn

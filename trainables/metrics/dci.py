@@ -33,6 +33,7 @@ from trainables.metrics.estimators import activity, ground_truth
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
+TITLE: str = "DCI disentanglement"
 UNIT: str = ""
 NEEDS_FACTORS: int = 1
 IS_CHEAP: bool = False

@@ -34,6 +34,7 @@ from trainables.metrics.estimators import activity
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 RANGE: tuple[float, float] = (-math.inf, math.inf)
+TITLE: str = "True total correlation"
 UNIT: str = "nats"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = False  # a second for every few runs

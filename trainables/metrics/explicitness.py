@@ -27,6 +27,7 @@ from trainables.metrics.estimators import activity, examples, ground_truth
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
+TITLE: str = "Explicitness"
 UNIT: str = ""
 NEEDS_FACTORS: int = 1
 IS_CHEAP: bool = False  # needs scikit-learn

@@ -30,6 +30,7 @@ from trainables.metrics.estimators import activity, votes
 VERSION: int = 2
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
+TITLE: str = "FactorVAE score on fresh votes"
 UNIT: str = ""
 NEEDS_FACTORS: int = 1
 IS_CHEAP: bool = True

@@ -22,6 +22,7 @@ from trainables.metrics.estimators import activity
 VERSION: int = 2
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 RANGE: tuple[float, float] = (0.0, math.inf)
+TITLE: str = "Gaussian total correlation"
 UNIT: str = "nats"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

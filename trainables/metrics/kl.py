@@ -18,6 +18,7 @@ from trainables.encoding import Encoding
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 RANGE: tuple[float, float] = (0.0, math.inf)
+TITLE: str = "KL of the posterior to the prior"
 UNIT: str = "nats per image"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

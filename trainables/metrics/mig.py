@@ -26,6 +26,7 @@ from trainables.metrics.estimators import activity, ground_truth, information
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
+TITLE: str = "Mutual information gap"
 UNIT: str = ""
 NEEDS_FACTORS: int = 1
 IS_CHEAP: bool = True

@@ -25,6 +25,7 @@ from trainables.metrics.estimators import activity, ground_truth, information
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
+TITLE: str = "Modularity"
 UNIT: str = ""
 NEEDS_FACTORS: int = 2
 IS_CHEAP: bool = True

@@ -22,6 +22,7 @@ from trainables.metrics.estimators import activity, information
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 RANGE: tuple[float, float] = (0.0, math.inf)
+TITLE: str = "Mutual information between codes"
 UNIT: str = "nats"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

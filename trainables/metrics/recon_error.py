@@ -19,6 +19,7 @@ from trainables.encoding import Encoding
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 RANGE: tuple[float, float] = (0.0, math.inf)
+TITLE: str = "Reconstruction error"
 UNIT: str = "nats per image"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

@@ -17,6 +17,7 @@ from trainables.encoding import Encoding
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "minimize"
 RANGE: tuple[float, float] = (0.0, 1.0)
+TITLE: str = "Mean squared reconstruction error"
 UNIT: str = "per pixel"
 NEEDS_FACTORS: int = 0
 IS_CHEAP: bool = True

@@ -10,7 +10,7 @@ from benchmarks.gpu.kit import MODELS, Bench, Row
 from benchmarks.plain import Plain, vae_layers
 from trainables import arithmetic
 from trainables.config import Precision
-from trainables.engine import Pack, Resolved
+from trainables.engine import Pack, ResolvedRun
 from trainables.ladder import LADDER
 
 SECONDS = 75.0
@@ -81,7 +81,7 @@ def _slots(bench: Bench, precision: Precision) -> Iterator[Row]:
             }
 
 
-def _trained(bench: Bench, runs: Sequence[Resolved], r: int) -> str:
+def _trained(bench: Bench, runs: Sequence[ResolvedRun], r: int) -> str:
     bench.forget()
     pack = Pack(runs, bench.images, size=len(runs), launch="graph")
     pack.advance(STEPS)

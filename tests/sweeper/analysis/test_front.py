@@ -358,7 +358,7 @@ def test_a_draw_off_the_fronts_is_not_shown(ledger, tmp_path):
     ]
     assert shown == [False, True]
     text = write_plot(answer(ledger.records, [GAMMA]), tmp_path / "front.svg").read_text()
-    assert "Not shown: 1 settings" in re.sub(r"\s+", " ", text)
+    assert "Not shown: 1 draw with" in re.sub(r"\s+", " ", text)
 
 
 def test_a_sweep_whose_draws_are_all_off_the_front_has_no_front(ledger, tmp_path):

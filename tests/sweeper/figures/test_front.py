@@ -1,6 +1,7 @@
 """The figure of fronts: everything that it says is inside it, and equal input gives equal bytes."""
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from sweeper.analysis import pareto
 from sweeper.figures import front, point_labels
 from trainables.errors import InputError
 
@@ -40,8 +42,25 @@ WIDE = {
 }
 
 
-def family_of(name, runs_by_label):
-    return front.FamilyFront.from_runs(name, list(runs_by_label.items()), np.random.default_rng(0))
+def family_of(name, runs_by_label, num_left_out=0):
+    runs = list(runs_by_label.values())
+    means_N2, lower_N2, upper_N2 = map(np.stack, zip(*map(pareto.mean_interval, runs), strict=True))
+    losses = [runs_S2 * [1, -1] for runs_S2 in runs]
+    resampled = pareto.bootstrap_front(losses, np.array([99.0, 99.0]), np.random.default_rng(0))
+    grid_G, losses_QG = pareto.front_band(resampled.means_BNM)
+    num_seeds_N = np.array([len(runs_S2) for runs_S2 in runs])
+    return front.FamilyFront(
+        name=name,
+        labels=tuple(runs_by_label),
+        means_N2=means_N2,
+        lower_N2=lower_N2,
+        upper_N2=upper_N2,
+        on_front_N=pareto.is_non_dominated(means_N2 * [1, -1]),
+        num_seeds_N=num_seeds_N,
+        grid_G=grid_G,
+        band_QG=-losses_QG if num_seeds_N.min() > 1 else np.full_like(losses_QG, -np.inf),
+        num_left_out=num_left_out,
+    )
 
 
 def figure_of(models, num_seeds=5, **changes):
@@ -151,24 +170,19 @@ def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn, tmp_path):
     assert high - low < 0.3
 
 
-def test_two_draws_of_one_label_are_two_points():
-    twice = [("gamma=10", np.full((3, 2), 0.5)), ("gamma=10", np.full((3, 2), 0.25))]
-    assert len(front.FamilyFront.from_runs("x", twice, np.random.default_rng(0)).means_N2) == 2
-
-
-def test_settings_without_a_finite_mean_are_counted_in_the_caption(drawn, tmp_path):
-    settings = runs(LAPTOP["beta_vae"], (0.1, 0.03))
-    settings["beta=4"] = np.full((3, 2), np.nan)
-    family = family_of("beta_vae", settings)
+def test_draws_that_are_left_out_are_counted_in_the_caption(drawn, tmp_path):
+    family = family_of("beta_vae", runs(LAPTOP["beta_vae"], (0.1, 0.03)), num_left_out=2)
     figure = front.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)})
     front.draw_front(figure, tmp_path / "front")
     caption = " ".join(drawn[0].texts[-1].get_text().split())
-    assert "Not shown: 1 settings" in caption
+    assert "Not shown: 2 draws" in caption
     assert "means of 5 seeds" in caption
 
 
 def test_nothing_to_draw_is_refused(tmp_path):
-    family = family_of("x", {"a=1": np.full((2, 2), np.nan)})
+    family = family_of("x", {"a=1": np.full((2, 2), 0.5)})
+    nothing = {name: getattr(family, name)[:0] for name in ("labels", "means_N2", "lower_N2", "upper_N2")}
+    family = replace(family, **nothing, on_front_N=np.zeros(0, bool), num_seeds_N=np.zeros(0, int))
     with pytest.raises(InputError, match="cannot be drawn"):
         front.draw_front(
             front.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)}), tmp_path / "f"

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from sweeper import display
 from sweeper.ledger.writer import Draw, Member
-from sweeper.machines.probe import Measured, Resolved
+from sweeper.machines.probe import Measured, ProbedRun
 from sweeper.machines.resources import Machine
 from sweeper.scheduling.estimate import MAX_MEASURED_CPU, Estimate, estimate, forecast, form_packs, plan_table
 from sweeper.scheduling.packing import PackPlan, Waiting
@@ -27,7 +27,7 @@ def pack(num_runs, static_key="a", steps=100, step=0):
 def planned(*keys, name="betavae_beta"):
     """A question of one draw whose seeds are runs of these keys."""
     members = tuple(Member(key, seed, 200, SPEC) for seed, key in enumerate(keys))
-    runs = {key: Resolved(key, "a", SPEC, num_factors=2) for key in keys}
+    runs = {key: ProbedRun(key, "a", SPEC, num_factors=2) for key in keys}
     return Planned(find_question(name, "smoke"), (Draw(0, {"beta": 1.0}, members),), runs, 2)
 
 

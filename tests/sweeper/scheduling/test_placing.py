@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sweeper.ledger.writer import Draw, Ledger, Member
-from sweeper.machines.probe import Measured, Resolved
+from sweeper.machines.probe import Measured, ProbedRun
 from sweeper.machines.resources import Machine, Resources
 from sweeper.scheduling.placing import prepare, settle
 from sweeper.scheduling.plan import Planned, find_question
@@ -27,7 +27,7 @@ def planned(num_runs=20, name="betavae_beta", precision="fp32"):
     spec = SPEC | {"precision": precision}
     keys = [f"{name} {seed}" for seed in range(num_runs)]
     members = tuple(Member(key, seed, 200, spec) for seed, key in enumerate(keys))
-    runs = {key: Resolved(key, name, spec, num_factors=2) for key in keys}
+    runs = {key: ProbedRun(key, name, spec, num_factors=2) for key in keys}
     return Planned(find_question(name, "smoke"), (Draw(0, {"beta": 1.0}, members),), runs, 2)
 
 

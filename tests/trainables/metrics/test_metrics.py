@@ -117,6 +117,7 @@ def test_a_metric_declares_its_identity(metric):
     assert isinstance(metric.VERSION, int)
     assert metric.VERSION >= 1
     assert isinstance(metric.UNIT, str)
+    assert re.fullmatch(r"[A-Za-z][\w -]{2,40}", metric.TITLE), "an axis is called so"
     assert metric.NEEDS_FACTORS in (0, 1, 2), "how many factors must vary"
     assert isinstance(metric.IS_CHEAP, bool)
     assert all(type(value) in (int, float, str) for value in metric.SETTINGS.values())
