@@ -4,8 +4,6 @@ Points fall on steps that the schedule fixes and states are exact, so where bloc
 """
 
 import dataclasses
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from trainables.encoding import Encoding
 from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
 from trainables.metric_identity import identities
+from trainables.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -186,12 +185,7 @@ class Attempt:
             runs=entries,
             points=tuple(points),
             metric_identities=identities({point.name for point in points}, self._num_images),
-            provenance={
-                "host": socket.gethostname(),
-                "pid": str(os.getpid()),
-                "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-                "launch": self.pack.launch,
-            },
+            provenance=provenance(self.pack.launch),
         )
         self._num_blocks += 1
         return Block(manifest, blobs)

@@ -201,14 +201,15 @@ def _runs(records: Records, sweep: SweepId) -> pd.DataFrame:
             f"Hyperparameter '{min(clashes)}' of sweep {sweep} has the name of a column or metric.\n"
             "Rename the field of the model."
         )
-    origins = records.origins(sweep)
+    histories = records.histories(sweep)
     columns = [*_SWEEP, *names, *_RUN, *_ORIGIN]
     rows = []
     for member in members:
         place = (sweep.name, sweep.scale, sweep.label, member.spec["model"])
         params = [member.params.get(name, math.nan) for name in names]
         run = (member.draw, member.seed, member.status, member.spec["recipe"])
-        by = origins.get(member.key, ("", ""))
+        history = histories[member.draw, member.seed]
+        by = history.numerics, history.code_version
         values = (*place, *params, *run, *by, member.horizon_steps, member.key)
         rows.append(dict(zip(columns, values, strict=True)))
     kinds = {"draw": "int64", "seed": "int64", "step": "int64", "run_key": "str"}

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper.ledger import registry, schema
+from sweeper.ledger import queries, registry, schema
 from sweeper.ledger.registry import Draw
 from sweeper.ledger.rows import (
     AttemptRow,
     CostRow,
     FailureRow,
+    History,
     MemberRow,
     PointColumns,
     RunStatus,
@@ -25,54 +26,6 @@ from trainables.blocks import STATE, Slice
 from trainables.errors import UnknownNameError
 
 _NUM_STATES = 2
-
-_MEMBERS = """
-    SELECT key, draws.number, params, seed,
-        CASE WHEN done_step >= horizon_steps THEN 'done'
-            WHEN first_bad_step < horizon_steps THEN 'diverged'
-            WHEN step >= horizon_steps THEN 'done'
-            WHEN EXISTS (SELECT 1 FROM failures WHERE failures.run = run_states.id
-                AND failures.attempt = run_states.attempt) THEN 'failed'
-            WHEN EXISTS (SELECT 1 FROM attempts WHERE attempts.number = run_states.attempt
-                AND ended_at_s IS NULL) THEN 'running'
-            ELSE 'planned' END,
-        step, horizon_steps, first_bad_step, attempt, numerics, run_states.spec
-    FROM members JOIN draws ON draws.id = draw JOIN run_states ON run_states.id = run
-    WHERE sweep = ? ORDER BY draws.number, seed"""
-
-_POINTS = """
-    SELECT key, name, identity, step, time_s, value
-    FROM points JOIN runs ON runs.id = points.run JOIN metrics ON metrics.id = metric
-    WHERE points.run IN ({runs}) ORDER BY points.run, name, identity, step"""
-
-
-_ORIGINS = """
-    SELECT key, CASE WHEN MIN(numerics) = MAX(numerics) THEN MIN(numerics) ELSE 'mixed' END,
-        CASE WHEN MIN(code_version) = MAX(code_version) THEN MIN(code_version) ELSE 'mixed' END
-    FROM draws JOIN members ON draw = draws.id JOIN runs ON runs.id = members.run
-    JOIN block_runs ON block_runs.run = runs.id
-    JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
-    WHERE sweep = ? AND start_step < MIN(end_step, horizon_steps) GROUP BY key"""
-
-
-_STATES = """
-    SELECT key, step, attempt, block, file, offset, length, sha256 FROM (
-        SELECT slices.*, step, ROW_NUMBER() OVER newest_first AS age,
-            FIRST_VALUE(status) OVER newest_first AS newest_status
-        FROM slices JOIN block_runs USING (run, attempt, block)
-        WHERE name = ? AND slices.run IN ({runs})
-            AND slices.run NOT IN (SELECT run FROM block_runs WHERE status = 'diverged')
-            AND NOT EXISTS (
-                SELECT * FROM attempt_runs AS later JOIN block_runs AS first
-                    ON first.run = later.run AND first.attempt = later.attempt AND first.block = 0
-                JOIN blocks ON blocks.attempt = first.attempt AND blocks.number = first.block
-                WHERE later.run = slices.run AND later.attempt > slices.attempt
-                    AND start_step < block_runs.step AND start_step < end_step)
-        WINDOW newest_first AS (PARTITION BY slices.run ORDER BY slices.attempt DESC, slices.block DESC))
-    JOIN runs ON id = run WHERE age = 1 OR (age <= ? AND newest_status <> 'done') ORDER BY key, age"""
-"""States to resume from: the newest, and while a run goes on the one before. A diverged run has none; one that a later
-attempt trained from behind is given up, because it, or that of another run of the pack, was damaged. An attempt that scores
-finished runs trains no step."""
 
 
 class Records:
@@ -121,16 +74,28 @@ class Records:
         finally:
             self.db.execute("ROLLBACK")
 
-    def origins(self, sweep: SweepId) -> dict[str, tuple[str, str]]:
-        """Numerics class and code version of the blocks that trained each run, `mixed` if several.
-
-        Blocks up to the sweep's horizon: that another sweep goes on with a run must not change what this one says.
+    def histories(self, sweep: SweepId) -> dict[tuple[int, int], History]:
+        """What the blocks of each run of a sweep say, up to its horizon, by draw and seed.
 
         Raises:
             UnknownNameError: No such sweep.
         """
-        rows = self.db.execute(_ORIGINS, (self._sweep(sweep),))
-        return {key: (numerics, code_version) for key, numerics, code_version in rows}
+        rows = self.db.execute(queries.HISTORIES, (self._sweep(sweep),))
+        return {(draw, seed): History(*facts) for draw, seed, *facts in rows}
+
+    def newest_block_s(self, sweep: SweepId) -> float:
+        """When the newest block of a sweep was written, 0 before the first; those beyond its horizon are not its own."""
+        (written_at_s,) = self.db.execute(queries.NEWEST_BLOCK, (self._sweep(sweep),)).fetchone()
+        return float(written_at_s)
+
+    def ambiguous_metrics(self, sweep: SweepId) -> list[tuple[str, str]]:
+        """Name and identity of the metrics of a sweep that were computed in several ways, the oldest first."""
+        return self.db.execute(queries.AMBIGUOUS_METRICS, (self._sweep(sweep),)).fetchall()
+
+    def identity(self) -> str:
+        """What tells this ledger from others."""
+        (ledger,) = self.db.execute("SELECT ledger FROM identity").fetchone()
+        return str(ledger)
 
     def members(self, sweep: SweepId) -> list[MemberRow]:
         """Runs of a sweep, by draw and seed.
@@ -138,7 +103,7 @@ class Records:
         Raises:
             UnknownNameError: No such sweep.
         """
-        return [_member(*row) for row in self.db.execute(_MEMBERS, (self._sweep(sweep),))]
+        return [_member(*row) for row in self.db.execute(queries.MEMBERS, (self._sweep(sweep),))]
 
     def finished(self, sweep: SweepId) -> set[str]:
         """Keys of the runs of a sweep that are done, and that no sweep wants further.
@@ -156,7 +121,7 @@ class Records:
 
     def counts(self, sweep: SweepId) -> Counter[RunStatus]:
         """Number of runs of a sweep by status."""
-        return Counter(row[4] for row in self.db.execute(_MEMBERS, (self._sweep(sweep),)))
+        return Counter(row[4] for row in self.db.execute(queries.MEMBERS, (self._sweep(sweep),)))
 
     def standing(self, keys: Iterable[str]) -> dict[str, Standing]:
         """How far runs have come; those that the ledger does not know are left out."""
@@ -233,7 +198,7 @@ class Records:
         return {(key, stored.attempt, stored.index) for key, stored in self._states("SELECT id FROM runs")}
 
     def _states(self, runs: str, *arguments: object) -> list[tuple[str, StoredSlice]]:
-        rows = self.db.execute(_STATES.format(runs=runs), (STATE, *arguments, _NUM_STATES))
+        rows = self.db.execute(queries.STATES.format(runs=runs), (STATE, *arguments, _NUM_STATES))
         return [(key, _stored(*row)) for key, *row in rows]
 
     def _sweep(self, sweep: SweepId) -> int:
@@ -248,7 +213,7 @@ class Records:
         return found[0]
 
     def _points(self, runs: str, argument: object) -> PointColumns:
-        rows = self.db.execute(_POINTS.format(runs=runs), (argument,)).fetchall()
+        rows = self.db.execute(queries.POINTS.format(runs=runs), (argument,)).fetchall()
         columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * 6
         columns[5] = tuple(math.nan if value is None else value for value in columns[5])
         return PointColumns(*columns)

@@ -57,6 +57,25 @@ class MemberRow:
 
 
 @dataclass(frozen=True)
+class History:
+    """What the blocks of a run up to a sweep's horizon say: that another sweep goes on with it changes nothing.
+
+    Attributes:
+        num_points: Committed ones.
+        started_at_s: When the first attempt began, None before.
+        written_at_s: When the newest block was written, None before the first.
+        numerics: Class of machines that trained it, `mixed` if several, empty before the first block.
+        code_version: Likewise.
+    """
+
+    num_points: int
+    started_at_s: float | None
+    written_at_s: float | None
+    numerics: str
+    code_version: str
+
+
+@dataclass(frozen=True)
 class Standing:
     """How far a run has come, whatever sweep asks: the newest committed step, and where it diverged."""
 

@@ -71,13 +71,18 @@ CREATE VIEW run_states AS SELECT
     (SELECT COALESCE(MAX(step), 0) FROM block_runs WHERE run = runs.id) AS step,
     (SELECT MAX(step) FROM block_runs WHERE run = runs.id AND status = 'done') AS done_step,
     (SELECT MIN(first_bad_step) FROM block_runs WHERE run = runs.id) AS first_bad_step,
-    (SELECT CASE WHEN MIN(numerics) = MAX(numerics) THEN MIN(numerics) WHEN COUNT(*) > 0 THEN 'mixed' END
+    (SELECT {numerics}
         FROM block_runs JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
         WHERE run = runs.id AND start_step < end_step) AS numerics
 FROM runs;
 PRAGMA user_version = {version};
 COMMIT;
 """
+
+
+def one_or_mixed(column: str) -> str:
+    """SQL for what all rows of a group have in a column: `mixed` where they differ, NULL where there is none."""
+    return f"CASE WHEN MIN({column}) = MAX({column}) THEN MIN({column}) WHEN COUNT({column}) > 0 THEN 'mixed' END"
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -93,7 +98,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         if version == 0:
-            db.executescript(_TABLES.format(version=VERSION))
+            db.executescript(_TABLES.format(version=VERSION, numerics=one_or_mixed("numerics")))
     except BaseException:
         db.close()
         raise
@@ -103,7 +108,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 def in_memory() -> sqlite3.Connection:
     """Make an empty ledger to try something on."""
     db = sqlite3.connect(":memory:", isolation_level=None)
-    db.executescript(_TABLES.format(version=VERSION))
+    db.executescript(_TABLES.format(version=VERSION, numerics=one_or_mixed("numerics")))
     return db
 
 

@@ -5,7 +5,6 @@ Only what has begun is there; a run's steps beyond the sweep's horizon belong to
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,34 +26,6 @@ _LEFT_OUT = "_left_out"
 """Ends the stem of the table of what a front lacks."""
 
 Level = Literal["sweep", "draw", "run"]
-
-_FACTS = """
-    SELECT draws.number, seed,
-        (SELECT COUNT(*) FROM points WHERE points.run = members.run AND step <= horizon_steps),
-        (SELECT MIN(started_at_s) FROM attempt_runs JOIN attempts ON attempts.number = attempt
-            WHERE attempt_runs.run = members.run),
-        MAX(written_at_s),
-        CASE WHEN MIN(numerics) < MAX(numerics) THEN 'mixed' ELSE COALESCE(MIN(numerics), '') END,
-        CASE WHEN MIN(code_version) < MAX(code_version) THEN 'mixed' ELSE COALESCE(MIN(code_version), '') END
-    FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id
-    LEFT JOIN (block_runs JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block)
-        ON block_runs.run = members.run AND start_step < MIN(end_step, horizon_steps)
-    WHERE (name, scale, label) = (?, ?, ?) GROUP BY draws.number, seed"""
-
-_NEWEST_BLOCK = """
-    SELECT COALESCE(MAX(written_at_s), 0.0)
-    FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id
-    JOIN block_runs ON block_runs.run = members.run
-    JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
-    WHERE (name, scale, label) = (?, ?, ?) AND (start_step < horizon_steps OR end_step <= horizon_steps)"""
-
-_SHARED_NAMES = """
-    SELECT metrics.name, identity FROM points JOIN metrics ON metrics.id = metric
-    WHERE metric IN (SELECT id FROM metrics WHERE identity <> '' AND name IN
-            (SELECT name FROM metrics WHERE identity <> '' GROUP BY name HAVING COUNT(*) > 1))
-        AND run IN (SELECT run FROM sweeps JOIN draws ON sweep = sweeps.id JOIN members ON draw = draws.id
-            WHERE (sweeps.name, scale, label) = (?, ?, ?))
-    GROUP BY metric ORDER BY MIN(time_s)"""
 
 
 @dataclass(frozen=True)
@@ -132,13 +103,9 @@ def outline(records: Records, home: Home, sweep: SweepId) -> Outline:
         UnknownNameError: No such sweep.
     """
     runs = _runs(records, sweep)
-    (ledger,) = records.db.execute("SELECT ledger FROM identity").fetchone()
-    (text,) = records.db.execute(
-        "SELECT spec FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", _words(sweep)
-    ).fetchone()
-    exports = _exports(records, home, sweep)
-    entries = _entries(runs, [text, *map(file_digest, exports)])
-    return Outline(sweep, ledger, json.loads(text), exports, entries, _names(records, sweep))
+    spec, exports = records.spec(sweep), _exports(records, home, sweep)
+    entries = _entries(runs, [canonical_json(spec), *map(file_digest, exports)])
+    return Outline(sweep, records.identity(), spec, exports, entries, _names(records, sweep))
 
 
 def answered(name: str) -> list[str]:
@@ -209,16 +176,10 @@ def _exports(records: Records, home: Home, sweep: SweepId) -> tuple[Path, ...]:
     for path in sorted(home.exports.glob("*")):
         names = answered(path.name)
         sweeps = [known[name] for name in names if name in known] if len(names) > 1 else []
-        is_current = all(_newest_block_s(records, each) <= path.stat().st_mtime for each in sweeps)
+        is_current = all(records.newest_block_s(each) <= path.stat().st_mtime for each in sweeps)
         if str(sweep) in names and is_current:
             found.append(path)
     return tuple(found)
-
-
-def _newest_block_s(records: Records, sweep: SweepId) -> float:
-    """When the newest block of a sweep was written, 0 before the first; those beyond its horizon are not its own."""
-    (written_at_s,) = records.db.execute(_NEWEST_BLOCK, _words(sweep)).fetchone()
-    return float(written_at_s)
 
 
 def _state(run: Run) -> list[Any]:
@@ -237,21 +198,22 @@ def _digest(*parts: Any) -> str:
 def _runs(records: Records, sweep: SweepId) -> list[Run]:
     members = records.members(sweep)
     given_up = {(failure.key, failure.attempt): failure for failure in records.failures()}
-    facts = {(draw, seed): rest for draw, seed, *rest in records.db.execute(_FACTS, _words(sweep))}
+    histories = records.histories(sweep)
     runs = []
     for row in members:
-        num_points, started_at_s, ended_at_s, numerics, code_version = facts[row.draw, row.seed]
+        history = histories[row.draw, row.seed]
         failure = given_up.get((row.key, row.attempt or 0)) if row.status == "failed" else None
+        ended_at_s = history.written_at_s
         if failure:
             ended_at_s = max(ended_at_s or 0.0, failure.time_s)
         runs.append(
             Run(
                 row,
-                num_points,
-                started_at_s,
+                history.num_points,
+                history.started_at_s,
                 ended_at_s,
-                numerics,
-                code_version,
+                history.numerics,
+                history.code_version,
                 f"{failure.kind}: {failure.message}" if failure else "",
             )
         )
@@ -265,12 +227,8 @@ def _names(records: Records, sweep: SweepId) -> dict[tuple[str, str], str]:
     """
     names: dict[tuple[str, str], str] = {}
     seen = set()
-    for name, identity in records.db.execute(_SHARED_NAMES, _words(sweep)):
+    for name, identity in records.ambiguous_metrics(sweep):
         if name in seen:
             names[name, identity] = f"{name} {hashlib.sha256(identity.encode()).hexdigest()[:8]}"
         seen.add(name)
     return names
-
-
-def _words(sweep: SweepId) -> tuple[str, str, str]:
-    return sweep.name, sweep.scale, sweep.label

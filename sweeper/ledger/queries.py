@@ -1,0 +1,69 @@
+"""The long questions to a ledger, as SQL."""
+
+from sweeper.ledger.schema import one_or_mixed
+
+MEMBERS = """
+    SELECT key, draws.number, params, seed,
+        CASE WHEN done_step >= horizon_steps THEN 'done'
+            WHEN first_bad_step < horizon_steps THEN 'diverged'
+            WHEN step >= horizon_steps THEN 'done'
+            WHEN EXISTS (SELECT 1 FROM failures WHERE failures.run = run_states.id
+                AND failures.attempt = run_states.attempt) THEN 'failed'
+            WHEN EXISTS (SELECT 1 FROM attempts WHERE attempts.number = run_states.attempt
+                AND ended_at_s IS NULL) THEN 'running'
+            ELSE 'planned' END,
+        step, horizon_steps, first_bad_step, attempt, numerics, run_states.spec
+    FROM members JOIN draws ON draws.id = draw JOIN run_states ON run_states.id = run
+    WHERE sweep = ? ORDER BY draws.number, seed"""
+
+POINTS = """
+    SELECT key, name, identity, step, time_s, value
+    FROM points JOIN runs ON runs.id = points.run JOIN metrics ON metrics.id = metric
+    WHERE points.run IN ({runs}) ORDER BY points.run, name, identity, step"""
+
+
+HISTORIES = f"""
+    SELECT draws.number, seed,
+        (SELECT COUNT(*) FROM points WHERE points.run = members.run AND step <= horizon_steps),
+        (SELECT MIN(started_at_s) FROM attempt_runs JOIN attempts ON attempts.number = attempt
+            WHERE attempt_runs.run = members.run),
+        MAX(written_at_s), COALESCE({one_or_mixed("numerics")}, ''), COALESCE({one_or_mixed("code_version")}, '')
+    FROM draws JOIN members ON draw = draws.id
+    LEFT JOIN (block_runs JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block)
+        ON block_runs.run = members.run AND start_step < MIN(end_step, horizon_steps)
+    WHERE sweep = ? GROUP BY draws.number, seed"""  # noqa: S608 (of our own words)
+
+
+STATES = """
+    SELECT key, step, attempt, block, file, offset, length, sha256 FROM (
+        SELECT slices.*, step, ROW_NUMBER() OVER newest_first AS age,
+            FIRST_VALUE(status) OVER newest_first AS newest_status
+        FROM slices JOIN block_runs USING (run, attempt, block)
+        WHERE name = ? AND slices.run IN ({runs})
+            AND slices.run NOT IN (SELECT run FROM block_runs WHERE status = 'diverged')
+            AND NOT EXISTS (
+                SELECT * FROM attempt_runs AS later JOIN block_runs AS first
+                    ON first.run = later.run AND first.attempt = later.attempt AND first.block = 0
+                JOIN blocks ON blocks.attempt = first.attempt AND blocks.number = first.block
+                WHERE later.run = slices.run AND later.attempt > slices.attempt
+                    AND start_step < block_runs.step AND start_step < end_step)
+        WINDOW newest_first AS (PARTITION BY slices.run ORDER BY slices.attempt DESC, slices.block DESC))
+    JOIN runs ON id = run WHERE age = 1 OR (age <= ? AND newest_status <> 'done') ORDER BY key, age"""
+"""States to resume from: the newest, and while a run goes on the one before. A diverged run has none; one that a later
+attempt trained from behind is given up, because it, or that of another run of the pack, was damaged. An attempt that scores
+finished runs trains no step."""
+
+
+NEWEST_BLOCK = """
+    SELECT COALESCE(MAX(written_at_s), 0.0) FROM draws JOIN members ON draw = draws.id
+    JOIN block_runs ON block_runs.run = members.run
+    JOIN blocks ON blocks.attempt = block_runs.attempt AND blocks.number = block
+    WHERE sweep = ? AND (start_step < horizon_steps OR end_step <= horizon_steps)"""
+
+
+AMBIGUOUS_METRICS = """
+    SELECT metrics.name, identity FROM points JOIN metrics ON metrics.id = metric
+    WHERE metric IN (SELECT id FROM metrics WHERE identity <> '' AND name IN
+            (SELECT name FROM metrics WHERE identity <> '' GROUP BY name HAVING COUNT(*) > 1))
+        AND run IN (SELECT run FROM draws JOIN members ON draw = draws.id WHERE sweep = ?)
+    GROUP BY metric ORDER BY MIN(time_s)"""
