@@ -23,7 +23,7 @@ Draw = Mapping[str, torch.Tensor]
 
 
 def vae_layers(config: Any, image: tuple[int, int, int]) -> dict[str, nn.Module]:
-    """The layers of encoder and decoder of `trainables.models._networks.Vae`, by the names that a pack gives them."""
+    """The layers of encoder and decoder of `trainables.models.networks.vae.Vae`, by the names that a pack gives them."""
     width, latent = config.width, config.latent_dim
     if config.network == "mlp":
         pixels = math.prod(image)
@@ -45,7 +45,7 @@ class Vae(nn.Module):
     """Encoder and decoder of one run.
 
     Args:
-        config: `trainables.models._networks.Vae`.
+        config: `trainables.models.networks.vae.Vae`.
         image: (C, H, W).
     """
 

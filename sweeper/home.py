@@ -65,7 +65,7 @@ class Home:
         if is_used and os.path.realpath(storage) != os.path.realpath(kept):
             raise InputError(
                 f"Home {path} keeps its blocks in {kept}, not in --storage {storage}.\n"
-                f"Leave --storage out, or write their new place into {path / STORAGE_PATH} if they were moved."
+                f"Leave out --storage; if the blocks were moved, write their new path into {path / STORAGE_PATH}."
             )
         return cls(path, storage.absolute())
 
@@ -137,8 +137,8 @@ def lock_home(path: Path, mounts: str | None = None) -> Iterator[None]:
             time.sleep(GLANCE_S)  # another process may only have looked whether a driver holds it
             if not _lock(file):
                 raise InputError(
-                    f"Home {path} is held by {_holder(file)}.\n"
-                    "Wait for it or stop it, or name another home with --home."
+                    f"Home {path} is in use by {_holder(file)}.\n"
+                    "Wait for it, stop it, or choose another home with --home."
                 )
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
@@ -189,8 +189,8 @@ def _refuse_network(path: Path, mounts: str) -> None:
             kind, place = found, point
     if kind.removeprefix("fuse.") in _NETWORK_FILE_SYSTEMS:
         raise InputError(
-            f"Home {path} is on {place}, a network file system ({kind}), where the ledger is not safe.\n"
-            "Put it on a local disk with --home, and only what machines share there with --storage."
+            f"Home {path} is on {place}, a network file system ({kind}), where a ledger is not safe.\n"
+            "Use a local disk for --home, and the network folder for --storage."
         )
 
 
@@ -200,8 +200,8 @@ def check_length(option: str, path: Path) -> None:
     total = max(len(os.fsencode(each)) for each in (path.absolute(), os.path.realpath(path)))
     if longest > MAX_NAME_BYTES or total > MAX_PATH_BYTES:
         raise InputError(
-            f"{option} {path}: too long; a path takes {MAX_PATH_BYTES} bytes, a name in it {MAX_NAME_BYTES}.\n"
-            "Name another."
+            f"{option} {path}: too long; a path may have {MAX_PATH_BYTES} bytes, each name in it {MAX_NAME_BYTES}.\n"
+            "Choose another."
         )
 
 
@@ -213,16 +213,14 @@ def check_folder(option: str, path: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno in (ENOSPC, EDQUOT, EIO):  # nobody has mistyped anything
             raise
-        raise InputError(
-            f"{option} {path}: {found} is no folder that you may write in.\nName another."
-        ) from None
+        raise InputError(f"{option} {path}: {found} is not a writable folder.\nChoose another.") from None
 
 
 def check_visible(option: str, path: Path, folder: Path) -> None:
     """Accept a path that can be looked up, whether anything is there or not."""
     found = _nearest(folder)
     if not (os.path.isdir(found) and os.access(found, os.X_OK)):  # noqa: PTH112 (a Path raises)
-        raise InputError(f"{option} {path}: {found} is no folder that you may look into.\nName another.")
+        raise InputError(f"{option} {path}: {found} is not a readable folder.\nChoose another.")
 
 
 def _nearest(folder: Path) -> Path:
@@ -237,5 +235,5 @@ def check_letters(path: Path) -> None:
     for letter in str(path.absolute()):
         if letter in "%?#" or letter < " ":
             raise InputError(
-                f"--home {path}: MLflow keeps no store in a folder with {letter!r} in its path.\nName another."
+                f"--home {path}: MLflow cannot keep a store in a path with {letter!r}.\nChoose another folder."
             )

@@ -152,7 +152,7 @@ class Pipeline:
             self.console.print(prepared.expected.sentence(), soft_wrap=True)
             self._refuse_if_too_long(prepared.expected, prepared.machine)
         else:
-            self.console.print("No node is free to measure a pack on: no estimate of the time.")
+            self.console.print("No time estimate: no node is free to measure a pack.")
         return prepared
 
     def _refuse_if_too_long(self, expected: Estimate, settled: Machine) -> None:
@@ -162,7 +162,7 @@ class Pipeline:
         smaller = " or ".join(SCALES[SCALES.index(scale) + 1 :])
         raise InputError(
             f"Scale {scale} would take about {display.duration(expected.duration_s)} on this machine's CPU.\n"
-            f"Use --scale {smaller or scale} here, a machine with a GPU, or insist with --yes."
+            f"Use --scale {smaller or scale}, a machine with a GPU, or --yes to start anyway."
         )
 
     def _train(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared | None) -> int:
@@ -219,7 +219,7 @@ class Pipeline:
         pending = projector.stop(DELIVERY_S)
         if pending:
             self.console.print(
-                f"[yellow]MLflow lacks {pending} runs ({escape(projector.complaint())}). Nothing is lost;[/] deliver them later:",
+                f"[yellow]{pending} runs are not in MLflow yet ({escape(projector.complaint())}). Nothing is lost;[/] to deliver them later:",
                 soft_wrap=True,
             )
             again = command("sync", self.questions, self.home, self.tracking_uri)
@@ -304,7 +304,7 @@ def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: 
 def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -> list[str]:
     """What a run ends with on a terminal."""
     return [
-        f"{outcome.trained} runs trained, {outcome.already_done} were done before, "
+        f"{outcome.trained} runs trained, {outcome.already_done} done before, "
         f"{outcome.failed} failed, {outcome.diverged} diverged.",
         f"The front: {command('pareto', questions, home)}",
         f"MLflow:    {display.command('ui', home=home.path)}",

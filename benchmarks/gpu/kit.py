@@ -193,7 +193,7 @@ class _Counting(TorchDispatchMode):
     """Counts tensor operations that are not views."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(
@@ -217,7 +217,7 @@ def kernels(pack: Pack) -> int | None:
     """
     if pack.device.type != "cuda":
         return None
-    from torch.autograd import DeviceType
+    from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
     try:

@@ -1,1 +1,1 @@
-"""What committed runs say: tidy tables, the Pareto front with its intervals, references to read scores by."""
+"""Results of committed runs: tidy tables, the Pareto front with its intervals, and reference scores."""

@@ -1,7 +1,7 @@
-"""What to read scores by: for each metric, what codes that know nothing, or everything, get on a data set.
+"""Reference scores of a data set: what each metric gives to codes that know nothing, or everything.
 
-HOME/calibration holds a file per data set. A value stands under its metric's full name, so that it is never set beside
-a score of another estimator or of another number of images.
+HOME/calibration has one file per data set. A value is stored under its metric's full name, so that it is never compared
+with a score of another estimator or of another number of images.
 """
 
 import math
@@ -26,27 +26,30 @@ from trainables.errors import UnknownNameError
 from trainables.metric_identity import identity
 
 SLOW_S = 5.0
-"""What the oracle, the easiest code, may take without a remark; noise takes trees five times as long, a minute for few seeds."""
+"""Seconds on the oracle, the easiest code, above which a metric is reported as slow.
+
+Trees take five times as long on noise, a minute for few seeds.
+"""
 
 Values = Mapping[str, Sequence[float]]
-"""By code, one a seed; one for a code without seeds."""
+"""Code -> one score per seed, or a single score for a code without seeds."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What one metric says of codes that are known, means over seeds.
+    """Scores that one metric gives to known codes, as means over seeds.
 
-    The limits are 95 % t intervals of the means, as for draws everywhere: how well a level is known, not how far a single
-    code strays from it; NaN for one seed. All is NaN where the images lack what the metric needs.
+    The limits are 95 % t intervals of the means, as for draws: they show how well a mean is known, not how far a single
+    code strays from it; NaN for one seed. Everything is NaN if the images lack what the metric needs.
 
     Attributes:
-        identity: The metric's full name, see `trainables.metrics._identity`.
-        num_seeds: Codes behind each mean that has limits.
-        chance: Of noise.
-        untrained: Of an encoder before its first step.
-        rotated: Of the oracle, rotated at random.
-        ceiling: Of the oracle, which has every factor in a code of its own. No bound: an estimator may like others better.
-        duplicated: Of the oracle, every code twice.
+        identity: The metric's full name, see `trainables.metric_identity`.
+        num_seeds: Number of codes behind each mean that has limits.
+        chance: Score of noise.
+        untrained: Score of an encoder before its first step.
+        rotated: Score of the oracle after a random rotation.
+        ceiling: Score of the oracle, which has each factor in a separate code. Not a bound: other codes may score higher.
+        duplicated: Score of the oracle with every code twice.
     """
 
     identity: str
@@ -66,13 +69,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """An answer.
+    """Result of a calibration.
 
     Attributes:
-        recipe: What the images are.
-        path: File that holds it.
-        references: Those that were asked for, by identity.
-        num_computed: How many of them were computed now.
+        recipe: Recipe of the images.
+        path: File that contains the calibration.
+        references: Requested references, by identity.
+        num_computed: Number of metrics that were computed now.
     """
 
     recipe: str
@@ -81,27 +84,29 @@ class Calibrated:
     num_computed: int
 
     def sentence(self) -> str:
-        """What was done, for a person."""
+        """Return what was done, as a sentence for a terminal."""
         if not self.num_computed:
-            return f"Nothing to do: {self.path} has all {len(self.references)} metrics."
+            return f"Nothing to do: {self.path} already has all requested metrics ({len(self.references)})."
         num_kept = len(self.references) - self.num_computed
-        return f"{self.num_computed} metrics calibrated, {num_kept} were before: {self.path}"
+        metrics = f"{self.num_computed} metric{'s' * (self.num_computed != 1)}"
+        return f"Calibrated {metrics} ({num_kept} done before): {self.path}"
 
 
 def calibrate(home: Home, data: str, metrics: Sequence[str], num_seeds: int, console: Console) -> Calibrated:
-    """Compute what a home lacks of a data set's calibration; each metric is kept as soon as it is whole.
+    """Compute the missing part of a data set's calibration; each metric is saved as soon as it is complete.
 
     Args:
-        home: Where it is kept.
-        data: Name of a data set, or path of one's own.
+        home: Home that keeps the calibration.
+        data: Name of a data set, or path of the user's own images.
         metrics: Entries of `trainables.metrics`; all that can be calibrated if none is given.
-        num_seeds: Seeds of the codes that have some, at least 1; what was computed with more is kept.
-        console: Where progress is shown.
+        num_seeds: Number of seeds for codes that have seeds, at least 1; values with more seeds are kept.
+        console: Console that shows the progress.
 
     Raises:
-        InputError: No such data set or metric, no ground truth, or a metric of more than codes and ground truth.
-        DamagedBlockError: What the home has is damaged.
-        OSError: It could not be written.
+        InputError: The data set or a metric is unknown, the data set has no ground truth, or a metric needs more than
+            codes and ground truth.
+        DamagedBlockError: The file in the home is damaged.
+        OSError: The file cannot be written.
     """
     valid = calibration.metrics()
     for name in metrics:
@@ -134,7 +139,7 @@ def _compute(
     keep: Callable[[str, Values], None],
     console: Console,
 ) -> None:
-    """Ask for all codes of one metric after the other, those first that took the least time on the oracle."""
+    """Score all codes, one metric after the other, starting with the metric that was fastest on the oracle."""
     num_scores = sum(1 if code in SEEDLESS else num_seeds for code in CODES)
     oracles, seconds = {}, {}
     with display.counting(console, "calibrating", "scores", len(metrics) * num_scores) as progress:
@@ -147,7 +152,7 @@ def _compute(
             if seconds[name] > SLOW_S:
                 took = display.duration(seconds[name])
                 console.print(
-                    f"{name} is slow: {took} on the oracle, longer on each of {num_seeds} seeds of others."
+                    f"{name} is slow: {took} on the oracle, and longer per seed on the other codes (seeds: {num_seeds})."
                 )
             values = {"oracle": oracles[name]}
             for code in CODES:
@@ -158,11 +163,11 @@ def _compute(
 
 
 def references(home_path: Path, recipe: str) -> Mapping[str, Reference]:
-    """What a home knows of a data set, by the metrics' full names; empty if it was never calibrated with these codes.
+    """Read the references of a data set by full metric name; empty if it was never calibrated with these codes.
 
     Args:
         home_path: Folder of the home.
-        recipe: What the images are, see `trainables.data._images.Source`.
+        recipe: Recipe of the images, see `trainables.images.Source`.
 
     Raises:
         DamagedBlockError: The file is damaged.
@@ -172,7 +177,7 @@ def references(home_path: Path, recipe: str) -> Mapping[str, Reference]:
 
 
 def levels(known: Mapping[str, Reference], metric_settings: str) -> tuple[tuple[str, float], ...]:
-    """What a figure of a metric is read by: the values of a perfect and of a random code, as far as they are finite.
+    """Return the reference lines for a figure of a metric: finite scores of a perfect and of a random code.
 
     Args:
         known: From `references`.
@@ -206,21 +211,21 @@ def _reference(full: str, values: Values) -> Reference:
 
 
 def _path(home_path: Path, recipe: str) -> Path:
-    # The end of a long recipe tells sets of one's own apart: it is a digest of their content.
+    # A long recipe of the user's own images ends with a digest of their content, which keeps the names distinct.
     slug = re.sub("[^A-Za-z0-9]+", "_", recipe).strip("_")[-100:]
     return home_path / "calibration" / f"{slug}.json"
 
 
 def _read(path: Path, recipe: str) -> dict[str, Any]:
-    """Entries of a file by the metrics' full names."""
+    """Read the entries of a file by full metric name."""
     if not path.exists():
         return {}
     try:
         body, _ = durable.read_record(path)
         if body["recipe"] != recipe:
-            raise DamagedBlockError(f"{path} is of {body['recipe']}, not of {recipe}.")
+            raise DamagedBlockError(f"{path} was calibrated on {body['recipe']}, not on {recipe}.")
     except DamagedBlockError as error:
-        remedy = "Remove it: calibrate computes it again, from nothing but the images."
+        remedy = "Remove it, then run `python -m sweeper calibrate` again: it needs only the images."
         raise DamagedBlockError(f"{error}\n{remedy}") from None
     entries: dict[str, Any] = body["metrics"]
     return entries

@@ -1,7 +1,7 @@
-"""The answer to a question, or to several side by side: fronts as CSV files and plain sentences.
+"""The answer of one sweep, or of several side by side: fronts as CSV files and plain sentences.
 
-Files hold no time, path, id of a machine or host, and floats in the shortest form that reads back exactly: equal
-results give equal bytes.
+Files contain no time, path, machine id or host name, and floats are written in the shortest form that reads back
+exactly: equal results give equal bytes.
 
 Shape suffixes: N draws, M objectives, S finished seeds of a draw.
 """
@@ -26,30 +26,30 @@ from trainables.config import canonical_json
 from trainables.errors import InputError
 
 SHARED_RECON = "recon_mse"
-"""The reconstruction error that models with and without a likelihood have."""
+"""Reconstruction error that all models have, with or without a likelihood."""
 
 SEED = 0
-"""Of every bootstrap, so that a report made again says the same."""
+"""Seed of every bootstrap, so that a repeated report gives the same numbers."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the committed runs of one or several sweeps say.
+    """The answer of one or several sweeps, from their committed runs.
 
     Attributes:
-        sweeps: Sorted; all of one scale and data set.
+        sweeps: The sweeps, sorted; all of one scale and data set.
         objectives: Names of metrics.
-        runs: Their rows of `results.run_table`.
-        draws: The first of `results.draw_table`, with front_probability: the share of `pareto.bootstrap_front`'s
-            resamples in which a draw is on the front of all draws; NaN if it may be on none.
-        left_out: The second of `results.draw_table`.
+        runs: Rows of `results.run_table` for the objectives.
+        draws: First table of `results.draw_table`, with front_probability: the share of `pareto.bootstrap_front`'s
+            resamples in which a draw is on the front of all draws; NaN if the draw may not be on a front.
+        left_out: Second table of `results.draw_table`.
         reference_M: Reference point of the hypervolumes, in the objectives' units: `pareto.reference_point` of the
             means of all draws that may be on a front.
         volumes: Model -> hypervolume of the front of its means, and the ends of its 95 % bootstrap interval.
-        resampled: Model -> what the seeds leave open of its draws that may be on a front; nothing where there is none.
-        levels: Objective -> what it is read by, see `calibration.levels`; nothing where the data set was not calibrated.
-        question: What was asked.
-        note: Sentences that go with every picture of these sweeps.
+        resampled: Model -> bootstrap of its draws that may be on a front; models without such draws are missing.
+        levels: Objective -> reference lines, see `calibration.levels`; empty if the data set was not calibrated.
+        question: Questions of the sweeps.
+        note: Sentences that belong to every picture of these sweeps.
     """
 
     sweeps: tuple[SweepId, ...]
@@ -73,18 +73,18 @@ def answer(
     objectives: Sequence[str] = (),
     home: Path | None = None,
 ) -> Answer:
-    """Answer sweeps from what is committed.
+    """Answer sweeps from their committed runs.
 
     Args:
         records: The ledger.
-        sweeps: At least one.
+        sweeps: Sweeps to answer, at least one.
         allow_diverged: Judge draws with diverged seeds by their finished ones, instead of keeping them off the fronts.
-        objectives: Metrics, instead of those that the sweeps name.
-        home: Where calibrations are looked for.
+        objectives: Metrics to use instead of the sweeps' own objectives.
+        home: Home whose calibrations are used.
 
     Raises:
-        UnknownNameError: No such sweep or metric, or a sweep has not computed the metric.
-        InputError: The sweeps do not compare, or none has a finished run.
+        UnknownNameError: A sweep or metric is unknown, or a sweep has not computed the metric.
+        InputError: The sweeps are not comparable, or none has a finished run.
     """
     sweeps = sorted(set(sweeps), key=str)
     runs = results.stack([results.run_table(records, sweep) for sweep in sweeps])
@@ -122,11 +122,11 @@ def _nothing_yet(records: Records, sweeps: Sequence[SweepId], home: Path | None)
 
 
 def _agreed(objectives: Mapping[SweepId, Sequence[str]], computed: set[str]) -> tuple[str, ...]:
-    """Objectives of sweeps: their own where they agree, else with the reconstruction error that all models have.
+    """Return common objectives of sweeps: their own if they agree, else with the reconstruction error of all models.
 
     Args:
-        objectives: Of each sweep.
-        computed: Metrics that all of them have.
+        objectives: Objectives of each sweep.
+        computed: Metrics that all sweeps have.
     """
     (first, chosen), *others = objectives.items()
     for sweep, other in others:
@@ -135,8 +135,8 @@ def _agreed(objectives: Mapping[SweepId, Sequence[str]], computed: set[str]) -> 
             if all(each[1:] == chosen[1:] for each in objectives.values()) and computed.issuperset(shared):
                 return shared
             raise InputError(
-                f"Sweep {first} asks for {', '.join(chosen)}, sweep {sweep} for {', '.join(other)}.\n"
-                "Name what to compare them by: --objectives recon_mse,factor_vae_score"
+                f"Sweep {first} has the objectives {', '.join(chosen)}; sweep {sweep} has {', '.join(other)}.\n"
+                "Choose common ones, for example: --objectives recon_mse,factor_vae_score"
             )
     return tuple(chosen)
 
@@ -144,12 +144,12 @@ def _agreed(objectives: Mapping[SweepId, Sequence[str]], computed: set[str]) -> 
 def _bootstrap(
     runs: pd.DataFrame, draws: pd.DataFrame, objectives: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray, dict[str, tuple[float, float, float]], dict[str, pareto.BootstrapFront]]:
-    """Reference point in the objectives' units, probabilities to be on the front, hypervolumes and resamples by model."""
+    """Return reference point (in the objectives' units), front probabilities, and hypervolumes and resamples by model."""
     sense, values = results.directions(objectives), results.seed_values(runs, objectives)
     eligible_N = draws["is_eligible"].to_numpy(dtype=bool)
     shown, probability_N = draws[eligible_N], np.full(len(draws), np.nan)
-    # Draws that share runs, as those of two sweeps may, are one draw: resampled apart they would compete. Of these
-    # the one with most seeds stands for all.
+    # Draws of two sweeps that share runs are one draw: resampled separately they would compete. The one with the most
+    # seeds represents them all.
     distinct = results.distinct_draws(runs)
     numbers = [distinct[place] for place in places(shown)]
     every = [pareto.to_losses(values[place], sense) for place in places(shown)]
@@ -182,52 +182,52 @@ def _resampled(
 
 
 def generator() -> np.random.Generator:
-    """That of a bootstrap."""
+    """Return a new random generator for a bootstrap."""
     return np.random.Generator(np.random.PCG64(SEED))
 
 
 def band(answer: Answer, model: str) -> pareto.Band:
-    """What the front of a model may be, in losses; of two objectives. Unknown (inf) where a draw on it has one seed.
+    """Return the band of a model's front, in losses of two objectives; inf (unknown) if a draw on the front has one seed.
 
     Args:
-        answer: To two objectives.
-        model: One with a draw that may be on a front.
+        answer: Answer with two objectives.
+        model: A model with a draw that may be on a front.
     """
     found = pareto.front_band(answer.resampled[model].means_BNM)
     on_front = answer.draws[(answer.draws["model"] == model) & answer.draws["on_model_front"]]
-    is_known = not (on_front["num_seeds"] == 1).any()  # nothing is known of how a lone seed moves
+    is_known = not (on_front["num_seeds"] == 1).any()  # the spread of a single seed is unknown
     return found if is_known else found._replace(losses_QG=np.full_like(found.losses_QG, np.inf))
 
 
 def places(draws: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """Sweep, label and number of each draw of a table."""
+    """Return sweep, label and number of each draw of a table."""
     return list(draws[["sweep", "label", "draw"]].itertuples(index=False, name=None))
 
 
 def write_csv(answer: Answer, path: Path) -> Path:
-    """Write the draws with a finished seed, one a row, by sweep and hyperparameters.
+    """Write the draws with a finished seed, one per row, by sweep and hyperparameters.
 
-    Columns: sweep, scale, label (if a sweep has one), model, the hyperparameters of all sweeps (empty where not the
-    sweep's own), num_seeds, num_diverged, each objective with its 95 % limits, on_front (of all sweeps here),
+    Columns: sweep, scale, label (if a sweep has one), model, the hyperparameters of all sweeps (empty if the sweep does
+    not have one), num_seeds, num_diverged, each objective with its 95 % limits, on_front (of all sweeps here),
     on_model_front, data, metric_settings, numerics, code_version.
     """
     return _write_table(answer, answer.draws.drop(columns=["draw", "is_eligible", "front_probability"]), path)
 
 
 def write_left_out(answer: Answer, path: Path) -> Path:
-    """Write what `write_csv(answer, path)` lacks to `<stem>_left_out.csv` beside it, a header alone if nothing."""
+    """Write `answer.left_out` to `<stem>_left_out.csv` beside a file of `write_csv`; only a header if it is empty."""
     beside = path.with_name(f"{path.stem}_left_out.csv")
     return _write_table(answer, answer.left_out.drop(columns="draw"), beside)
 
 
 def write_runs(answer: Answer, path: Path) -> Path:
-    """Write one row per run and objective, from which all that `write_csv` says can be computed again."""
+    """Write one row per run and objective, from which everything in `write_csv` can be computed again."""
     rows = results.in_order(rows_of(answer.runs), results.hyperparameters(answer.runs))
     return _write_table(answer, pd.DataFrame(rows, columns=answer.runs.columns, dtype=object), path)
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as dictionaries whose values are as they were."""
+    """Return the rows of a table as dictionaries with unchanged values."""
     return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
 
 
@@ -248,7 +248,7 @@ def _cell(value: Any) -> str:
 
 
 def label_of(answer: Answer, row: Mapping[str, Any]) -> str:
-    """A draw's hyperparameters, and its sweep where several have the model."""
+    """Return the label of a draw: its hyperparameters, and its sweep if several sweeps have the model."""
     values = {name: row[name] for name in results.hyperparameters(answer.runs)}
     given = ", ".join(labels.hyperparameter(name, v) for name, v in values.items() if _cell(v))
     of_model = answer.runs[answer.runs["model"] == row["model"]]
@@ -257,13 +257,13 @@ def label_of(answer: Answer, row: Mapping[str, Any]) -> str:
 
 
 def summary(answer: Answer) -> list[str]:
-    """The answer in plain sentences, for a terminal."""
+    """Return the answer as plain sentences for a terminal."""
     run, draws = answer.runs.iloc[0], answer.draws
     front = draws[draws["on_front"]].sort_values(answer.objectives[0], kind="stable")
     scope = f"{run['scale']} scale, {results.training(answer.runs)} on {run['data']}"
     none = "none; every draw has a diverged seed or an objective that is not finite"
     shown = "; ".join(_on_front(answer, row) for row in rows_of(front)) or none
-    sentences = [f"Front of {len(draws)} draws ({scope}): {shown}."]
+    sentences = [f"Front of {len(draws)} draw{'s' * (len(draws) != 1)} ({scope}): {shown}."]
     if answer.volumes:
         point = ", ".join(map(labels.quantity, answer.objectives, answer.reference_M))
         volumes = [

@@ -1,4 +1,4 @@
-"""How sweeps, metrics and numbers are said: in tables, sentences, captions and on axes."""
+"""Names, units and numbers as they are written in tables, sentences, captions and on axes."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from trainables.errors import UnknownNameError
 
 
 def words(records: Records, sweep: SweepId) -> dict[str, Any]:
-    """Objectives, question and note as the sweep's module has them now; as registered if it is gone."""
+    """Return a sweep's objectives, question and note from its current module; as registered if the module is gone."""
     spec = records.spec(sweep)
     try:
         module = plugins.load("search_spaces", sweep.name, "sweep")
@@ -26,7 +26,7 @@ def words(records: Records, sweep: SweepId) -> dict[str, Any]:
 
 
 def told_apart(name: str, label: str, asked: Iterable[tuple[str, str]]) -> str:
-    """What tells a sweep from the others that are asked, each a name and a label: the one that differs, or both."""
+    """Return what distinguishes a sweep from the others, each given as (name, label): the part that differs, or both."""
     names, labels = (set(words) for words in zip(*asked, strict=True))
     if len(names) == 1 and name not in labels:
         return label or name
@@ -34,39 +34,39 @@ def told_apart(name: str, label: str, asked: Iterable[tuple[str, str]]) -> str:
 
 
 def axis(objective: str) -> str:
-    """Title and unit of an objective's metric."""
+    """Return the title of an objective's axis: the title and unit of its metric."""
     metric = plugins.load("trainables.metrics", objective, "metric")
     return f"{metric.TITLE} ({metric.UNIT})" if metric.UNIT else str(metric.TITLE)
 
 
 def quantity(objective: str, value: float, limits: str = "") -> str:
-    """A value of a metric with its name and unit, for example `recon_error 8.31 [8.2, 8.4] nats per image`."""
+    """Return a metric's value with its name and unit, for example `recon_error 8.31 [8.2, 8.4] nats per image`."""
     unit = plugins.load("trainables.metrics", objective, "metric").UNIT
     return " ".join(filter(None, (objective, number(value), limits, unit)))
 
 
 def limits(lower: float, upper: float) -> str:
-    """An interval, nothing where it is not known."""
+    """Return an interval as text, empty if it is unknown."""
     return "" if math.isnan(lower) else f"[{number(lower)}, {number(upper)}]"
 
 
 def number(value: float) -> str:
-    """Three digits, or a whole number."""
+    """Return a number as text, with three significant digits or as a whole number."""
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def draw_name(params: Mapping[str, Any], number: int) -> str:
-    """`gamma=10`, or the draw's number where the space of the sweep has no hyperparameter."""
+    """Return the name of a draw, for example `gamma=10`; its number if the sweep varies no hyperparameter."""
     return ", ".join(hyperparameter(*each) for each in params.items()) or f"draw {number}"
 
 
 def hyperparameter(name: str, value: Any) -> str:
-    """A hyperparameter as it is typed, for example `gamma=10`."""
+    """Return a hyperparameter as a user types it, for example `gamma=10`."""
     return f"{name}={hyperparameter_value(value)}"
 
 
 def hyperparameter_value(value: Any) -> str:
-    """A value as it is typed: 10 for 10.0, at most 12 digits."""
+    """Return a hyperparameter's value as a user types it: 10 for 10.0, at most 12 digits."""
     if isinstance(value, float):
         return f"{value:.12g}"
     return canonical_json(value) if isinstance(value, list | tuple | dict) else str(value)

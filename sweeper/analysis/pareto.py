@@ -1,6 +1,8 @@
-"""Fronts, hypervolume, and what the spread over seeds leaves of them.
+"""Pareto fronts, hypervolume, and their uncertainty from the spread over seeds.
 
-Inside, every objective is a loss: `to_losses` negates the maximised ones once, at this border. NumPy alone.
+Inside this module every objective is a loss: `to_losses` negates the maximized ones once, at the boundary. It needs
+only NumPy.
+
 Shape suffixes: N draws, M objectives, S seeds of a draw, B bootstrap resamples, G grid points.
 """
 
@@ -13,38 +15,38 @@ import numpy as np
 Direction = Literal["minimize", "maximize"]
 
 REFERENCE_MARGIN = 0.1
-"""How far behind the worst loss the reference point lies, as a fraction of the range."""
+"""Distance of the reference point behind the worst loss, as a fraction of the range."""
 
 
 def to_losses(values_NM: np.ndarray, directions: Sequence[Direction]) -> np.ndarray:
-    """Objectives as losses: maximised ones change sign. Applied to losses, it gives the objectives back.
+    """Convert objectives to losses by negating maximized ones; applied to losses, it gives the objectives back.
 
     Args:
-        values_NM: Objectives as they are reported.
-        directions: One of `minimize` and `maximize` for each objective.
+        values_NM: Objectives as reported.
+        directions: `minimize` or `maximize` for each objective.
 
     Returns:
         Losses, float64 (N, M).
 
     Raises:
-        ValueError: A direction is neither, or there are not M of them.
+        ValueError: A direction is neither, or the number of directions is not M.
     """
     values_NM = np.asarray(values_NM, dtype=np.float64)
     if unknown := set(directions) - {"minimize", "maximize"}:
-        raise ValueError(f"Directions are 'minimize' or 'maximize', not {sorted(unknown)}.")
+        raise ValueError(f"Unknown directions: {sorted(unknown)}. Valid: 'minimize', 'maximize'.")
     if len(directions) != values_NM.shape[-1]:
-        raise ValueError(f"{values_NM.shape[-1]} objectives have {len(directions)} directions.")
+        raise ValueError(f"{values_NM.shape[-1]} objectives need as many directions, not {len(directions)}.")
     return values_NM * np.where([d == "maximize" for d in directions], -1.0, 1.0)
 
 
 def is_non_dominated(losses_NM: np.ndarray) -> np.ndarray:
-    """Mark the draws that no other draw beats.
+    """Mark the draws that no other draw dominates.
 
     A draw is dominated if another is no worse in every objective and better in one. Duplicates do not
-    dominate each other: all of them are kept. Cost: a sort up to two objectives, else N times the front.
+    dominate each other: all of them are kept. Cost: one sort for up to two objectives, else N times the front's size.
 
     Args:
-        losses_NM: Objectives, lower is better. A row with a NaN counts as dominated.
+        losses_NM: Objectives as losses: lower is better. A row with a NaN counts as dominated.
 
     Returns:
         Boolean mask of the front, (N,).
@@ -75,14 +77,14 @@ def _front_of_sorted(sorted_UM: np.ndarray) -> np.ndarray:
 
 
 def reference_point(losses_NM: np.ndarray) -> np.ndarray:
-    """The point that hypervolume is measured from, unless one is given: just behind the worst of all that is shown.
+    """Return the default reference point of the hypervolume, just behind the worst of all given losses.
 
-    In each objective: the worst finite loss plus 10 % of the range of the finite ones. An objective in which all
-    are equal gets a margin of 1, so that the volume is that of the other objectives. Volumes compare only under
-    one reference point: pass the draws of all families together, and quote the point with the volume.
+    In each objective it is the worst finite loss plus 10 % of the range of the finite ones. If all are equal, the margin
+    is 1, so that the volume is the volume of the other objectives. Volumes are comparable only with the same reference
+    point: pass the draws of all families together, and report the point with the volume.
 
     Returns:
-        Reference point, (M,); -inf, which nothing is better than, where no loss is finite.
+        Reference point, (M,); -inf, which no loss beats, where no loss is finite.
     """
     losses_NM = np.asarray(losses_NM, dtype=np.float64)
     finite_NM = np.isfinite(losses_NM)
@@ -92,10 +94,10 @@ def reference_point(losses_NM: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(losses_NM: np.ndarray, reference_M: np.ndarray) -> float:
-    """Exact volume of what the draws beat up to the reference point, in the product of the objectives' units.
+    """Return the exact volume that the draws dominate up to the reference point, in the product of the objectives' units.
 
-    Rows not better than the reference in every objective, or with a NaN, contribute nothing. Two objectives cost a
-    sort; each further one a factor of N, by slices along the last objective.
+    Rows not better than the reference in every objective, or with a NaN, contribute nothing. Two objectives cost
+    one sort; each further one a factor of N, by slices along the last objective.
     """
     losses_NM = np.asarray(losses_NM, dtype=np.float64)
     reference_M = np.asarray(reference_M, dtype=np.float64)
@@ -114,7 +116,7 @@ def hypervolume(losses_NM: np.ndarray, reference_M: np.ndarray) -> float:
 
 
 class Interval(NamedTuple):
-    """A mean and its confidence limits, scalars or arrays of one shape."""
+    """A mean and its confidence limits, as scalars or arrays of the same shape."""
 
     mean: np.ndarray
     lower: np.ndarray
@@ -122,20 +124,20 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values_S: np.ndarray, level: float = 0.95) -> Interval:
-    """Mean over seeds with Student's t confidence interval: mean -+ t * std / sqrt(S), std with S - 1.
+    """Return the mean over seeds with Student's t confidence interval: mean -+ t * std / sqrt(S), std with S - 1.
 
-    The interval is for the mean, not for the next seed, and assumes seeds that scatter about normally; for a score
-    bounded by 1 it may reach past 1. A NaN or infinite value makes its interval NaN.
+    The interval is for the mean, not for the next seed, and assumes that seeds scatter approximately normally; for a
+    score bounded by 1 it may exceed 1. A NaN or infinite value makes its interval NaN.
 
     Args:
-        values_S: One value a seed along the first axis; further axes, (S, ...), are kept.
+        values_S: One value per seed along the first axis; further axes, (S, ...), are kept.
         level: Coverage, in (0, 1).
 
     Returns:
-        Mean, lower and upper limit, each (...). Of one seed the limits are NaN: it says nothing about the spread.
+        Mean, lower and upper limit, each (...). For one seed the limits are NaN: the spread is unknown.
 
     Raises:
-        ValueError: No seeds, or a level outside (0, 1).
+        ValueError: There are no seeds, or the level is outside (0, 1).
     """
     values_S = np.asarray(values_S, dtype=np.float64)
     num_seeds = len(values_S)
@@ -150,7 +152,7 @@ def mean_interval(values_S: np.ndarray, level: float = 0.95) -> Interval:
 
 
 def student_t_bound(level: float, dof: int) -> float:
-    """The t with P(-t <= T <= t) = level for Student's t; relative error about 1e-12.
+    """Return the t with P(-t <= T <= t) = level for Student's t; relative error about 1e-12.
 
     With t = sqrt(dof) tan(theta), theta in (0, pi / 2), that probability is a finite sum of positive terms for a
     whole dof (Abramowitz and Stegun 26.7.3 and 26.7.4), and bisection on theta inverts it:
@@ -159,12 +161,10 @@ def student_t_bound(level: float, dof: int) -> float:
         odd dof:  2/pi (theta + sin(theta) (cos + 2/3 cos^3 + (2 4)/(3 5) cos^5 + ... up to cos^(dof - 2)))
 
     Raises:
-        ValueError: A level outside (0, 1), or a dof below 1.
+        ValueError: The level is outside (0, 1), or dof is below 1.
     """
     if not 0 < level < 1 or dof < 1:
-        raise ValueError(
-            f"Student's t needs a level in (0, 1) and a dof of 1 or more, not {level} and {dof}."
-        )
+        raise ValueError(f"Student's t needs a level in (0, 1) and dof of at least 1, not {level} and {dof}.")
     low, high = 0.0, np.pi / 2
     for _ in range(60):  # halves pi / 2 below the spacing of doubles
         theta = (low + high) / 2
@@ -173,7 +173,7 @@ def student_t_bound(level: float, dof: int) -> float:
 
 
 def _within(theta: float, dof: int) -> float:
-    """P(|T| <= sqrt(dof) tan(theta)), Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    """Return P(|T| <= sqrt(dof) tan(theta)), Abramowitz and Stegun 26.7.3 and 26.7.4."""
     odd = dof % 2
     power = np.arange(2 + odd, dof - 1, 2)
     terms = np.cumprod((power - 1) / power * np.cos(theta) ** 2)
@@ -185,7 +185,7 @@ def _within(theta: float, dof: int) -> float:
 
 @dataclass(frozen=True)
 class BootstrapFront:
-    """How the front moves with the means that the seeds leave open, see `bootstrap_front`.
+    """Distribution of the front under the uncertainty of the means, see `bootstrap_front`.
 
     Attributes:
         means_BNM: Mean losses of each draw under each resample.
@@ -198,17 +198,17 @@ class BootstrapFront:
     hypervolume_B: np.ndarray
 
     def hypervolume_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval. The best of several noisy means flatters: expect it above the true hypervolume."""
+        """Return the percentile interval, which tends to be too high: the best of several noisy means is optimistic."""
         lower, upper = np.quantile(self.hypervolume_B, [(1 - level) / 2, (1 + level) / 2])
         return float(lower), float(upper)
 
 
 def by_distinct_draw(losses_by_draw: Sequence[np.ndarray], numbers: Sequence[int]) -> dict[int, np.ndarray]:
-    """Losses (S, M) of each distinct draw, in their order: of those of one number the one with most seeds.
+    """Return the losses (S, M) of each distinct draw, in order; among draws of one number, the one with the most seeds.
 
     Args:
         losses_by_draw: For each draw, its seeds' losses.
-        numbers: For each draw, which one it is.
+        numbers: For each draw, its number among the distinct draws.
     """
     found: dict[int, np.ndarray] = {}
     for number, losses_SM in zip(numbers, losses_by_draw, strict=True):
@@ -224,26 +224,26 @@ def bootstrap_front(
     num_resamples: int = 1000,
     limits_2M: np.ndarray | None = None,
 ) -> BootstrapFront:
-    """Draw the means that the seeds leave open, and take the front of them each time (a parametric bootstrap).
+    """Resample the means of all draws and take the front each time (a parametric bootstrap).
 
-    The means of a draw come from the multivariate Student t of its seeds, whose marginals are the intervals of
-    `mean_interval`: resampling so few seeds instead would cover a mean in 51, 75, 84 and 91 % of cases with 2, 3, 5
-    and 10 of them, where 95 % is meant. Draws are independent. A draw with one seed does not move, so nothing is known
-    of its membership, nor of the hypervolume if it is on the front of the means: NaN. A draw with a NaN seed (diverged)
+    The means of a draw are sampled from the multivariate Student t of its seeds, whose marginals are the intervals of
+    `mean_interval`. Resampling the seeds themselves would cover a mean in only 51, 75, 84 and 91 % of cases with 2, 3, 5
+    and 10 seeds, instead of 95 %. Draws are independent. A draw with one seed does not move, so its membership is
+    unknown (NaN), and so is the hypervolume if the draw is on the front of the means. A draw with a NaN seed (diverged)
     is on no front. Cost: 0.2 s for 100 draws and 1,000 resamples.
 
     Args:
         losses_by_draw: For each draw, its seeds' losses (S, M); S may differ.
-        reference_M: Reference point of the hypervolume, see `reference_point`; the same for families to compare.
-        generator: Decides the resamples; equal states give equal results.
-        num_resamples: B; 1,000 leave a membership uncertain by 0.03 at most (two standard errors).
-        limits_2M: Lowest and highest possible loss of each objective; a mean that is drawn beyond becomes the limit.
+        reference_M: Reference point of the hypervolume, see `reference_point`; the same for all compared families.
+        generator: Random generator of the resamples; equal states give equal results.
+        num_resamples: B; with 1,000 a membership is uncertain by 0.03 at most (two standard errors).
+        limits_2M: Lowest and highest possible loss of each objective; sampled means are clipped to them.
 
     Raises:
-        ValueError: No draws, or a draw without seeds.
+        ValueError: There are no draws, or a draw has no seeds.
     """
     if not losses_by_draw or not all(len(losses_SM) for losses_SM in losses_by_draw):
-        raise ValueError("A bootstrap needs at least one draw, and at least one seed of each.")
+        raise ValueError("A bootstrap needs at least one draw, and at least one seed per draw.")
     means = [_resampled_means(losses_SM, generator, num_resamples) for losses_SM in losses_by_draw]
     means_BNM = np.stack(means, axis=1)
     if limits_2M is not None:
@@ -259,7 +259,7 @@ def bootstrap_front(
 
 
 def _resampled_means(losses_SM: np.ndarray, generator: np.random.Generator, num_resamples: int) -> np.ndarray:
-    """Means (B, M) of a multivariate t with S - 1 degrees of freedom, the covariance that of the mean of the seeds."""
+    """Sample means (B, M) from a multivariate t with S - 1 degrees of freedom and the covariance of the seeds' mean."""
     losses_SM, num_seeds = np.asarray(losses_SM, dtype=np.float64), len(losses_SM)
     mean_M = losses_SM.mean(axis=0)
     normal_BS = generator.standard_normal((num_resamples, num_seeds))
@@ -270,14 +270,14 @@ def _resampled_means(losses_SM: np.ndarray, generator: np.random.Generator, num_
 
 
 def attained(losses_N2: np.ndarray, grid_G: np.ndarray) -> np.ndarray:
-    """The front of two objectives as a staircase over the first.
+    """Return the front of two objectives as a staircase over the first.
 
     Args:
         losses_N2: Two objectives; (..., N, 2) gives one staircase for each leading index. Rows with a NaN are left out.
         grid_G: Values of the first objective.
 
     Returns:
-        Lowest second objective among the draws whose first is at most the grid value, (..., G); inf where none is.
+        Lowest second objective among the draws whose first is at most the grid value, (..., G); inf if there is none.
     """
     valid_N = ~np.isnan(losses_N2).any(axis=-1)
     first_N, second_N = (np.where(valid_N, losses_N2[..., m], np.inf) for m in (0, 1))
@@ -288,10 +288,10 @@ def attained(losses_N2: np.ndarray, grid_G: np.ndarray) -> np.ndarray:
 def attainment_band(
     means_BN2: np.ndarray, grid_G: np.ndarray, quantiles: Sequence[float] = (0.025, 0.5, 0.975)
 ) -> np.ndarray:
-    """Pointwise quantiles of the bootstrapped staircases, `(len(quantiles), G)`; inf where that share attains nothing.
+    """Return pointwise quantiles of the bootstrapped staircases, `(len(quantiles), G)`; inf where nothing is attained.
 
     Each is an order statistic (the lowest value that at least this share of the resamples does not exceed), so
-    that no step is made up between a finite value and inf. Pointwise: 95 % at each grid value, not for the whole.
+    that no step is interpolated between a finite value and inf. Pointwise: 95 % at each grid value, not for the curve.
     """
     sorted_BG = np.sort(attained(means_BN2, grid_G), axis=0)
     ranks = np.ceil(np.asarray(quantiles) * len(sorted_BG)).astype(int) - 1
@@ -299,12 +299,12 @@ def attainment_band(
 
 
 class Band(NamedTuple):
-    """What a front may be, pointwise.
+    """Pointwise quantiles of a front.
 
     Attributes:
         grid_G: Values of the first objective, ascending.
-        losses_QG: 97.5, 50 and 2.5 % quantiles of the lowest second objective at or below them, (3, G); inf where there
-            is none.
+        losses_QG: 97.5, 50 and 2.5 % quantiles of the lowest second objective at or below them, (3, G); inf where
+            unknown.
     """
 
     grid_G: np.ndarray
@@ -312,7 +312,7 @@ class Band(NamedTuple):
 
 
 def front_band(means_BN2: np.ndarray) -> Band:
-    """The band of a bootstrapped front, on a grid that is close where resamples are, and not out in the tails of few seeds."""
+    """Return the band of a bootstrapped front, on a grid that follows the resamples and skips the tails of few seeds."""
     first = means_BN2[..., 0]
     finite = first[np.isfinite(first)]
     grid_G = np.quantile(finite, np.linspace(0.002, 0.998, 500)) if finite.size else np.zeros(500)

@@ -1,9 +1,8 @@
-"""What is committed, as tidy tables: runs at their horizon, runs over time, draws over their seeds.
+"""Tidy tables of committed results: runs at their horizon, runs over time, draws over their seeds.
 
-Hyperparameters are columns under their dotted names that hold the values as they were drawn (dtype object). Others
-that need a word: `data` is the recipe of the images; `metric_settings` the metric's full name, values are comparable
-where it is equal; `numerics` and `code_version` are those of the blocks that trained a run up to its horizon,
-`mixed` if several.
+Hyperparameters are columns under their dotted names, with the values as they were drawn (dtype object). Other columns:
+`data` is the recipe of the images; `metric_settings` is the metric's full name, and values are comparable where it is
+equal; `numerics` and `code_version` belong to the blocks that trained a run up to its horizon, `mixed` if several.
 
 Shape suffixes: N draws, M objectives, S finished seeds of a draw.
 """
@@ -32,21 +31,21 @@ _STATISTICS = "train/"
 
 
 def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
-    """One row per run and metric, at the sweep's horizon.
+    """Return one row per run and metric, at the sweep's horizon.
 
-    Every run of the sweep is there with every metric of the sweep, whatever its status; the value is NaN where
-    none is committed at the horizon. A metric that was computed in several ways, by older versions of it, is what most
-    runs have, and of equally many that of today. Training statistics are not metrics and are left out.
+    Every run of the sweep has a row for every metric of the sweep, whatever its status; the value is NaN if none is
+    committed at the horizon. If a metric was computed by several versions, the value is from the version that most runs
+    have; in a tie, from the current version. Training statistics are not metrics and are left out.
 
     Returns:
         Columns sweep, scale, label, model, the hyperparameters, draw, seed, status, metric, value, unit,
         metric_settings, data, numerics, code_version, step (the horizon), run_key; by draw, seed and metric.
 
     Raises:
-        UnknownNameError: No such sweep.
-        InputError: A hyperparameter is called like a column.
+        UnknownNameError: The sweep is unknown.
+        InputError: A hyperparameter has the name of a column.
     """
-    # Members before points: what is done by then has its points, even while a driver writes.
+    # Read members before points: runs that are done by then have their points, even while a driver writes.
     runs, points = _runs(records, sweep), _points(records, sweep)
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
     last = _one_way(last)
@@ -56,10 +55,10 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
 
 
 def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
-    """One row per run, metric and evaluation up to the sweep's horizon; columns and errors as of `run_table`.
+    """Return one row per run, metric and evaluation up to the sweep's horizon; columns and errors as in `run_table`.
 
-    A metric that was computed in several ways at a step is what most points of the sweep are, since finished runs are
-    scored in a new way at their horizon alone.
+    If a metric was computed by several versions at a step, the value is from the version that most points of the sweep
+    have, since finished runs are scored by a new version only at their horizon.
     """
     runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _points(records, sweep)
     rows = runs.merge(points, on="run_key")
@@ -69,38 +68,38 @@ def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
 
 
 def hyperparameters(runs: pd.DataFrame) -> list[str]:
-    """The hyperparameter columns of a table of runs, sorted."""
+    """Return the names of the hyperparameter columns of a table of runs, sorted."""
     return sorted(set(runs.columns) - _COLUMNS)
 
 
 def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables of runs of several sweeps under one another; what is no hyperparameter of a sweep is NaN there."""
+    """Concatenate tables of runs of several sweeps; a hyperparameter that a sweep does not have is NaN."""
     return _tidy(pd.concat(tables, ignore_index=True))
 
 
 def directions(objectives: Sequence[str]) -> tuple[pareto.Direction, ...]:
-    """Whether each objective is minimized or maximized, as its metric says.
+    """Return whether each objective is minimized or maximized, as its metric defines.
 
     Raises:
-        UnknownNameError: No such metric.
+        UnknownNameError: A metric is unknown.
     """
     return tuple(plugins.load("trainables.metrics", name, "metric").DIRECTION for name in objectives)
 
 
 def ranges(objectives: Sequence[str]) -> np.ndarray:
-    """Lowest and highest possible value of each objective, (2, M).
+    """Return the lowest and highest possible value of each objective, (2, M).
 
     Raises:
-        UnknownNameError: No such metric.
+        UnknownNameError: A metric is unknown.
     """
     return np.array([plugins.load("trainables.metrics", name, "metric").RANGE for name in objectives]).T
 
 
 def seed_values(runs: pd.DataFrame, objectives: Sequence[str]) -> dict[tuple[str, str, int], np.ndarray]:
-    """Objectives of the finished runs of each draw, by seed.
+    """Return the objectives of the finished runs of each draw, by seed.
 
     Returns:
-        (sweep, label, draw) -> (S, M); draws without a finished run are not there.
+        (sweep, label, draw) -> (S, M); draws without a finished run are left out.
     """
     found: dict[tuple[str, str, int], dict[int, dict[str, float]]] = {}
     columns = ["sweep", "label", "draw", "seed", "metric", "value"]
@@ -114,17 +113,17 @@ def seed_values(runs: pd.DataFrame, objectives: Sequence[str]) -> dict[tuple[str
 
 
 def each_run_once(runs: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a `stack` without those of runs that an earlier sweep has at the same step."""
+    """Drop the rows of a `stack` whose run an earlier sweep has at the same step."""
     sweep = runs["sweep"] + "\0" + runs["label"]
     first = sweep.groupby([runs["run_key"], runs["step"]]).transform("first")
     return runs[sweep == first].reset_index(drop=True)
 
 
 def distinct_draws(runs: pd.DataFrame) -> dict[tuple[str, str, int], int]:
-    """Number the draws of several sweeps; draws that share a finished run are one hyperparameter setting and get one number.
+    """Number the draws of several sweeps; draws that share a finished run are the same setting and get the same number.
 
     Returns:
-        (sweep, label, draw) -> number; draws without a finished run are not there.
+        (sweep, label, draw) -> number; draws without a finished run are left out.
     """
     number_of: dict[tuple[str, str, int], int] = {}
     places_of_run: dict[str, tuple[str, str, int]] = {}
@@ -141,27 +140,27 @@ def distinct_draws(runs: pd.DataFrame) -> dict[tuple[str, str, int], int]:
 def draw_table(
     runs: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Draws summarized over their finished seeds, and what is missing of them.
+    """Summarize draws over their finished seeds, and list the draws that are incomplete or off the fronts.
 
     A draw with a finished seed is in the first table, judged by the seeds that are done. It is off the fronts if one
-    of its seeds diverged, since the mean of the others flatters it, or if a mean is not finite. The second table
-    lists, with the reason, the draws none of whose seeds is done, whose seeds are not all done, or off the fronts.
+    of its seeds diverged, since the mean of the others is too optimistic, or if a mean is not finite. The second table
+    lists, with the reason, draws with seeds that are not done and draws that are off the fronts.
 
     Args:
         runs: A `run_table`, or a `stack` of several.
-        objectives: Metrics, of which `trainables.metrics` says the direction.
+        objectives: Metrics; their directions are defined in `trainables.metrics`.
         allow_diverged: Judge draws with diverged seeds by their finished ones.
 
     Returns:
-        First, columns sweep, scale, label, model, the hyperparameters, draw, num_seeds (finished), num_diverged; of
+        First, columns sweep, scale, label, model, the hyperparameters, draw, num_seeds (finished), num_diverged; for
         each objective the mean under its name, its 95 % t interval under `_lower` and `_upper`, NaN for one seed;
         is_eligible, on_front, on_model_front; data, metric_settings, numerics, code_version. Second, the same up to
-        num_diverged, num_planned, and the reason. Both by sweep, then hyperparameters as numbers.
+        num_diverged, then num_planned and the reason. Both are sorted by sweep, then by hyperparameters as numbers.
 
     Raises:
-        UnknownNameError: No such metric, or a sweep has not computed it.
-        InputError: The runs are of several scales, data, metric settings, or horizons in the same kind of step: they do
-            not compare.
+        UnknownNameError: A metric is unknown, or a sweep has not computed it.
+        InputError: The runs are not comparable: they differ in scale, data, metric settings, or horizon in the same kind
+            of step.
     """
     sense, names = directions(objectives), hyperparameters(runs)
     _check_computed(runs, objectives)
@@ -182,7 +181,7 @@ def draw_table(
 
 
 def in_order(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows by sweep, then hyperparameters, numbers as numbers, then in the order that they had."""
+    """Sort rows by sweep, then by hyperparameters (numbers as numbers); equal rows keep their order."""
     return sorted(rows, key=lambda row: (row["sweep"], row["label"], *(_rank(row[name]) for name in names)))
 
 
@@ -193,7 +192,7 @@ def _rank(value: Any) -> tuple[int, Any]:
 
 
 def _runs(records: Records, sweep: SweepId) -> pd.DataFrame:
-    """One row per run of a sweep, its horizon as step."""
+    """Return one row per run of a sweep, with the horizon as its step."""
     members = records.members(sweep)
     names = sorted({name for member in members for name in member.params})
     if clashes := _COLUMNS.union(records.spec(sweep)["metrics"]).intersection(names):
@@ -230,9 +229,9 @@ def _points(records: Records, sweep: SweepId) -> pd.DataFrame:
 
 
 def _one_way(points: pd.DataFrame) -> pd.DataFrame:
-    """One point per run, metric and step, in the order that they had: of the estimator with most points, then today's.
+    """Keep one point per run, metric and step, in order: of the version with the most points, then the current one.
 
-    So a run that cannot be scored anew, whose encoding is damaged, leaves the others comparable to it.
+    So the other runs stay comparable to a run that cannot be scored again because its encoding is damaged.
     """
     rank_N = pd.Series(0, points.index)
     for way, alike in points.groupby(["metric", "metric_settings"], sort=False):
@@ -248,7 +247,7 @@ def _with_units(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _unit(metric: str) -> str:
-    """Unit of a metric, or of the one that it is a part of; none of a metric that is no longer there."""
+    """Return the unit of a metric, or of the metric that it is a part of; empty for a metric that no longer exists."""
     name = metric.partition("/")[0]
     is_known = name in plugins.names("trainables.metrics")
     return plugins.load("trainables.metrics", name, "metric").UNIT if is_known else ""
@@ -259,50 +258,52 @@ def _tidy(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """A table whose hyperparameters stay what they are: a whole number beside a missing one is no float."""
+    """Build a table whose hyperparameters keep their types: an integer beside a missing value does not become a float."""
     table = pd.DataFrame(list(rows), columns=list(columns), dtype=object)
     return table.astype(table.drop(columns=list(names)).infer_objects().dtypes.to_dict())
 
 
 def _one(words: Iterable[str]) -> str:
-    """The word that all are, empty ones aside; `mixed` if they differ, empty if there is none."""
+    """Return the word that all entries share, ignoring empty ones; `mixed` if they differ, empty if all are empty."""
     distinct = set(words) - {""}
     return "mixed" if len(distinct) > 1 else "".join(distinct)
 
 
 def computed(runs: pd.DataFrame) -> set[str]:
-    """Metrics that all sweeps of a table have."""
+    """Return the metrics that all sweeps of a table have."""
     return set.intersection(*(set(group["metric"]) for _, group in runs.groupby(["sweep", "label"])))
 
 
 def _check_computed(runs: pd.DataFrame, objectives: Sequence[str]) -> None:
-    """Every sweep has every objective; without this, a sweep that has not would vanish."""
+    """Check that every sweep has every objective; otherwise a sweep that lacks one would vanish."""
     known = computed(runs)
     for name in objectives:
         if name not in known:
-            raise UnknownNameError("objective", name, known, "Valid is what all of these sweeps computed.")
+            raise UnknownNameError(
+                "objective", name, known, "These are the metrics that all of the sweeps have."
+            )
 
 
 def _refuse_mixed(runs: pd.DataFrame) -> None:
-    """Refuse what does not compare, before a mean or a front hides that it was mixed."""
+    """Reject runs that are not comparable, before a mean or a front hides it."""
     _refuse(runs, "scale", "scale", "Compare sweeps of one scale.")
     _refuse(runs, "data", "data", "Compare sweeps on one data set.")
     for unit, trained in _by_step_unit(runs):
-        _refuse(trained, "step", f"{unit}s", "Train both to the same step.")
+        _refuse(trained, "step", f"number of {unit}s", "Train both sweeps to the same step.")
     refuse_mixed_estimators(
-        runs, "Score the older ones again: python -m sweeper evaluate SWEEP --metric {metric}"
+        runs, "Compute the older values again: python -m sweeper evaluate NAME --metric {metric}"
     )
 
 
 def refuse_mixed_estimators(runs: pd.DataFrame, remedy: str) -> None:
-    """Refuse metrics that were not computed in one way.
+    """Reject metrics that were computed by several versions or with several settings.
 
     Args:
         runs: Rows of one or several tables.
-        remedy: What to do, with `{metric}` in it.
+        remedy: What to do; `{metric}` is replaced by the metric's name.
 
     Raises:
-        InputError: A metric was computed in several ways.
+        InputError: The full names of a metric differ.
     """
     for name, scored in runs[runs["value"].notna()].groupby("metric"):
         _refuse(
@@ -314,7 +315,7 @@ def refuse_mixed_estimators(runs: pd.DataFrame, remedy: str) -> None:
 
 
 def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Runs by what a step of their sweep is; that of a sweep whose module is gone is an update."""
+    """Group runs by the unit of their sweep's steps; `update` if the sweep's module is gone."""
     known = plugins.names("search_spaces")
     units = {
         name: plugins.load("search_spaces", name, "sweep").SWEEP.step if name in known else "update"
@@ -325,17 +326,17 @@ def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def metric_settings(runs: pd.DataFrame, metric: str) -> str:
-    """The full name of a metric in a table of runs that compare; empty where none is scored."""
+    """Return the full name of a metric in a table of comparable runs; empty if no run is scored."""
     return _one(runs.loc[runs["metric"] == metric, "metric_settings"])
 
 
 def step_unit(runs: pd.DataFrame) -> str:
-    """What is counted as a step by the first of these runs, in the plural, for example `updates`."""
+    """Return the unit of steps of the first of these runs, in the plural, for example `updates`."""
     return f"{_by_step_unit(runs)[0][0]}s"
 
 
 def training(runs: pd.DataFrame) -> str:
-    """How far runs that compare were trained, for example `12,000 updates (beta_vae) and 900 generator updates (gan)`."""
+    """Return how far comparable runs were trained, for example `12,000 updates (vae) and 900 generator updates (gan)`."""
     parts = [
         (f"{trained['step'].iloc[0]:,} {unit}s", ", ".join(sorted(set(trained["model"]))))
         for unit, trained in _by_step_unit(runs)
@@ -349,11 +350,11 @@ def _refuse(runs: pd.DataFrame, column: str, what: str, remedy: str) -> None:
         sides = [
             f"{value} (sweep {f'{sweep} {label}'.strip()})" for value, sweep, label in different.to_numpy()
         ]
-        raise InputError(f"Not comparable, {what}: {sides[0]} and {sides[1]}.\n{remedy}")
+        raise InputError(f"Not comparable, the runs differ in {what}: {sides[0]} and {sides[1]}.\n{remedy}")
 
 
 def _draw(group: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool) -> dict[str, Any]:
-    """One draw: everything that either table says of it but the fronts."""
+    """Return the row of one draw, with the columns of both tables except the fronts."""
     runs, done = group.drop_duplicates("seed"), group[group["status"] == "done"]
     statuses = Counter(runs["status"])
     settings = [_one(done.loc[done["metric"] == name, "metric_settings"]) for name in objectives]
@@ -376,7 +377,7 @@ def _draw(group: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool) 
 
 
 def _reason(statuses: Counter[str], is_finite: bool, is_eligible: bool) -> str:
-    """Why a draw is not there, not there whole, or off the fronts; nothing otherwise."""
+    """Return why a draw is missing, incomplete or off the fronts; empty otherwise."""
     others = ", ".join(f"{statuses[status]} {status}" for status in sorted(statuses) if status != "done")
     seeds = f"{statuses['done']} of {statuses.total()} seeds done ({others})" if others else ""
     not_finite = "" if is_finite else "an objective is not finite or not committed"
@@ -387,7 +388,7 @@ def _reason(statuses: Counter[str], is_finite: bool, is_eligible: bool) -> str:
 def _with_fronts(
     rows: list[dict[str, Any]], objectives: Sequence[str], sense: Sequence[pareto.Direction]
 ) -> list[dict[str, Any]]:
-    """Draws with whether each is on the front of all of them, and on that of its model."""
+    """Add to each draw whether it is on the front of all draws, and on the front of its model."""
     means_NM = np.array([[row[name] for name in objectives] for row in rows]).reshape(-1, len(objectives))
     losses_NM = pareto.to_losses(means_NM, sense)
     losses_NM[[not row["is_eligible"] for row in rows]] = np.nan

@@ -1,8 +1,7 @@
-"""Commands that answer from what is committed: fronts, exports, figures, more metrics, what metrics are worth."""
+"""Commands that analyze committed runs: `pareto`, `export`, `evaluate`, `figure`, `calibrate`."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -10,14 +9,15 @@ from sweeper.cli.options import (
     FILE,
     MANY,
     NAME,
-    Place,
-    check_output,
-    common_options,
-    find_home,
-    known_sweeps,
-    open_records,
-    register,
+    HomeOptions,
+    NonEmptyPath,
+    SweepOptions,
+    with_home,
+    with_home_alone,
+    with_json,
+    with_sweep,
 )
+from sweeper.cli.resolve import check_output, find_home, known_sweeps, open_records, register
 from sweeper.home import MAX_STEM, lock_home
 from trainables import plugins, sources
 from trainables.errors import InputError, UnknownNameError
@@ -25,31 +25,38 @@ from trainables.errors import InputError, UnknownNameError
 
 @click.command("pareto")
 @MANY
-@common_options("scale", "label", "home", "storage", "as_json")
-@click.option("--csv", type=FILE, help="write the front's table here, and beside it what was left out")
-@click.option("--plot", type=FILE, help="write the picture here, .png or .svg")
-@click.option("--objectives", help="metrics of the axes, comma-separated (default: the sweep's own)")
-@click.option("--allow-diverged", is_flag=True, help="keep draws that have a diverged seed on the front")
+@with_sweep
+@with_home
+@with_json
+@click.option("--csv", type=FILE, help="write the front to this .csv, and what was left out beside it")
+@click.option("--plot", type=FILE, help="write the picture to this .png or .svg")
+@click.option("--objectives", help="metrics of the axes, comma-separated (default: those of the sweep)")
+@click.option("--allow-diverged", is_flag=True, help="keep draws with a diverged seed on the front")
 def show_front(
-    names: tuple[str, ...], csv: Path | None, plot: Path | None, objectives: str | None, **options: Any
+    names: tuple[str, ...],
+    chosen: SweepOptions,
+    place: HomeOptions,
+    csv: Path | None,
+    plot: Path | None,
+    objectives: str | None,
+    allow_diverged: bool,
+    as_json: bool,
 ) -> None:
-    """Show the Pareto front with its intervals over seeds."""
-    home = find_home(options)
+    """Show the Pareto front with intervals over seeds."""
+    home = find_home(place)
     check_output("--csv", csv, (".csv",), home)
     check_output("--plot", plot, (".png", ".svg"), home)
     records = open_records(home)
-    sweeps = known_sweeps(records, names, options)
+    sweeps = known_sweeps(records, names, chosen, home)
     from sweeper.analysis import front
     from sweeper.figures.front_data import write_plot
 
     axes = tuple(objectives.split(",")) if objectives is not None else ()
     if len(set(axes)) < len(axes):
-        raise InputError(f"--objectives {objectives}: an axis is there twice.\nName each once.")
+        raise InputError(f"--objectives {objectives}: a metric is named twice.\nName each one once.")
     for axis in axes:
         plugins.check("trainables.metrics", axis, "metric")
-    answer = front.answer(
-        records, sweeps, allow_diverged=options["allow_diverged"], objectives=axes, home=home.path
-    )
+    answer = front.answer(records, sweeps, allow_diverged=allow_diverged, objectives=axes, home=home.path)
     # The plot is made first: it refuses what it cannot show, and then nothing is written.
     written = [(write_plot(answer, plot), "plot")] if plot else []
     if csv:
@@ -58,7 +65,7 @@ def show_front(
             (front.write_left_out(answer, csv), "left out"),
         ]
     register(home, written)
-    if options["as_json"]:
+    if as_json:
         click.echo(
             json.dumps({"summary": front.summary(answer), "files": [str(path) for path, _ in written]})
         )
@@ -75,30 +82,32 @@ def show_front(
 
 @click.command()
 @NAME
-@common_options("scale", "label", "home", "storage")
-@click.option("--runs", type=FILE, required=True, help="write a row per run and objective here")
-def export(name: str, runs: Path, **options: Any) -> None:
+@with_sweep
+@with_home
+@click.option("--runs", type=FILE, required=True, help="write one row per run and objective to this .csv")
+def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> None:
     """Write the runs that the front is computed from."""
-    home = find_home(options)
+    home = find_home(place)
     check_output("--runs", runs, (".csv",), home)
     records = open_records(home)
     from sweeper.analysis import front
 
-    path = front.write_runs(front.answer(records, known_sweeps(records, [name], options)), runs)
+    path = front.write_runs(front.answer(records, known_sweeps(records, [name], chosen, home)), runs)
     register(home, [(path, "runs")])
     click.echo(f"Wrote {path}")
 
 
 @click.command()
 @NAME
-@common_options("scale", "label", "home", "storage")
+@with_sweep
+@with_home
 @click.option("--metric", "metrics", multiple=True, required=True, help="for example mig; may be repeated")
-def evaluate(name: str, metrics: tuple[str, ...], **options: Any) -> None:
-    """Give finished runs metrics that they lack, from what they kept; trains nothing."""
+def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple[str, ...]) -> None:
+    """Compute metrics that finished runs lack; trains nothing."""
     for metric in metrics:
         plugins.check("trainables.metrics", metric, "metric")
-    home = find_home(options, is_written=True)
-    (sweep,) = known_sweeps(open_records(home), [name], options)
+    home = find_home(place, is_written=True)
+    (sweep,) = known_sweeps(open_records(home), [name], chosen, home)
     from sweeper import display
     from sweeper.ledger.writer import Ledger
     from sweeper.scheduling import scoring
@@ -111,12 +120,20 @@ def evaluate(name: str, metrics: tuple[str, ...], **options: Any) -> None:
 @click.command()
 @click.argument("kind", metavar="KIND")
 @MANY
-@common_options("scale", "label", "home", "storage")
+@with_sweep
+@with_home
 @click.option(
-    "--out", type=Place(dir_okay=False), help="file, written as .png and .svg (default HOME/figures/...)"
+    "--out", type=NonEmptyPath(dir_okay=False), help="write .png and .svg here (default HOME/figures/...)"
 )
-@click.option("--metrics", help="what is shown, comma-separated (default: what the paper shows)")
-def figure(kind: str, names: tuple[str, ...], out: Path | None, metrics: str | None, **options: Any) -> None:
+@click.option("--metrics", help="metrics to show, comma-separated (default: those of the paper)")
+def figure(
+    kind: str,
+    names: tuple[str, ...],
+    chosen: SweepOptions,
+    place: HomeOptions,
+    out: Path | None,
+    metrics: str | None,
+) -> None:
     """Draw a figure of the paper, as PNG and SVG.
 
     KIND is 3 or 6 (traversals of the best runs), 4 (curves over steps), 5 (reconstruction against the metric), or metrics
@@ -129,9 +146,9 @@ def figure(kind: str, names: tuple[str, ...], out: Path | None, metrics: str | N
     shown = tuple(metrics.split(",")) if metrics is not None else ()
     for metric in shown:
         plugins.check("trainables.metrics", metric, "metric")
-    home = find_home(options)
+    home = find_home(place)
     records = open_records(home)
-    sweeps = known_sweeps(records, names, options)
+    sweeps = known_sweeps(records, names, chosen, home)
     stem = out or home.path / "figures" / f"figure_{kind}_{'+'.join(map(str, sweeps))}"[:MAX_STEM]
     if out is None:
         stem.parent.mkdir(exist_ok=True)
@@ -144,17 +161,17 @@ def figure(kind: str, names: tuple[str, ...], out: Path | None, metrics: str | N
 
 @click.command()
 @click.argument("data", metavar="DATASET")
-@common_options("home")
+@with_home_alone
 @click.option("--metric", "metrics", multiple=True, help="for example mig; may be repeated (default: all)")
 @click.option(
-    "--num-seeds", type=click.IntRange(2, 100), default=5, show_default=True, help="of each random code"
+    "--num-seeds", type=click.IntRange(2, 100), default=5, show_default=True, help="seeds of each random code"
 )
-def calibrate(data: str, metrics: tuple[str, ...], num_seeds: int, **options: Any) -> None:
-    """Learn what codes that know nothing and codes that know everything score on a data set."""
+def calibrate(data: str, place: HomeOptions, metrics: tuple[str, ...], num_seeds: int) -> None:
+    """Measure what random, untrained and perfect codes score on a data set."""
     sources.check(data)
     for metric in metrics:
         plugins.check("trainables.metrics", metric, "metric")
-    home = find_home(options, is_written=True)
+    home = find_home(place, is_written=True)
     from rich.console import Console
 
     from sweeper import display

@@ -9,25 +9,38 @@ import signal
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from sweeper.cli.analyze import calibrate, evaluate, export, figure, show_front
 from sweeper.cli.maintain import prune, rebuild, sync, ui, verify
+from sweeper.cli.messages import failure_message, usage_message
 from sweeper.cli.options import (
     MANY,
     NAME,
-    NAMES,
-    common_options,
-    failure_words,
+    HomeOptions,
+    MachineOptions,
+    SweepOptions,
+    VariantOptions,
+    with_home,
+    with_home_alone,
+    with_json,
+    with_machine,
+    with_machine_to_plan,
+    with_price,
+    with_sweep,
+    with_uri,
+    with_variant,
+)
+from sweeper.cli.resolve import (
+    SWEEPS,
     find_home,
     find_machine,
     find_questions,
     known_sweeps,
     open_records,
     settle_storage,
-    usage_words,
 )
 from sweeper.home import is_held
 from trainables import plugins
@@ -45,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(str(error), err=True)
         return 2
     except click.ClickException as error:
-        click.echo(usage_words(error), err=True)
+        click.echo(usage_message(error), err=True)
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped. What is committed stays: run the same command to go on.", err=True)
+        click.echo("Stopped. Committed work is kept; run the same command to resume.", err=True)
         return 130
     except (OSError, sqlite3.Error, DamagedBlockError, ConflictError) as error:
-        click.echo(failure_words(found.get("home"), error), err=True)
+        click.echo(failure_message(found.get("home"), error), err=True)
         return 3
 
 
@@ -61,10 +74,10 @@ def sweeper() -> None:
 
 
 @sweeper.command("list")
-@common_options("as_json")
+@with_json
 def list_sweeps(as_json: bool) -> None:
-    """Show the questions that can be asked."""
-    found = {name: plugins.load(NAMES, name, "sweep").SWEEP for name in plugins.names(NAMES)}
+    """List the sweeps and the questions that they answer."""
+    found = {name: plugins.load(SWEEPS, name, "sweep").SWEEP for name in plugins.names(SWEEPS)}
     if as_json:
         click.echo(json.dumps({name: sweep.question for name, sweep in found.items()}))
         return
@@ -78,25 +91,24 @@ def list_sweeps(as_json: bool) -> None:
 
 @sweeper.command("plan")
 @MANY
-@common_options(
-    "scale",
-    "seeds",
-    "set",
-    "data",
-    "label",
-    "home",
-    "storage",
-    "address",
-    "gpus",
-    "device",
-    "cluster_gpus",
-    "no_ray",
-    "as_json",
-    "price",
-)
-def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **options: Any) -> None:
+@with_sweep
+@with_variant
+@with_home
+@with_machine_to_plan
+@with_json
+@with_price
+def show_plan(
+    names: tuple[str, ...],
+    chosen: SweepOptions,
+    variant: VariantOptions,
+    place: HomeOptions,
+    where: MachineOptions,
+    price: float | None,
+    as_json: bool,
+) -> None:
     """Show runs, packs, memory, time and cost before anything starts."""
-    questions, home, machine = find_questions(names, options), find_home(options), find_machine(options)
+    questions = find_questions(names, chosen, variant)
+    home, machine = find_home(place), find_machine(where)
     from sweeper.machines.probe import Probe, measure_together
     from sweeper.machines.resources import ClusterMeasure, cluster, local_resources
     from sweeper.scheduling.estimate import plan_table
@@ -133,28 +145,26 @@ def show_plan(names: tuple[str, ...], price: float | None, as_json: bool, **opti
 
 @sweeper.command()
 @MANY
-@common_options(
-    "scale",
-    "seeds",
-    "set",
-    "data",
-    "label",
-    "home",
-    "storage",
-    "uri",
-    "address",
-    "gpus",
-    "device",
-    "cluster_gpus",
-    "no_ray",
-    "state_every",
-    "as_json",
-)
-@click.option("--yes", is_flag=True, help="begin however long it takes")
-def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **options: Any) -> int:
-    """Train what is missing, write the answer, deliver it to MLflow. Running again goes on."""
-    questions, machine = find_questions(names, options), find_machine(options)
-    home = find_home(options, is_written=True, has_store=True)
+@with_sweep
+@with_variant
+@with_home
+@with_uri
+@with_machine
+@with_json
+@click.option("--yes", is_flag=True, help="start however long it takes")
+def run(
+    names: tuple[str, ...],
+    chosen: SweepOptions,
+    variant: VariantOptions,
+    place: HomeOptions,
+    where: MachineOptions,
+    uri: str | None,
+    as_json: bool,
+    yes: bool,
+) -> int:
+    """Train what is missing, write the front, update MLflow. Run again to resume."""
+    questions, machine = find_questions(names, chosen, variant), find_machine(where)
+    home = find_home(place, is_written=True, has_store=True)
     from sweeper import display
     from sweeper.pipeline import Pipeline
 
@@ -177,15 +187,19 @@ def run(names: tuple[str, ...], yes: bool, uri: str | None, as_json: bool, **opt
 
 @sweeper.command()
 @NAME
-@common_options("scale", "label", "home", "as_json")
-def status(name: str, as_json: bool, **options: Any) -> None:
-    """Show how far a sweep has come; works while a driver holds the home."""
-    records = open_records(home := find_home(options))
-    (sweep,) = known_sweeps(records, [name], options)
+@with_sweep
+@with_home_alone
+@with_json
+def status(name: str, chosen: SweepOptions, place: HomeOptions, as_json: bool) -> None:
+    """Show the progress of a sweep, also while it is running."""
+    records = open_records(home := find_home(place))
+    (sweep,) = known_sweeps(records, [name], chosen, home)
     counts = records.counts(sweep)
     if not is_held(home.path):  # whoever trained these is gone
         counts["planned"] += counts.pop("running", 0)
-    statuses = ("planned", "running", "done", "failed", "diverged")
+    from sweeper.ledger.rows import RunStatus
+
+    statuses: tuple[RunStatus, ...] = get_args(RunStatus)
     if as_json:
         told = {"sweep": name, "scale": sweep.scale, "label": sweep.label, "home": str(home.path)}
         click.echo(json.dumps(told | {"counts": {status: counts[status] for status in statuses}}))

@@ -1,23 +1,23 @@
-"""Commands that look after a home: deliver to MLflow, show it, check, and make a lost ledger again."""
+"""Commands that maintain a home: `sync`, `verify`, `prune`, `rebuild`, `ui`."""
 
 import subprocess
 import sys
-from typing import Any
 
 import click
 
 from sweeper import display
+from sweeper.cli.messages import damage_message
 from sweeper.cli.options import (
     MANY,
     NAME,
-    check_ledger,
-    check_stored,
-    common_options,
-    damage_words,
-    find_home,
-    known_sweeps,
-    open_records,
+    HomeOptions,
+    SweepOptions,
+    with_home,
+    with_home_alone,
+    with_sweep,
+    with_uri,
 )
+from sweeper.cli.resolve import check_ledger, check_stored, find_home, known_sweeps, open_records
 from sweeper.home import Home, lock_home
 from trainables.errors import InputError
 from trainables.layout import Layout
@@ -25,36 +25,41 @@ from trainables.layout import Layout
 
 @click.command()
 @MANY
-@common_options("scale", "label", "home", "storage", "uri")
-def sync(names: tuple[str, ...], uri: str | None, **options: Any) -> int:
-    """Deliver to MLflow what it lacks, from the ledger."""
-    home = find_home(options, is_written=True, has_store=True)
-    sweeps = known_sweeps(open_records(home), names, options)
+@with_sweep
+@with_home
+@with_uri
+def sync(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions, uri: str | None) -> int:
+    """Bring MLflow up to date with the ledger."""
+    home = find_home(place, is_written=True, has_store=True)
+    sweeps = known_sweeps(open_records(home), names, chosen, home)
     from sweeper.tracking import process
 
     pending = process.run_sync(home, uri, sweeps, is_anew=True)
     if pending:
-        left = f"MLflow still lacks {pending} runs."
-        click.echo(f"{left} Nothing is lost: sync again once it answers.", err=True)
+        click.echo(
+            f"{pending} runs are not in MLflow yet. Nothing is lost; sync again when it answers.", err=True
+        )
         return 3
-    click.echo(f"{process.store_uri(home, uri)} has everything that is committed.")
+    click.echo(f"{process.store_uri(home, uri)} is up to date.")
     return 0
 
 
 @click.command()
 @NAME
-@common_options("scale", "label", "home", "storage", "uri")
-def verify(name: str, uri: str | None, **options: Any) -> int:
-    """Check blocks, ledger, exports and MLflow against each other; 0 only if all agree."""
-    home = find_home(options, has_store=True)
+@with_sweep
+@with_home
+@with_uri
+def verify(name: str, chosen: SweepOptions, place: HomeOptions, uri: str | None) -> int:
+    """Check blocks, ledger, exports and MLflow against each other; exit code 0 only if all agree."""
+    home = find_home(place, has_store=True)
     check_ledger(home)
     from sweeper.ledger.verify import check
     from sweeper.tracking import process
 
     if damage := home.damage():
-        problems = [damage_words(home, damage)]
+        problems = [damage_message(home, damage)]
     else:
-        sweeps = known_sweeps(open_records(home), [name], options)
+        sweeps = known_sweeps(open_records(home), [name], chosen, home)
         problems = check(home.ledger, home.storage)
         problems += process.run_verify(home, uri, sweeps)
     for problem in problems:
@@ -67,16 +72,17 @@ def verify(name: str, uri: str | None, **options: Any) -> int:
 
 @click.command()
 @MANY
-@common_options("scale", "label", "home", "storage")
-def prune(names: tuple[str, ...], **options: Any) -> None:
-    """Drop what finished runs keep for being trained further: gigabytes at paper scale. Results stay."""
-    home = find_home(options, is_written=True)
+@with_sweep
+@with_home
+def prune(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions) -> None:
+    """Delete the states that finished runs keep for further training: gigabytes at paper scale. Results stay."""
+    home = find_home(place, is_written=True)
     check_ledger(home)
     from sweeper.ledger.writer import Ledger
 
     with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
         ledger.ingest()
-        sweeps = known_sweeps(ledger.records, names, options)
+        sweeps = known_sweeps(ledger.records, names, chosen, home)
         kept = {key for key, *_ in ledger.records.needed_states()}
         keys = kept & {key for sweep in sweeps for key in ledger.records.finished(sweep)}
         before = _state_bytes(home)
@@ -86,11 +92,11 @@ def prune(names: tuple[str, ...], **options: Any) -> None:
             ledger.prune()  # what a prune that was killed left
     freed = display.memory((before - _state_bytes(home)) / 2**30)
     if not keys and before == _state_bytes(home):
-        click.echo("No finished run of this keeps a state: there is nothing to drop.")
+        click.echo("Nothing to delete: no finished run of these sweeps keeps a state.")
         return
     click.echo(
-        f"Dropped the states of {display.runs(len(keys))}: {freed} freed. Points, encodings, weights and pictures stay;"
-        " to be trained to more steps, they would start from step 0."
+        f"Deleted the states of {display.runs(len(keys))}: {freed} freed. Points, encodings, weights and pictures stay;"
+        " to train these runs further, they start from step 0."
     )
 
 
@@ -99,10 +105,10 @@ def _state_bytes(home: Home) -> int:
 
 
 @click.command()
-@common_options("home", "storage")
-def rebuild(**options: Any) -> int:
-    """Make a lost ledger again from the storage; 1 if some of it cannot be read."""
-    home = find_home(options, is_written=True)
+@with_home
+def rebuild(place: HomeOptions) -> int:
+    """Rebuild a lost ledger from the storage; exit code 1 if some of it cannot be read."""
+    home = find_home(place, is_written=True)
     check_stored(home)
     from sweeper.ledger import verify as checking
 
@@ -111,16 +117,17 @@ def rebuild(**options: Any) -> int:
         home.remember_storage()
     for problem in found.problems:
         click.echo(problem)
-    click.echo(f"{home.ledger} holds {found.num_taken} blocks again.")
+    click.echo(f"{home.ledger} has been rebuilt from {found.num_taken} blocks.")
     return 1 if found.problems else 0
 
 
 @click.command()
-@common_options("home", "uri")
+@with_home_alone
+@with_uri
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-def ui(port: int, uri: str | None, **options: Any) -> int:
-    """Show MLflow's pages on http://127.0.0.1:5000, to this machine alone."""
-    home = find_home(options, is_written=True, has_store=True)
+def ui(place: HomeOptions, port: int, uri: str | None) -> int:
+    """Serve MLflow's pages on http://127.0.0.1:5000, for this machine only."""
+    home = find_home(place, is_written=True, has_store=True)
     from sweeper.tracking import process
 
     store = process.store_uri(home, uri)
@@ -130,8 +137,8 @@ def ui(port: int, uri: str | None, **options: Any) -> int:
         return 0
     if not file.exists():
         raise InputError(
-            f"{file}: nothing to show yet.\nTrain first: {display.command('run', 'NAME', home=home.path)}"
+            f"{file} does not exist yet.\nTrain first: {display.command('run', 'NAME', home=home.path)}"
         )
-    click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C to stop)")
     serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1"]
     return subprocess.run([*serve, "--port", str(port)], check=False).returncode

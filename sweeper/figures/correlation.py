@@ -1,7 +1,7 @@
-"""The figure of metrics against one another over runs, and how well they agree.
+"""Draw the metrics figure: metrics against one another over runs, and their correlations.
 
-Rank correlations are sums over pairs of runs: with s_ij the sign of a_i - a_j, t_ij that of b_i - b_j, and w_i how often
-a resample has run i,
+Rank correlations are sums over pairs of runs: with s_ij the sign of a_i - a_j, t_ij the sign of b_i - b_j, and w_i the
+number of times that a resample has run i,
     Kendall's tau-b is sum w_i w_j s_ij t_ij over the root of (sum w_i w_j s_ij^2) (sum w_i w_j t_ij^2),
     Spearman's rho is the correlation of the centered midranks r_i = sum_j w_j s_ij / 2.
 
@@ -33,7 +33,7 @@ _ABOVE_IN = 0.66
 
 
 class Estimate(NamedTuple):
-    """A correlation and the ends of its 95 % bootstrap interval, NaN where there is none."""
+    """A correlation and its 95 % bootstrap interval, NaN if unknown."""
 
     value: float
     lower: float
@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two metrics agree over runs; NaN where one of them is constant."""
+    """Correlations of two metrics over runs; NaN if one of them is constant."""
 
     spearman: Estimate
     kendall: Estimate
@@ -50,7 +50,7 @@ class Agreement:
 
     @classmethod
     def from_values(cls, a_N: np.ndarray, b_N: np.ndarray, weights_BN: np.ndarray) -> "Agreement":
-        """Correlations over the runs, and their percentile intervals over resamples, see `resamples`."""
+        """Compute the correlations over runs, with percentile intervals over resamples, see `resamples`."""
         weights_BN = np.concatenate([np.ones((1, len(a_N))), weights_BN])
         s_NN, t_NN = (np.sign(v_N[:, None] - v_N).astype(np.float32) for v_N in (a_N, b_N))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -62,15 +62,15 @@ class Agreement:
 
 
 def resamples(draw_N: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """How often each of 1,000 resamples has each run, (B, N); none of a lone draw.
+    """Return how often each of 1,000 resamples contains each run, (B, N); no resamples if there is only one draw.
 
-    Draws are resampled with replacement, with all their runs, since seeds of one setting are alike. Of two metrics that
-    10 settings of 5 seeds move independently, 62 % of the intervals held 0 where runs were resampled; with draws 91 to
-    95 % do, for 3 to 50 of them.
+    Draws are resampled with replacement, with all their runs, since seeds of one draw are alike. For two metrics that
+    vary independently over 10 draws with 5 seeds, only 62 % of the intervals contained 0 when runs were resampled; when
+    draws are resampled, 91 to 95 % do, for 3 to 50 draws.
 
     Args:
-        draw_N: Which draw a run is of.
-        generator: Decides the resamples.
+        draw_N: Draw of each run.
+        generator: Random generator of the resamples.
     """
     draws, place_N = np.unique(draw_N, return_inverse=True)
     count = NUM_RESAMPLES if len(draws) > 1 else 0
@@ -96,7 +96,7 @@ def _spearman(s_NN: np.ndarray, t_NN: np.ndarray, weights_BN: np.ndarray) -> np.
 
 
 def _estimate(found_B: np.ndarray) -> Estimate:
-    """The first value, and the interval of the others; resamples in which a metric is constant have none."""
+    """Return the first value with the interval of the others, ignoring resamples in which a metric is constant."""
     known = found_B[1:][np.isfinite(found_B[1:])]
     lower, upper = np.quantile(known, [0.025, 0.975]) if known.size else (np.nan, np.nan)
     return Estimate(float(found_B[0]), float(lower), float(upper))
@@ -104,16 +104,16 @@ def _estimate(found_B: np.ndarray) -> Estimate:
 
 @dataclass(frozen=True)
 class AgreementFigure:
-    """All that the figure says.
+    """Everything that the metrics figure shows.
 
     Attributes:
-        title: Above.
-        metrics: Names, M.
-        models: Names, in the order of their colors; at most six.
+        title: Title above the panels.
+        metrics: Names of the M metrics.
+        models: Names of the models, in the order of their colors; at most six.
         model_N: Index of each run's model.
-        values_NM: Finite values.
-        agreements: For each pair of indices of metrics, the first the smaller.
-        caption: Below.
+        values_NM: Values of the metrics, all finite.
+        agreements: Agreement of each pair of metrics, by their indices; the smaller index is first.
+        caption: Caption below the panels.
     """
 
     title: str
@@ -126,11 +126,11 @@ class AgreementFigure:
 
 
 def draw_agreement(figure: AgreementFigure, path: Path) -> tuple[Path, Path]:
-    """Draw a square of panels: scatter below the diagonal, correlations above, histograms on it.
+    """Draw a square of panels: scatter plots below the diagonal, correlations above it, histograms on it.
 
     Args:
-        figure: What to show.
-        path: Where to, without a suffix.
+        figure: Data to draw.
+        path: Path of the files, without a suffix.
 
     Returns:
         The files written, PNG at 200 dots per inch and SVG.
@@ -179,7 +179,7 @@ def _draw_scatter(axes: Axes, figure: AgreementFigure, i: int, j: int) -> None:
 
 
 def _draw_histogram(axes: Axes, figure: AgreementFigure, i: int, cell_in: float) -> None:
-    """Runs stacked by model under the metric's name."""
+    """Draw a histogram of the runs, stacked by model, under the metric's name."""
     axes.hist(
         [figure.values_NM[figure.model_N == number, i] for number in range(len(figure.models))],
         bins=list(np.linspace(*_limits(figure.values_NM[:, i]), 13)),
@@ -189,7 +189,7 @@ def _draw_histogram(axes: Axes, figure: AgreementFigure, i: int, cell_in: float)
         alpha=0.75,
     )
     lines = _broken(figure.metrics[i], int(cell_in / 0.085))
-    share = (0.17 * len(lines) + 0.1) / cell_in  # of the name, below which the bars end
+    share = (0.17 * len(lines) + 0.1) / cell_in  # height of the name; the bars end below it
     axes.set_ylim(0, axes.dataLim.y1 / (1 - share))
     axes.text(
         0.5,
@@ -205,7 +205,7 @@ def _draw_histogram(axes: Axes, figure: AgreementFigure, i: int, cell_in: float)
 
 
 def _broken(name: str, chars: int) -> list[str]:
-    """A name as lines, broken after underscores."""
+    """Break a name into lines after underscores."""
     lines = [""]
     for part in name.replace("_", "_ ").split(" "):
         if lines[-1] and len(lines[-1]) + len(part) > chars:
@@ -235,7 +235,7 @@ def _draw_numbers(axes: Axes, agreement: Agreement, cell_in: float) -> None:
 
 
 def _frame(axes: Axes, figure: AgreementFigure, i: int, j: int) -> None:
-    """Limits, and ticks along the left and lower edges of the square."""
+    """Set the limits, and ticks along the left and lower edges of the square."""
     last = len(figure.metrics) - 1
     if i < j:
         axes.set_xticks([])

@@ -1,4 +1,4 @@
-"""How the metrics of finished runs agree, as the figure of metrics shows it.
+"""Data of the metrics figure: how well the metrics of finished runs agree.
 
 Shape suffixes: N runs, M metrics, B bootstrap resamples.
 """
@@ -18,25 +18,27 @@ _MIN_RUNS = 3
 
 
 def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
-    """Metric against metric over all finished runs.
+    """Compare every pair of metrics over all finished runs.
 
     Args:
-        asked: Sweeps.
-        metrics: At least two, instead of all scores against ground truth that every sweep has.
+        asked: Sweeps to show.
+        metrics: At least two metrics, instead of all scores against ground truth that every sweep has.
 
     Raises:
-        UnknownNameError: No such metric.
-        InputError: Less than two metrics, less than three runs with finite values, more than six models, or the sweeps
-            do not compare.
+        UnknownNameError: A metric is unknown.
+        InputError: There are fewer than two metrics, fewer than three runs with finite values, or more than six models;
+            or the sweeps are not comparable.
     """
     names = list(dict.fromkeys(metrics)) or _maximized(asked)
     if len(names) < 2:
         commands = "; ".join(evaluate_command(sweep, "mig", asked.home) for sweep in asked.tables)
         remedy = (
-            f"Score more: {commands}" if asked.has_factors else "Name some: --metrics recon_error,gaussian_tc"
+            f"Compute more: {commands}"
+            if asked.has_factors
+            else "Choose two: --metrics recon_error,gaussian_tc"
         )
         raise InputError(
-            f"Metrics are compared in pairs, and there is {', '.join(names) or 'none that all sweeps have'}.\n{remedy}"
+            f"Metrics are compared in pairs, so at least two are needed; found: {', '.join(names) or 'none'}.\n{remedy}"
         )
     asked.check(names)
     values = results.seed_values(asked.runs, names)
@@ -51,7 +53,8 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
     if finite_N.sum() < _MIN_RUNS or len(asked.models) > MAX_MODELS:
         raise InputError(
             f"{finite_N.sum()} runs of {len(asked.models)} models have finite values of {', '.join(names)}.\n"
-            f"A figure takes at least {_MIN_RUNS} runs and at most {MAX_MODELS} models: train more, or name others."
+            f"A figure takes at least {_MIN_RUNS} runs and at most {MAX_MODELS} models: "
+            "train more runs, or choose other sweeps or --metrics."
         )
     values_NM = values_NM[finite_N]
     draw_N = draw_N[finite_N]
@@ -71,7 +74,7 @@ def agreement(asked: Asked, metrics: Sequence[str] = ()) -> AgreementFigure:
 
 
 def _maximized(asked: Asked) -> list[str]:
-    """What the sweeps share that is better when higher, and is of ground truth where there is one."""
+    """Return the shared metrics for which higher is better; only scores against ground truth if the images have it."""
     shared = [name for name in sorted(asked.shared()) if needs_factors(name) or not asked.has_factors]
     senses = zip(shared, results.directions(shared), strict=True)
     return [name for name, sense in senses if sense == "maximize"]

@@ -1,4 +1,4 @@
-"""The figure of training: metrics against steps, a column for each sweep and a line for each draw (Figure 4).
+"""Draw the curves figure: metrics against steps, a column per sweep and a line per draw (Figure 4).
 
 Shape suffixes: S seeds, T steps.
 """
@@ -21,10 +21,10 @@ from sweeper.figures import style
 
 COLORMAP = "viridis"
 LIGHTEST = 0.85
-"""Where the colormap is cut, since its yellow end is hard to see on white."""
+"""Upper end of the used part of the colormap, whose yellow end is hard to see on white."""
 
 MAX_LISTED = 12
-"""Draws that a legend lists; of more, as many that lie evenly between the first and the last."""
+"""Maximum number of draws in a legend; if there are more, it lists this many, evenly spaced from first to last."""
 
 _AXES_HIGH_IN = 1.75
 _BETWEEN_IN = 0.3
@@ -37,7 +37,7 @@ _HEADING_IN = 0.2
 
 @dataclass(frozen=True)
 class Line:
-    """A metric of one draw over its training; limits are NaN for one seed.
+    """A metric of one draw over training; limits are NaN for one seed.
 
     Attributes:
         step_T: Steps, ascending.
@@ -53,20 +53,20 @@ class Line:
 
     @classmethod
     def from_seeds(cls, step_T: np.ndarray, values_ST: np.ndarray) -> "Line":
-        """Means and 95 % limits by `pareto.mean_interval`."""
+        """Compute means and 95 % limits with `pareto.mean_interval`."""
         return cls(step_T, *pareto.mean_interval(values_ST))
 
 
 @dataclass(frozen=True)
 class Column:
-    """One sweep.
+    """A column of the figure: one sweep.
 
     Attributes:
-        heading: Its model.
-        unit: What its steps are, for example `updates`.
-        hyperparameters: Names of what differs between the draws, the title of the legend.
+        heading: Model of the sweep.
+        unit: Unit of its steps, for example `updates`.
+        hyperparameters: Names of the hyperparameters that differ between draws, the title of the legend.
         labels: Each draw's values of them, in the order of the colors.
-        lines: For each row of the figure, a line for each draw.
+        lines: For each row of the figure, one line per draw.
     """
 
     heading: str
@@ -78,14 +78,14 @@ class Column:
 
 @dataclass(frozen=True)
 class CurveFigure:
-    """All that the figure says.
+    """Everything that the curves figure shows.
 
     Attributes:
-        title: Above.
-        rows: Name and unit of the metric of each row.
-        columns: Sweeps from left to right.
-        caption: Below.
-        levels: Values to read each row by.
+        title: Title above the axes.
+        rows: Name and unit of each row's metric.
+        columns: Columns from left to right, one per sweep.
+        caption: Caption below the axes.
+        levels: Reference lines of each row.
     """
 
     title: str
@@ -99,8 +99,8 @@ def draw_curves(figure: CurveFigure, path: Path) -> tuple[Path, Path]:
     """Draw metrics against steps.
 
     Args:
-        figure: What to show.
-        path: Where to, without a suffix.
+        figure: Data to draw.
+        path: Path of the files, without a suffix.
 
     Returns:
         The files written, PNG at 200 dots per inch and SVG.
@@ -138,7 +138,7 @@ def draw_curves(figure: CurveFigure, path: Path) -> tuple[Path, Path]:
 
 
 def colors(num_draws: int) -> list[str]:
-    """Colors of draws from the first to the last, in perceptual order."""
+    """Return the colors of draws from first to last, in perceptual order."""
     places = np.linspace(0, LIGHTEST, num_draws) if num_draws > 1 else [0.3]
     return [to_hex(color) for color in matplotlib.colormaps[COLORMAP](places)]
 
@@ -185,7 +185,7 @@ def _frame(axes: Axes, limits: tuple[float, float], column: Column, is_last: boo
 
 
 def _limits(lines: Sequence[Line], levels: Sequence[style.Level]) -> tuple[float, float]:
-    """The means and levels with a margin, and of the intervals as much as lies within a fifth of their range."""
+    """Return limits that show the means and levels with a margin, and intervals up to a fifth of their range beyond."""
     means = np.concatenate([line.mean_T[np.isfinite(line.mean_T)] for line in lines])
     if not means.size:
         return 0.0, 1.0
@@ -199,21 +199,21 @@ def _limits(lines: Sequence[Line], levels: Sequence[style.Level]) -> tuple[float
 
 
 def _wrapped_axis(name: str) -> list[str]:
-    """A name over its unit, in two lines that fit the height of the axes."""
+    """Break a name and its unit into two lines that fit the height of the axes."""
     words, parenthesis, unit = name.partition(" (")
     return textwrap.wrap(name, 28) if len(words) > 28 else [words, *[f"({unit}"] * bool(parenthesis)]
 
 
 @dataclass(frozen=True)
 class _Legend:
-    """What stands above a column.
+    """The heading and legend above a column.
 
     Attributes:
         heading: First line, bold.
         title: Names of the hyperparameters, as lines.
-        entries: Colors and values of the draws that are listed.
-        num_columns: How the entries are set.
-        high_in: Height of all of it.
+        entries: Colors and values of the listed draws.
+        num_columns: Number of columns of entries.
+        high_in: Total height.
     """
 
     heading: str
@@ -227,7 +227,7 @@ class _Legend:
         return _HEADING_IN + 0.14 * len(self.title) + 0.145 * rows + 0.06
 
     def draw(self, axes: Axes, high_in: float) -> None:
-        """Put it above the axes of the first row, so that it hangs from a given height."""
+        """Draw it above the axes of the first row, with its upper edge at a given height."""
         handles = [Line2D([], [], color=color, linewidth=2, label=label) for color, label in self.entries]
         axes_in = axes.get_window_extent().height / style.DPI
         above: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "parse_math": False}
@@ -267,6 +267,6 @@ def _legend(column: Column, column_in: float) -> _Legend:
 
 
 def _evenly(num_draws: int) -> list[int]:
-    """Which draws a legend lists."""
+    """Return the indices of the draws that a legend lists."""
     shown = min(num_draws, MAX_LISTED)
     return [round(n * (num_draws - 1) / max(shown - 1, 1)) for n in range(shown)]

@@ -1,4 +1,4 @@
-"""How the metrics of sweeps moved over training, as the figure of curves shows it.
+"""Data of the curves figure: metrics of sweeps over training.
 
 Shape suffixes: S seeds, T steps.
 """
@@ -18,24 +18,24 @@ from trainables import plugins
 from trainables.errors import InputError
 
 _UNLIKE = (
-    "What was evaluated on the way cannot be scored again: name another --metrics than {metric}, or train in another "
-    "--home."
+    "Evaluations during training cannot be repeated: choose --metrics other than {metric}, "
+    "or train in another --home."
 )
 
 
 def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
-    """Metrics against steps: means over the seeds of each draw with 95 % t intervals.
+    """Collect metrics against steps: means over the seeds of each draw with 95 % t intervals.
 
-    A line is made of the seeds that are done or diverged, as far as all of them were evaluated: it ends where the first
-    diverged, since the mean of the others flatters it. Draws without a finished seed are not shown.
+    A line averages the seeds that are done or diverged, as far as all of them were evaluated: it ends where the first
+    one diverged, since the mean of the others is too optimistic. Draws without a finished seed are not shown.
 
     Args:
-        asked: Sweeps.
-        metrics: Rows, instead of reconstruction error and the two scores as far as all sweeps have them.
+        asked: Sweeps to show.
+        metrics: Metrics of the rows, instead of the reconstruction error and the two scores, if all sweeps have them.
 
     Raises:
-        UnknownNameError: No such metric.
-        InputError: A sweep evaluated a metric at less than two steps, or the sweeps do not compare.
+        UnknownNameError: A metric is unknown.
+        InputError: A sweep evaluated a metric at fewer than two steps, or the sweeps are not comparable.
     """
     tables = {sweep: _ended(results.curve_table(asked.records, sweep)) for sweep in asked.tables}
     tracked = {sweep: _tracked(table) for sweep, table in tables.items()}
@@ -48,8 +48,8 @@ def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
             plugins.check("trainables.metrics", name, "metric")
             if name not in known:
                 raise InputError(
-                    f"Sweep {sweep} evaluated {name} at less than two steps: there is no curve.\n"
-                    f"It has curves of: {', '.join(sorted(known)) or 'nothing'}."
+                    f"Sweep {sweep} evaluated {name} at fewer than two steps, so it has no curve.\n"
+                    f"Valid --metrics: {', '.join(sorted(known)) or 'none'}."
                 )
     asked.check(rows)
     evaluated = results.stack(list(tables.values()))
@@ -67,12 +67,12 @@ def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
 
 
 def _ended(table: pd.DataFrame) -> pd.DataFrame:
-    """Those runs of a table that came to an end of their own."""
+    """Return the runs of a table that are done or diverged."""
     return table[table["status"].isin(["done", "diverged"])]
 
 
 def _tracked(table: pd.DataFrame) -> set[str]:
-    """Metrics, without parts, that a table of curves has at several steps."""
+    """Return the metrics, without parts, that a table of curves has at several steps."""
     num_steps = table[table["value"].notna()].groupby("metric")["step"].nunique()
     return set(num_steps[num_steps > 1].index) & set(plugins.names("trainables.metrics"))
 
@@ -88,7 +88,7 @@ class _Draw:
 
 
 def _draws(table: pd.DataFrame) -> list[_Draw]:
-    """Those of a table of runs, by hyperparameters as numbers."""
+    """Return the draws of a table of runs that have a finished seed, sorted by hyperparameters as numbers."""
     names = results.hyperparameters(table)
     runs = _ended(table).drop_duplicates("run_key")
     first = runs[runs["status"] == "done"].drop_duplicates("draw").to_dict("records")

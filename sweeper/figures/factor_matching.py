@@ -1,7 +1,8 @@
-"""Which factor each dimension of a code tells, in the words and the order of a picture of its traversals.
+"""Match the dimensions of a code to factors: the labels and order of the rows of a traversal figure.
 
-Strength is the mutual information of a dimension and a factor over the entropy of the factor, with the bins of `mig`:
-1 where the dimension alone tells the factor. Twenty bins cannot tell 40 values, so a perfect one of dsprites has .90.
+Strength is the mutual information of a dimension and a factor divided by the entropy of the factor, with the bins of
+`mig`: 1 if the dimension alone determines the factor. Twenty bins cannot separate 40 values, so a perfect dimension of
+dsprites reaches only .90.
 
 Shape suffixes: D code dimensions, K factors.
 """
@@ -15,7 +16,7 @@ from trainables.metrics.estimators import activity, information
 from trainables.metrics.mig import NUM_BINS
 
 NEARLY = 0.75
-"""Share of its greatest strength from which on a dimension matches a second factor too."""
+"""Share of its greatest strength above which a dimension also matches a second factor."""
 
 NO_FACTOR = 0.1
 """Strength below which a dimension matches no factor."""
@@ -23,14 +24,14 @@ NO_FACTOR = 0.1
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension of the code and what it is called.
+    """A dimension of the code and its label.
 
     Attributes:
-        index: In the code.
-        label: For example `pos_x .93`, `scale .41, pos_y .38`, `no factor` or `inactive`; `1.52 nats` of KL where the
+        index: Index in the code.
+        label: For example `pos_x .93`, `scale .41, pos_y .38`, `no factor` or `inactive`; `1.52 nats` of KL if the
             images have no ground truth.
-        is_active: By `_activity`.
-        factors: Those that it matches, the stronger first.
+        is_active: Whether the dimension is active, see `activity.is_active`.
+        factors: Factors that it matches, the strongest first.
     """
 
     index: int
@@ -41,12 +42,12 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Matching:
-    """All dimensions of a code.
+    """The matching of all dimensions of a code.
 
     Attributes:
-        dimensions: By their factor, in the order of the data set, and its strength; then those that match none, then
-            those that are inactive. By KL, the greatest first, where there is no ground truth.
-        unmatched: Factors that no active dimension matches, with the greatest strength of one, 0 if there is none.
+        dimensions: Sorted by factor, in the order of the data set, and by strength; then the unmatched ones, then the
+            inactive ones. Without ground truth, sorted by KL, the greatest first.
+        unmatched: Factors that no active dimension matches, with the greatest strength of any; 0 if none is active.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -54,7 +55,7 @@ class Matching:
 
 
 def strengths(encoding: Encoding) -> np.ndarray:
-    """Strength of every dimension for every factor, 0 .. 1, (D, K); nan for a factor with one value."""
+    """Return the strength of every dimension for every factor, 0 .. 1, (D, K); NaN for a factor with one value."""
     bins_ND = information.discretized(encoding.mu_ND, encoding.discrete_D, NUM_BINS)
     information_DK = information.mutual_information(bins_ND, encoding.factors_NK)
     with np.errstate(invalid="ignore"):
@@ -62,7 +63,7 @@ def strengths(encoding: Encoding) -> np.ndarray:
 
 
 def match(encoding: Encoding) -> Matching:
-    """Name and order the dimensions of a code."""
+    """Label and sort the dimensions of a code."""
     active_D = activity.is_active(encoding)
     if not encoding.factor_names:
         return _by_kl(encoding, active_D)
@@ -105,5 +106,5 @@ def _by_kl(encoding: Encoding, active_D: np.ndarray) -> Matching:
 
 
 def fraction(value: float) -> str:
-    """Two decimals as tables have them: `.93`, `1.00`, `-.20`."""
+    """Return two decimals as written in tables: `.93`, `1.00`, `-.20`."""
     return f"{value:z.2f}".replace("0.", ".", 1)

@@ -1,6 +1,6 @@
-"""The figure of the answer: fronts of two objectives with their error bars.
+"""Draw the front figure: fronts of two objectives with error bars.
 
-Objectives are as reported here: reconstruction error (lower is better) and score (higher is better).
+Objectives are as reported: reconstruction error (lower is better) and score (higher is better).
 Shape suffixes: N draws, 2 objectives, S seeds, Q quantiles, G grid points.
 """
 
@@ -22,7 +22,7 @@ from sweeper.figures.style import DPI as DPI
 from trainables.errors import InputError
 
 LOG_ABOVE = 4
-"""Ratio of the largest to the smallest reconstruction error from which on the axis is logarithmic."""
+"""Ratio of the largest to the smallest reconstruction error above which the axis is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class FamilyFront:
     Columns of the (N, 2) arrays: reconstruction error, score. NaN limits (one seed) draw no bar.
 
     Attributes:
-        name: Model, as in the legend.
-        labels: Each draw's hyperparameter, for example `gamma=10`; a name that all share goes to the legend.
+        name: Name of the model in the legend.
+        labels: Each draw's hyperparameter, for example `gamma=10`; a name that all share is shown in the legend.
         means_N2: Means over seeds, finite.
         lower_N2: Lower confidence limits.
         upper_N2: Upper confidence limits.
-        on_front_N: Draws that no other draw of this model beats.
+        on_front_N: Whether no other draw of this model dominates the draw.
         num_seeds_N: Seeds of each draw.
-        grid_G: Reconstruction errors at which the band is known, ascending.
-        band_QG: 2.5, 50 and 97.5 % quantiles of the best score at or below them, (3, G); -inf where there is none.
-        num_left_out: Draws that are not shown, since a seed diverged or a mean is not finite.
+        grid_G: Reconstruction errors of the band, ascending.
+        band_QG: 2.5, 50 and 97.5 % quantiles of the best score at or below them, (3, G); -inf where unknown.
+        num_left_out: Number of draws that are not shown, because a seed diverged or a mean is not finite.
     """
 
     name: str
@@ -57,26 +57,26 @@ class FamilyFront:
 
     @property
     def has_band(self) -> bool:
-        """Whether it is known anywhere."""
+        """Whether the band is known anywhere."""
         return bool(np.isfinite(self.band_QG[0]).any())
 
 
 @dataclass(frozen=True)
 class FrontFigure:
-    """All that a front figure says.
+    """Everything that a front figure shows.
 
     Attributes:
-        title: One line.
+        title: Title above the axes.
         recon: Name and unit of the horizontal axis, for example `Reconstruction error (nats per image)`.
         score: Name of the vertical axis, for example `FactorVAE score`.
-        families: Models, in the order of their colors; at most six.
+        families: Draws of each model, in the order of the colors; at most six.
         training: How far every run was trained, for example `12,000 updates`.
         data: Recipe of the images, for example `dsprites (rendered v1)`.
         scale: Scale of the protocol.
-        caveat: A last sentence of the caption, for example how the setting was chosen.
-        levels: Scores to read the others by.
-        is_negated: Whether the score is one to minimize and was negated; up is better all the same, and the axis says the
-            values as they were.
+        caveat: Last sentence of the caption, for example how the setting was chosen.
+        levels: Reference lines of the score.
+        is_negated: Whether the score is to be minimized and was negated, so that up is better; the axis shows the
+            original values.
     """
 
     title: str
@@ -95,20 +95,20 @@ def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
     """Draw the fronts of several models in the plane of reconstruction error and score.
 
     Args:
-        figure: What to show.
-        path: Where to, without a suffix.
+        figure: Data to draw.
+        path: Path of the files, without a suffix.
 
     Returns:
         The files written, PNG at 200 dots per inch and SVG.
 
     Raises:
-        InputError: More than six models, or no draw with finite means.
+        InputError: There are more than six models, or no draw has finite means.
     """
     families = figure.families
     means_N2 = np.concatenate([np.zeros((0, 2)), *(family.means_N2 for family in families)])
     if len(families) > len(COLORS) or not len(means_N2):
         raise InputError(
-            f"A front of {len(families)} models and {len(means_N2)} finished draws cannot be drawn.\n"
+            f"Fronts of {len(families)} models with {len(means_N2)} finished draws cannot be drawn.\n"
             f"Choose 1 to {len(COLORS)} models with at least one draw whose means are finite."
         )
     with style.own_style():
@@ -149,7 +149,7 @@ def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
 
 
 def _frame(axes: Axes, figure: FrontFigure, families: Sequence[FamilyFront]) -> None:
-    """Limits, scale, axis labels, grid, and the note that says which corner is better."""
+    """Set limits, scale, axis labels, grid, and the arrow that shows which corner is better."""
     means_N2 = np.concatenate([family.means_N2 for family in families])
     bands = np.concatenate([family.band_QG[:, np.isfinite(family.band_QG[0])].ravel() for family in families])
     recon_N = means_N2[:, 0]
@@ -180,7 +180,7 @@ def _frame(axes: Axes, figure: FrontFigure, families: Sequence[FamilyFront]) -> 
 
 
 def _limits(means_N: np.ndarray, band: np.ndarray, is_log: bool) -> tuple[float, float]:
-    """The means and the finite values of the bands near them with a margin; error bars may go beyond."""
+    """Return limits that show the means, and finite band values near them, with a margin; error bars may exceed them."""
     to_axis, from_axis = (np.log, np.exp) if is_log else (np.positive, np.positive)
     means_N = to_axis(means_N)
     reach = np.ptp(means_N) or abs(means_N[0]) or 1.0
@@ -191,7 +191,7 @@ def _limits(means_N: np.ndarray, band: np.ndarray, is_log: bool) -> tuple[float,
 
 
 def _draw_band(axes: Axes, family: FamilyFront, color: str) -> None:
-    """The front's band and median, which hold from the last known value on to the edge."""
+    """Draw the band and median of a front, which continue from the last known value to the edge."""
     edge, floor = axes.get_xlim()[1], axes.get_ylim()[0]
     grid_G = np.append(family.grid_G, max(edge, family.grid_G[-1]))
     lower_G, median_G, upper_G = np.concatenate([family.band_QG, family.band_QG[:, -1:]], axis=1)
@@ -236,7 +236,7 @@ def _draw_points(axes: Axes, family: FamilyFront, color: str, marker: str) -> No
 
 
 def _mark_cut_ends(axes: Axes, bar_22: np.ndarray, m: int, color: str) -> None:
-    """Put an arrowhead where a bar along axis m goes on beyond the frame."""
+    """Draw an arrowhead where a bar along axis m continues beyond the frame."""
     limits = (axes.get_xlim(), axes.get_ylim())[m]
     for is_high, marker in enumerate(("<>", "v^")[m]):
         end_2 = bar_22[is_high].copy()

@@ -1,4 +1,4 @@
-"""What an answer says, as the figure of fronts shows it.
+"""Data of the front figure, from an answer.
 
 Shape suffixes: N draws, 2 objectives, Q quantiles, G grid points.
 """
@@ -16,18 +16,19 @@ from trainables.errors import InputError
 
 
 def write_plot(answer: Answer, path: Path) -> Path:
-    """Draw the front of each model and that of all, as PNG or SVG by the suffix.
+    """Draw the front of each model and the front of all, as PNG or SVG depending on the suffix.
 
     Raises:
-        InputError: Another suffix; objectives that are not two, the first one to minimize; more than six models; or no draw that may be on a front.
+        InputError: The suffix is not supported, there are not two objectives of which the first is to be minimized, there
+            are more than six models, or no draw may be on a front.
     """
     if path.suffix not in (".png", ".svg"):
-        raise InputError(f"Plot {path.name}: the suffix is .png or .svg.")
+        raise InputError(f"Cannot write plot {path.name}: its suffix must be .png or .svg.")
     sense = results.directions(answer.objectives)
     if len(sense) != 2 or sense[0] != "minimize":
         raise InputError(
-            f"No plot of {', '.join(answer.objectives)}: it shows two objectives, the first one to minimize.\n"
-            "Name two such, for example recon_error and factor_vae_score; a CSV takes any."
+            f"Cannot plot {', '.join(answer.objectives)}: a plot shows two objectives, the first one to minimize.\n"
+            "Choose two, for example recon_error,factor_vae_score (pareto: --objectives, figure: --metrics); a CSV takes any."
         )
     recon, score = map(labels.axis, answer.objectives)
     models = sorted(set(answer.draws["model"]))
@@ -52,7 +53,7 @@ def write_plot(answer: Answer, path: Path) -> Path:
 
 
 def _family(answer: Answer, model: str) -> FamilyFront:
-    """The draws of a model that may be on a front; up is better, so a score to minimize is negated."""
+    """Return the draws of a model that may be on a front; a score to minimize is negated, so that up is better."""
     every = answer.draws[answer.draws["model"] == model]
     draws = every[every["is_eligible"].astype(bool)]
     means_N2, lower_N2, upper_N2 = (

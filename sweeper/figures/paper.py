@@ -1,4 +1,4 @@
-"""The figures of Kim & Mnih, Disentangling by Factorising (ICML 2018), from what is committed."""
+"""The figures of Kim & Mnih, Disentangling by Factorising (ICML 2018), from committed runs."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from trainables import durable
 from trainables.errors import UnknownNameError
 
 FIGURES: Mapping[str, str] = {
-    "3": "traversals of the best run of each sweep by beta_vae_score, which a model may deceive",
-    "4": "metrics against steps of training: a column for each sweep, a line for each draw",
+    "3": "traversals of the best run of each sweep by beta_vae_score, which a model can fool",
+    "4": "metrics against training steps: a column for each sweep, a line for each draw",
     "5": "disentanglement against reconstruction error: the front of each model",
     "6": "traversals of the best run of each sweep by factor_vae_score, rows named by their factors",
     "metrics": "metric against metric over all finished runs, with their correlations",
 }
-"""Kind -> what it shows."""
+"""Kind of figure -> its content."""
 
 KINDS = tuple(FIGURES)
 
@@ -39,25 +39,25 @@ def draw(
     metrics: Sequence[str] = (),
     home: Path | None = None,
 ) -> list[Path]:
-    """Draw a figure of the paper from what is committed, as PNG and SVG; equal results give equal bytes.
+    """Draw a figure of the paper from committed runs, as PNG and SVG; equal results give equal bytes.
 
     Args:
         kind: One of `KINDS`.
         records: The ledger.
         storage: Folder of the blocks, for the kinds that show pictures.
-        sweeps: At least one, all of one scale and data set.
-        stem: Where to, without a suffix.
-        metrics: Instead of those of the paper: the rows of `4`, the two objectives of `5`, the one that `3` and `6`
-            choose runs by, those that `metrics` compares.
-        home: Where calibrations are looked for.
+        sweeps: Sweeps to show, at least one, all of one scale and data set.
+        stem: Path of the files, without a suffix.
+        metrics: Metrics to use instead of the paper's: the rows of `4`, the two objectives of `5`, the one by which `3`
+            and `6` choose runs, or those that `metrics` compares.
+        home: Home whose calibrations are used.
 
     Returns:
         The files written.
 
     Raises:
-        UnknownNameError: No such kind, sweep or metric.
-        InputError: There is nothing to draw, a sweep lacks a metric, or the sweeps do not compare.
-        DamagedBlockError: What a run kept is missing or changed.
+        UnknownNameError: The kind, a sweep or a metric is unknown.
+        InputError: There is nothing to draw, a sweep lacks a metric, or the sweeps are not comparable.
+        DamagedBlockError: The stored data of a run is missing or changed.
     """
     if kind not in FIGURES:
         raise UnknownNameError("figure", kind, KINDS)

@@ -1,4 +1,4 @@
-"""Where the labels of points go, so that they cover neither markers, nor bars, nor one another.
+"""Place the labels of points so that they do not cover markers, bars or one another.
 
 Shape suffixes: N points, 2 axes, K obstacles, J candidate places.
 """
@@ -14,11 +14,11 @@ from matplotlib.patheffects import withStroke
 TURNS = (0.06, 0.44, 0.94, 0.56, 0.0, 0.5, 0.12, 0.38, 0.88, 0.62, 0.2, 0.3, 0.8, 0.7)
 DISTANCES_PT = (6, 10, 15, 21, 28, 36, 46)
 LEADER_PT = 12
-"""Distance from which on a thin line connects a label to its point."""
+"""Distance from which a thin line connects a label to its point."""
 
 
 class Points(Protocol):
-    """Labeled points with error bars; the columns of the (N, 2) arrays are the axes."""
+    """Labeled points with error bars; the columns of the (N, 2) arrays are x and y."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ class Points(Protocol):
 
     @property
     def means_N2(self) -> np.ndarray:
-        """The points."""
+        """Positions of the points."""
         ...
 
     @property
@@ -42,13 +42,13 @@ class Points(Protocol):
 
 
 def shared_name(labels: Sequence[str]) -> str:
-    """`gamma` where every label reads `gamma=...`, else nothing."""
+    """Return the name that all labels share, for example `gamma` if all read `gamma=...`; else an empty text."""
     names = {label.partition("=")[0] for label in labels}
     return names.pop() if len(names) == 1 and all("=" in label for label in labels) else ""
 
 
 def place_labels(axes: Axes, families: Sequence[Points], colors: Sequence[str]) -> None:
-    """Put each label where it covers least of markers, bars and other labels, the nearest such place first."""
+    """Put each label where it covers the least of markers, bars and other labels; nearer places are preferred."""
     dpi = axes.figure.dpi
     obstacles = _obstacles(axes, families)
     for family, color in zip(families, colors, strict=False):
@@ -92,7 +92,7 @@ def place_labels(axes: Axes, families: Sequence[Points], colors: Sequence[str]) 
 
 
 def _obstacles(axes: Axes, families: Sequence[Points]) -> list[np.ndarray]:
-    """Boxes of the markers and bars in pixels, (x0, y0, x1, y1) each; a bar counts as 3 points thick."""
+    """Return the boxes of markers and bars in pixels, (x0, y0, x1, y1); a bar counts as 3 points thick."""
     boxes, dpi = [], axes.figure.dpi
     for family in families:
         for mean_2, lower_2, upper_2 in zip(family.means_N2, family.lower_N2, family.upper_N2, strict=True):
@@ -113,7 +113,7 @@ def _obstacles(axes: Axes, families: Sequence[Points]) -> list[np.ndarray]:
 
 
 def _overlap(boxes_J4: np.ndarray, others_K4: np.ndarray) -> np.ndarray:
-    """Area that each box shares with each other one, (J, K)."""
+    """Return the area that each box shares with each of the others, (J, K)."""
     low_JK2 = np.maximum(boxes_J4[:, None, :2], others_K4[:, :2])
     high_JK2 = np.minimum(boxes_J4[:, None, 2:], others_K4[:, 2:])
     return np.clip(high_JK2 - low_JK2, 0, None).prod(axis=-1)

@@ -1,7 +1,7 @@
-"""What all figures share: their style, colors, page with title and caption, and files of equal bytes.
+"""Style that all figures share: colors, page with title and caption, and reproducible files.
 
-Drawn with matplotlib's object interface on Agg, under its default style whatever the user's settings, and without
-dates or versions in the files: equal input gives equal bytes under one matplotlib. Nothing global changes.
+Figures are drawn with matplotlib's object interface on Agg, in its default style whatever the user's settings, without
+dates or versions in the files: equal input gives equal bytes under one matplotlib. Global state is not changed.
 """
 
 import textwrap
@@ -22,10 +22,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 WIDTH_IN = 9.0
 LEFT_IN = 0.855
-"""Where title, caption and axes begin."""
+"""Left edge of title, caption and axes."""
 
 LINE_IN = 0.165
-"""Height of a line of the caption."""
+"""Height of one line of the caption."""
 
 _RIGHT_IN = 0.145
 _CHARS_PER_IN = 16
@@ -34,14 +34,14 @@ _TITLE_LINE_IN = 0.2
 
 
 Level = tuple[str, float]
-"""A value to read others by, and what it is the value of, for example `perfect code`."""
+"""A reference line: its name, for example `perfect code`, and its value."""
 
 LEVELS_CAPTION = "Dotted: what a code that knows every factor scores, and one that knows none."
 
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """The style to draw and save under."""
+    """Use the style for drawing and saving figures."""
     own = {
         "font.size": 9,
         "svg.hashsalt": "disentangle-sweeper",
@@ -54,18 +54,18 @@ def own_style() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A page: its title above, its wrapped caption below, and room for axes between.
+    """A page with its title above, its wrapped caption below, and room for axes between them.
 
     Attributes:
-        figure: Where to draw.
-        caption_in: Height of the caption, from where on there is room.
+        figure: Figure to draw on.
+        caption_in: Height of the caption; the room for axes begins above it.
     """
 
     figure: Figure
     caption_in: float
 
     def axes(self, left_in: float, bottom_in: float, width_in: float, height_in: float) -> Axes:
-        """New axes; left from the edge of the page, bottom from the top of the caption."""
+        """Add axes; left is measured from the edge of the page, bottom from the top of the caption."""
         across_in, high_in = self.figure.get_size_inches()
         return self.figure.add_axes(
             (
@@ -80,14 +80,14 @@ class Sheet:
 def sheet(
     title: str, caption: str, room_in: float, width_in: float = WIDTH_IN, left_in: float = LEFT_IN
 ) -> Sheet:
-    """A new page; call it under `own_style`.
+    """Create a page; call it within `own_style`.
 
     Args:
-        title: In bold, wrapped; lines beyond the first make the page higher.
-        caption: Wrapped.
-        room_in: Height between the caption and the upper edge, of which the title's first line takes 0.3 inches.
-        width_in: Of the page.
-        left_in: Where title and caption begin.
+        title: Title, drawn in bold and wrapped; lines beyond the first make the page higher.
+        caption: Caption, wrapped.
+        room_in: Height between the caption and the upper edge, including 0.3 inches for the title's first line.
+        width_in: Width of the page.
+        left_in: Left edge of title and caption.
     """
     text_in = width_in - left_in - _RIGHT_IN
     lines = textwrap.wrap(caption, round(_CHARS_PER_IN * text_in))
@@ -120,11 +120,11 @@ def sheet(
 
 
 def save(figure: Figure, path: Path) -> tuple[Path, Path]:
-    """Write a figure as PNG and as SVG; call it under `own_style`.
+    """Write a figure as PNG and SVG; call it within `own_style`.
 
     Args:
-        figure: What to write.
-        path: Where to, without a suffix.
+        figure: Figure to write.
+        path: Path of the files, without a suffix.
     """
     return _save(figure, path, ".png"), _save(figure, path, ".svg")
 
@@ -137,7 +137,7 @@ def _save(figure: Figure, path: Path, suffix: str) -> Path:
 
 
 def draw_levels(axes: Axes, levels: Iterable[Level], size: float = 8) -> None:
-    """Draw horizontal lines across axes whose limits are set, each named at its right end."""
+    """Draw reference lines across axes whose limits are set, each with its name at the right end."""
     for name, value in levels:
         axes.axhline(value, color="0.45", linewidth=0.9, linestyle=(0, (1, 2)), zorder=1.5)
         axes.annotate(

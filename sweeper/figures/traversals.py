@@ -1,4 +1,4 @@
-"""The figure of latent traversals: what each dimension of the code of a model changes (Figures 3 and 6).
+"""Draw the traversal figure: what each dimension of a model's code changes (Figures 3 and 6).
 
 Shape suffixes: V pictures side by side, C H W picture in levels of 255.
 """
@@ -16,10 +16,10 @@ from matplotlib.patches import Rectangle
 from sweeper.figures import style
 
 MAX_BESIDE = 3
-"""Panels beside one another; more begin a new line."""
+"""Maximum number of panels side by side; further ones begin a new line."""
 
 _SIDE_IN = {1: 0.6, 2: 0.44, 3: 0.36}
-"""Side of a picture, by how many panels are beside one another."""
+"""Number of panels side by side -> side length of a picture."""
 
 _LABEL_IN = 1.02
 _BETWEEN_IN = 0.3
@@ -27,7 +27,7 @@ _EDGE_IN = 0.15
 _LINE_IN = 0.15
 _AXIS_IN = 0.24
 _GAP = 0.06
-"""Between pictures, as a share of their side."""
+"""Gap between pictures, as a share of their side length."""
 
 _CHARS_PER_IN = 16
 
@@ -37,9 +37,9 @@ class Row:
     """A dimension of the code.
 
     Attributes:
-        label: What it matches.
-        is_active: Whether it tells anything.
-        pictures_VCHW: The reconstruction as the dimension moves.
+        label: Factors that it matches.
+        is_active: Whether the dimension is active.
+        pictures_VCHW: Reconstructions as the dimension moves.
     """
 
     label: str
@@ -49,17 +49,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Panel:
-    """One run.
+    """A panel of the figure: one run.
 
     Attributes:
-        heading: Its model.
-        words: Hyperparameters, seed, scores; each wrapped onto lines of its own.
+        heading: Model of the run.
+        words: Hyperparameters, seed and scores; each wrapped onto separate lines.
         originals_VCHW: Images.
-        reconstructions_VCHW: The same, rebuilt.
-        moved: Which of the images the rows start from.
-        rows: Dimensions from above.
-        ends: What the values of a row begin with, have in the middle, and end with.
-        below: What there is to say under the rows; empty for nothing.
+        reconstructions_VCHW: Reconstructions of the images.
+        moved: Index of the image that the rows start from.
+        rows: Dimensions from top to bottom.
+        ends: Labels of the first, middle and last value of a row.
+        below: Text below the rows, empty for none.
     """
 
     heading: str
@@ -74,7 +74,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class TraversalFigure:
-    """All that the figure says: its title, a panel for each run, and the caption."""
+    """Everything that the traversal figure shows: title, one panel per run, caption."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -85,8 +85,8 @@ def draw_traversals(figure: TraversalFigure, path: Path) -> tuple[Path, Path]:
     """Draw panels side by side: originals, reconstructions, then a row for each dimension of the code.
 
     Args:
-        figure: What to show.
-        path: Where to, without a suffix.
+        figure: Data to draw.
+        path: Path of the files, without a suffix.
 
     Returns:
         The files written, PNG at 200 dots per inch and SVG.
@@ -115,7 +115,7 @@ def draw_traversals(figure: TraversalFigure, path: Path) -> tuple[Path, Path]:
 
 @dataclass(frozen=True)
 class _Measure:
-    """Lines of text of a panel, and the heights of its parts."""
+    """Text lines of a panel, and the heights of its parts."""
 
     words: tuple[str, ...]
     below: tuple[str, ...]
@@ -143,7 +143,7 @@ def _line_high_in(measures: Sequence[_Measure]) -> float:
 
 
 def _draw_panel(axes: Axes, panel: Panel, measure: _Measure, side_in: float, words_in: float) -> None:
-    """Draw in inches, from the upper left corner down."""
+    """Draw a panel in inches, from the upper left corner downwards."""
     axes.set_axis_off()
     high_in = words_in + measure.rows_in + measure.below_in
     axes.set_xlim(0, _LABEL_IN + side_in * len(panel.originals_VCHW))
@@ -201,7 +201,7 @@ def _draw_row(
 
 
 def _draw_moved(axes: Axes, moved: int, bottom_in: float, side_in: float) -> None:
-    """Frame the image whose code moves, with its reconstruction."""
+    """Draw a frame around the image whose code moves, and its reconstruction."""
     corner = (_LABEL_IN + moved * side_in, bottom_in - 2 * side_in)
     axes.add_patch(
         Rectangle(
@@ -211,7 +211,7 @@ def _draw_moved(axes: Axes, moved: int, bottom_in: float, side_in: float) -> Non
 
 
 def _draw_ends(axes: Axes, panel: Panel, y_in: float, side_in: float) -> float:
-    """Write the first, middle and last value of the code above the rows; returns where these begin."""
+    """Write the first, middle and last value of the code above the rows; return where the rows begin."""
     num_values = len(panel.originals_VCHW)
     for text, place in zip(panel.ends, (0, (num_values - 1) / 2, num_values - 1), strict=True):
         axes.text(

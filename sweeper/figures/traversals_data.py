@@ -1,4 +1,4 @@
-"""What the best run of each sweep has learned, as the figure of traversals shows it.
+"""Data of the traversal figure: the best run of each sweep.
 
 Shape suffixes: V pictures side by side, C H W picture in levels of 255.
 """
@@ -20,26 +20,30 @@ from sweeper.ledger.rows import SweepId
 from trainables.blocks import unpack_arrays
 from trainables.encoding import Encoding
 from trainables.errors import InputError
+from trainables.metrics import mig
 from trainables.metrics.estimators import activity
 
 
 def traversals(asked: Asked, storage: Path, score: str, metrics: Sequence[str] = ()) -> TraversalFigure:
-    """The traversals of the best run of each sweep, rows named by what their dimensions match.
+    """Collect the traversals of the best run of each sweep, with rows labeled by the factors they match.
 
     Args:
-        asked: Sweeps.
+        asked: Sweeps to show.
         storage: Folder of the blocks.
-        score: Says which run is the best; on images without ground truth, of which no score is known, the second
-            objective of the first sweep does.
-        metrics: One that says it instead.
+        score: Metric that decides which run is best; for images without ground truth, which have no such score, the
+            second objective of the first sweep is used.
+        metrics: At most one metric to use instead.
 
     Raises:
-        UnknownNameError: No such metric.
-        InputError: Several metrics, a sweep lacks the one, or the best run kept no pictures.
-        DamagedBlockError: What it kept is missing or changed.
+        UnknownNameError: The metric is unknown.
+        InputError: There are several metrics, a sweep lacks the metric, or the best run has no pictures.
+        DamagedBlockError: The stored data of the run is missing or changed.
     """
     if len(metrics) > 1:
-        raise InputError(f"{', '.join(metrics)}: the best run is that by one metric.\nName one, or none.")
+        raise InputError(
+            f"Got {len(metrics)} metrics: {', '.join(metrics)}. The best run is chosen by one.\n"
+            "Give a single metric, or leave --metrics out."
+        )
     metric = metrics[0] if metrics else _known(asked, storage, score)
     asked.check([metric])
     best = {sweep: _best(sweep, table, metric) for sweep, table in asked.tables.items()}
@@ -59,7 +63,7 @@ def traversals(asked: Asked, storage: Path, score: str, metrics: Sequence[str] =
 
 
 def _known(asked: Asked, storage: Path, score: str) -> str:
-    """The score, or what stands for it if the first finished run says that the images have no ground truth."""
+    """Return the score, or its replacement if the first finished run shows that the images have no ground truth."""
     if score in asked.shared():
         return score
     sweep, table = next(iter(asked.tables.items()))
@@ -68,24 +72,26 @@ def _known(asked: Asked, storage: Path, score: str) -> str:
 
 
 def _best(sweep: SweepId, table: pd.DataFrame, metric: str) -> dict[str, Any]:
-    """The finished run with the best value of a metric; of equal ones the first."""
+    """Return the finished run with the best value of a metric; the first of equal ones."""
     (direction,) = results.directions([metric])
     runs = _scored(table, metric)
     if runs.empty:
-        raise InputError(f"No finished run of sweep {sweep} has a finite {metric}.\nName another metric.")
+        raise InputError(
+            f"No finished run of sweep {sweep} has a finite {metric}.\nChoose another metric with --metrics."
+        )
     ranked = runs.sort_values("value", ascending=direction == "minimize", kind="stable")
     return dict(ranked.iloc[0])
 
 
 def _scored(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Rows of the finished runs that have a finite value of a metric."""
+    """Return the rows of finished runs with a finite value of a metric."""
     return table[(table["metric"] == metric) & (table["status"] == "done") & np.isfinite(table["value"])]
 
 
 def _kept(
     records: Records, storage: Path, sweep: SweepId, run: Mapping[str, Any]
 ) -> tuple[Encoding, dict[str, np.ndarray]]:
-    """How a run encodes the evaluation images at its horizon, and its pictures."""
+    """Return the encoding of a run at its horizon, and its pictures."""
     found = []
     for name in ("encoding", "pictures"):
         stored = records.slices(run["run_key"], name, limit=1_000_000)
@@ -93,7 +99,7 @@ def _kept(
         if not at_horizon:
             raise InputError(
                 f"Sweep {sweep}: draw {run['draw']}, seed {run['seed']} kept no {name} at step {run['step']:,}.\n"
-                "A run keeps them where its training ends: ask for the sweep that trained it further, or train this "
+                "A run keeps them only where its training ended: choose the sweep that trained it further, or train this "
                 "one in another --home."
             )
         found.append(at_horizon[0].read(storage))
@@ -144,7 +150,7 @@ def _unmatched(matching: factor_matching.Matching) -> str:
 
 
 def _rows_words(encodings: Sequence[Encoding]) -> list[str]:
-    """What the rows are and how they are named."""
+    """Return the sentences that explain the rows and their labels."""
     spans = {
         True: "-2 to 2 standard deviations of a normal prior",
         False: "one end to the other of a uniform prior, or over all labels",
@@ -162,7 +168,7 @@ def _rows_words(encodings: Sequence[Encoding]) -> list[str]:
         return [moved, "A row says the mean KL of its dimension to the prior.", f"{inactive}."]
     named = (
         "A row is named by the factor that its dimension tells most of: their mutual information over the factor's "
-        f"entropy ({len(encodings[0].rows_N):,} images, {factor_matching.NUM_BINS} bins), by two if the second has at "
+        f"entropy ({len(encodings[0].rows_N):,} images, {mig.NUM_BINS} bins), by two if the second has at "
         f"least {factor_matching.fraction(factor_matching.NEARLY)} of it, by none below {factor_matching.fraction(factor_matching.NO_FACTOR)}."
     )
     return [moved, named, f"{inactive}."]

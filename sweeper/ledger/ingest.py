@@ -86,13 +86,14 @@ def _check_continues(db: sqlite3.Connection, path: Path, manifest: Manifest) -> 
             )
         if not found:
             raise ConflictError(
-                f"{path}: run {run.key} goes on from step {manifest.start_step}, where no block left it."
+                f"{path}: run {run.key} continues from step {manifest.start_step}, at which no block ends."
             )
     return {run.key: known[run.key] for run in manifest.runs}
 
 
 def _numerics(db: sqlite3.Connection, run: int) -> str | None:
-    return db.execute("SELECT numerics FROM run_states WHERE id = ?", (run,)).fetchone()[0]
+    (numerics,) = db.execute("SELECT numerics FROM run_states WHERE id = ?", (run,)).fetchone()
+    return numerics if numerics is None else str(numerics)
 
 
 def _add_block(
@@ -160,7 +161,7 @@ def _add_points(db: sqlite3.Connection, manifest: Manifest, runs: dict[str, int]
             committed = math.nan if other[0] is None else other[0]
             return (
                 f"run {point.key}, {point.name} at step {point.step} was {committed!r} and is {value!r} when computed"
-                " again: one class of numerics gave two results, by other code under the same version or faulty hardware."
-                " The first ones stand, and the run's numerics are 'mixed'."
+                " again within one numerics class: the code changed without a new version, or the hardware is faulty."
+                " The first value is kept, and the run's numerics are 'mixed'."
             )
     return ""

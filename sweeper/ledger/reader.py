@@ -208,9 +208,9 @@ class Records:
         ).fetchone()
         if found is None:
             raise UnknownNameError(
-                "sweep", str(sweep), map(str, self.sweeps()), "Valid are those run in this home."
+                "sweep", str(sweep), map(str, self.sweeps()), "Valid: sweeps that were run in this home."
             )
-        return found[0]
+        return int(found[0])
 
     def _points(self, runs: str, argument: object) -> PointColumns:
         rows = self.db.execute(queries.POINTS.format(runs=runs), (argument,)).fetchall()

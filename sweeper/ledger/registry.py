@@ -47,7 +47,8 @@ def add_run(db: sqlite3.Connection, key: str, spec: Mapping[str, Any]) -> int:
     db.execute(
         "INSERT INTO runs (key, spec) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, canonical_json(spec))
     )
-    return db.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()[0]
+    (row,) = db.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()
+    return int(row)
 
 
 def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> None:
@@ -95,16 +96,16 @@ def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw
     params = canonical_json(draw.params)
     known = dict(db.execute("SELECT params, id FROM draws WHERE sweep = ?", (sweep_row,)))
     if params in known:
-        return known[params]
+        return int(known[params])
     for other in known:
         if set(json.loads(other)) != set(draw.params):
-            raise _changed(sweep, f"it had a draw {other}, now {params} has other parameters")
+            raise _changed(sweep, f"draw {other} became {params}, with other hyperparameters")
     taken = {number for (number,) in db.execute("SELECT number FROM draws WHERE sweep = ?", (sweep_row,))}
     number = draw.number if draw.number not in taken else max(taken) + 1
     added = db.execute(
         "INSERT INTO draws (sweep, number, params) VALUES (?, ?, ?) RETURNING id", (sweep_row, number, params)
     )
-    return added.fetchone()[0]
+    return int(added.fetchone()[0])
 
 
 def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:
@@ -131,7 +132,7 @@ def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:
 
 def _changed(sweep: SweepId, what: str) -> InputError:
     return InputError(
-        f"Sweep {sweep} is known in this home and changed: {what}.\nGive the new one a name with --as LABEL."
+        f"Sweep {sweep} differs from the one in this home: {what}.\nName the changed sweep with --as LABEL."
     )
 
 

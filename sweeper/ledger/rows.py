@@ -23,7 +23,7 @@ class SweepId:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]*", self.label):
-            raise InputError(f"Label '{self.label}': letters, digits, dots, dashes and underscores only.")
+            raise InputError(f"Label '{self.label}': use letters, digits, dots, dashes and underscores only.")
 
     def __str__(self) -> str:
         return "-".join(filter(None, (self.name, self.scale, self.label)))

@@ -119,11 +119,13 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         InputError: There is none, the file is no ledger, or that of a newer version.
     """
     if not path.exists():
-        raise InputError(f"No ledger at {path}.\nNothing was run in this home; name another with --home.")
+        raise InputError(
+            f"No ledger at {path}.\nNothing has been run in this home; choose another with --home."
+        )
     db = connect_for_reading(path)
     try:
         if _version(db, path) == 0:
-            raise InputError(f"{path} is empty.\nName another home with --home.")
+            raise InputError(f"{path} is empty.\nChoose another home with --home.")
     except BaseException:
         db.close()
         raise
@@ -155,8 +157,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 def _version(db: sqlite3.Connection, path: Path) -> int:
     """Version of the tables in a file, 0 for a new one."""
     alien = InputError(
-        f"{path} is not a ledger, or a damaged one.\nName another home with --home, or move the file away and "
-        f"make it again from the storage: {display.command('rebuild', home=path.parent)}"
+        f"{path} is not a ledger, or it is damaged.\nChoose another home with --home, or move the file away and "
+        f"rebuild it from the storage: {display.command('rebuild', home=path.parent)}"
     )
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -167,9 +169,9 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
         raise alien from None
     if version > VERSION:
         raise InputError(
-            f"{path} is a ledger of version {version}; this program knows versions up to {VERSION}.\n"
+            f"{path} is a ledger of version {version}; this program reads versions up to {VERSION}.\n"
             "Update the program."
         )
     if version == 0 and num_tables > 0:
         raise alien
-    return version
+    return int(version)

@@ -97,7 +97,7 @@ def _check_intentions(db: sqlite3.Connection, storage: Path) -> Iterator[str]:
         if path not in bodies:
             yield f"{path} is not in the ledger."
         elif canonical_json(found) != canonical_json(bodies[path]):
-            yield f"{path} is not what the ledger says."
+            yield f"{path} differs from the ledger."
 
 
 def _not_taken(db: sqlite3.Connection, storage: Path) -> Iterator[tuple[Path, str]]:
@@ -113,7 +113,7 @@ def _not_taken(db: sqlite3.Connection, storage: Path) -> Iterator[tuple[Path, st
         except DamagedBlockError as error:
             yield path, str(error)
         else:
-            yield path, f"{path} is not in the ledger; the next run takes it in."
+            yield path, f"{path} is not in the ledger yet; the next run reads it."
 
 
 def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> I
             set(_rows(manifest, dropped)),
             set(_rows(manifest, {})),
         ):
-            yield f"{path} is not what the ledger took in."
+            yield f"{path} differs from what the ledger read."
         yield from _check_slices(path.parent, manifest, resumable[attempt, number], attempt in open_attempts)
         _expect(db, manifest)
     yield from _check_points(db, unread)
@@ -235,4 +235,4 @@ def _check_exports(db: sqlite3.Connection, home: Path) -> Iterator[str]:
         if not path.exists():
             yield f"{path} is missing."
         elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            yield f"{path} is not what was exported."
+            yield f"{path} was changed after it was exported."

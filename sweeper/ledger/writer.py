@@ -75,7 +75,7 @@ class Ledger:
             raise InputError(
                 f"Storage {storage} belongs to a ledger that is not at {path}.\n"
                 f"Rebuild the ledger: {display.command('rebuild', home=path.parent, storage=storage)}\n"
-                "Or name another folder with --storage."
+                "Or choose another folder with --storage."
             )
         self._db = schema.open_for_writing(path)
         self.records = Records(self._db)
@@ -239,12 +239,13 @@ class Ledger:
             durable.write_record(marker, {"ledger": identity})
         elif owner != identity:
             raise InputError(
-                f"Storage {self.storage} is not that of the ledger {self.path}.\n"
-                "Name the right one with --storage, or another home with --home."
+                f"Storage {self.storage} belongs to another ledger than {self.path}.\n"
+                "Choose the right one with --storage, or another home with --home."
             )
 
     def _newest_attempt(self) -> int:
-        return self._db.execute("SELECT COALESCE(MAX(number), 0) FROM attempts").fetchone()[0]
+        (number,) = self._db.execute("SELECT COALESCE(MAX(number), 0) FROM attempts").fetchone()
+        return int(number)
 
     def _newest_recorded(self) -> int:
         """Newest attempt with a record; the ledger may lack it if it is an old copy."""
@@ -254,7 +255,7 @@ class Ledger:
         found = self._db.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()
         if found is None:
             raise ValueError(f"Run {key} is in no registered sweep.")
-        return found[0]
+        return int(found[0])
 
     def _fence_off(self, run: int, now_s: float) -> list[int]:
         """Let no open attempt at a run commit more; returns those changed."""
@@ -312,4 +313,4 @@ class Ledger:
             "SELECT sha256 FROM blocks WHERE (attempt, number) = (?, ?)", (attempt, index)
         )
         if known.fetchone() != (blocks.read_manifest(path).sha256,):
-            raise ConflictError(f"{path} was written again after the ledger had taken it in.")
+            raise ConflictError(f"{path} was rewritten after the ledger had read it.")

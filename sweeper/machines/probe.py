@@ -113,9 +113,7 @@ class Probe:
         question = {"calibrate": data, "code": code, "metric": metric, "num_seeds": num_seeds}
         answer = self._ask(question)
         if "out_of_memory" in answer:
-            raise InputError(
-                f"{data}: the memory does not hold {num_seeds} encoders of it.\nAsk for fewer seeds."
-            )
+            raise InputError(f"{data}: not enough memory for {num_seeds} encoders.\nUse fewer seeds.")
         values: list[float] = answer["values"]
         return values
 
@@ -133,7 +131,7 @@ class Probe:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise ProbeDiedError("the process that measures packs died; what it said is above")
+            raise ProbeDiedError("the process that measures packs died; see its output above")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise InputError(answer["error"])
@@ -154,9 +152,9 @@ def measure_together(run: RunSpec, num_runs: int, num_packs: int, threads: int) 
             return None
         for probe in probes:  # all are built: now they train at the same time
             probe._send({"time": True})
-        return max(probe._answer()["step_time_s"] for probe in probes)
+        return float(max(probe._answer()["step_time_s"] for probe in probes))
 
 
 def _refuse_out_of_memory(answer: Mapping[str, Any], data: str) -> None:
     if "out_of_memory" in answer:
-        raise InputError(f"--data {data}: the memory of this machine does not hold it.\nName a smaller set.")
+        raise InputError(f"--data {data}: not enough memory on this machine.\nUse a smaller data set.")

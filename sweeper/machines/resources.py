@@ -100,15 +100,15 @@ def check_share(share: float) -> None:
     is_part = 0 < share < 1 / MAX_PACKS_PER_GPU
     if not 0 <= share <= 1 or is_part:
         raise InputError(
-            f"--gpus-per-pack {share:g}: a pack trains on one GPU or 1/k of it.\n"
-            "Valid are 0 (CPU), 1, 0.5, 0.333, 0.25 ..."
+            f"--gpus-per-pack {share:g}: a pack uses one GPU or 1/k of it.\n"
+            "Valid: 0 (CPU), 1, 0.5, 0.333, 0.25 ..."
         )
     if share:
         k = round(1 / share)
         if abs(share - 1 / k) > 1e-3:
             below, above = int(1 / share) + 1, int(1 / share)
             raise InputError(
-                f"--gpus-per-pack {share:g} leaves a part of every GPU idle.\n"
+                f"--gpus-per-pack {share:g} leaves part of each GPU idle.\n"
                 f"Use 1/k: {1 / below:.3g} ({below} packs a GPU) or {1 / above:.3g} ({above} packs a GPU)."
             )
 
@@ -122,14 +122,14 @@ def check_device(machine: Machine) -> None:
     device, share = machine.device, machine.gpus_per_pack
     if share is not None and device != "auto" and (device == "cpu") != (share == 0):
         raise InputError(
-            f"--device {device} and --gpus-per-pack {share:g} contradict each other.\nLeave one of them out."
+            f"--device {device} and --gpus-per-pack {share:g} contradict each other.\nLeave out one of them."
         )
     if (share or device == "gpu") and machine.address is None:
         gpus, problem = local_gpus()
         if not gpus:
             asked = f"--gpus-per-pack {share:g}" if share else "--device gpu"
             raise InputError(
-                f"{asked}: {problem or 'this machine has no GPU'}.\nLeave it out, or name a cluster with --address."
+                f"{asked}: {problem or 'this machine has no GPU'}.\nLeave it out, or use a cluster with --address."
             )
 
 
@@ -143,7 +143,7 @@ def check_address(address: str | None) -> None:
         return
     if str(address).startswith("ray://"):
         raise InputError(
-            f"--address {address}: Tune needs its driver inside the cluster, Ray Client is none.\n"
+            f"--address {address}: Ray Client is not supported; Tune's driver must run inside the cluster.\n"
             "Run this command on the head node with --address auto."
         )
     host, _, port = str(address).rpartition(":")
@@ -151,8 +151,8 @@ def check_address(address: str | None) -> None:
         socket.create_connection((host, int(port)), ANSWER_S).close()
     except (OSError, ValueError, OverflowError):
         raise InputError(
-            f"--address {address}: no Ray cluster answers there; valid are auto and HOST:PORT.\n"
-            "Start one with `ray start --head`, or leave --address out."
+            f"--address {address}: no Ray cluster answers there. Valid: auto, HOST:PORT.\n"
+            "Start one with `ray start --head`, or leave out --address."
         ) from None
 
 
@@ -180,8 +180,8 @@ def cluster(machine: Machine) -> Iterator[Resources]:
             raise
         (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"--address {machine.address}: Ray does not let us in ({reason}).\n"
-            "Start a cluster with `ray start --head`, give its token, or leave --address out."
+            f"--address {machine.address}: Ray refused the connection ({reason}).\n"
+            "Start a cluster with `ray start --head`, set its token, or leave out --address."
         ) from None
     try:
         yield here if machine.address is None else _cluster_resources(machine)
@@ -201,13 +201,13 @@ class ClusterMeasure:
             return None
         import ray
 
-        @ray.remote(num_cpus=threads, num_gpus=exact_share(gpus), max_retries=0, max_calls=1)
         def task() -> dict[str, float]:
             from trainables import probe
 
             return probe.measure(run, num_runs, gpus, threads)
 
-        asked = task.remote()
+        options = {"num_cpus": threads, "num_gpus": exact_share(gpus), "max_retries": 0, "max_calls": 1}
+        asked = ray.remote(**options)(task).remote()
         try:
             return Measured(**ray.get(asked, timeout=MEASURE_S))
         except ray.exceptions.RayError as error:  # a pack that cannot train says why when it is tried
@@ -247,7 +247,7 @@ def num_slots(resources: Resources, machine: Machine) -> int:
     if not resources.num_gpus:
         raise InputError(
             f"--gpus-per-pack {machine.gpus_per_pack:g}: the cluster at {machine.address} has no GPU.\n"
-            "Leave it out, or say with --cluster-gpus how many it may grow to."
+            "Leave it out, or set --cluster-gpus to the number that it may grow to."
         )
     slots = int(resources.num_gpus * round(1 / machine.gpus_per_pack))
     if machine.address is None:  # nodes of a cluster that are still to come bring cores of their own

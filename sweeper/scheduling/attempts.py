@@ -93,8 +93,8 @@ class LedgerAttempts:
         """Record how an attempt ended."""
         if damaged := damaged_runs(error):
             self._ledger.complaints.append(
-                f"States of {display.runs(len(damaged))} are damaged ({', '.join(sorted(damaged))}): they go back to older"
-                " ones, or to step 0; the others of their pack go on where they stood."
+                f"States of {display.runs(len(damaged))} are damaged ({', '.join(sorted(damaged))}): these runs resume from"
+                " older states, or from step 0; the other runs of their pack are not affected."
             )
         self._open.discard(number)
         self._ledger.end_attempt(number, outcome, error)
@@ -107,7 +107,7 @@ class LedgerAttempts:
     def ask_to_stop(self) -> None:
         """Have the packs that are trained write their states and end."""
         if self._open:
-            words = f"Stopping: packs write what they go on from, at most {STOP_S:.0f} s; once more to stop at once."
+            words = f"Stopping: packs are saving their states (at most {STOP_S:.0f} s). Press Ctrl-C again to stop at once."
             print(words, file=sys.stderr, flush=True)
         for number in sorted(self._open):
             with contextlib.suppress(OSError):  # a full disk: they are ended later

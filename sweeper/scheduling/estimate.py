@@ -96,7 +96,7 @@ def restart_words(planned: Sequence[Planned], records: Records | None) -> str:
     ]
     if not behind:
         return ""
-    return f"Trained before, and without a state to go on from, so again from step 0: {display.runs(len(behind))}."
+    return f"Trained before but without a state to resume from, so again from step 0: {display.runs(len(behind))}."
 
 
 def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
@@ -130,8 +130,8 @@ def estimate(
             asked = measure(spec_of(first.spec), num_runs, machine.gpus_per_pack or 0.0, machine.threads)
             if asked is None and machine.address is None:
                 raise InputError(
-                    f"A pack of {num_runs} such runs does not fit the memory here.\n"
-                    "Set smaller networks or batches, or name a larger machine with --address."
+                    f"A pack of {num_runs} such runs does not fit into memory here.\n"
+                    "Use smaller networks or batches, or a larger machine with --address."
                 )
             if asked is None:
                 return None

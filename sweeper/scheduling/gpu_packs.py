@@ -76,8 +76,8 @@ def choose(
         return Choice(1, kept_size or UNMEASURED_SIZE, "no GPU is free yet to measure on")
     if not alone:
         raise InputError(
-            f"A pack of {MIN_SIZE} such runs does not fit the memory of the GPU.\n"
-            "Set smaller networks or batches, or name a larger machine with --address."
+            f"A pack of {MIN_SIZE} such runs does not fit into the memory of the GPU.\n"
+            "Use smaller networks or batches, or a larger machine with --address."
         )
     times = {(1, size): _time_s(num_runs, 1, size, each.step_time_s) for size, each in alone.items()}
     for num_packs in SHARES if together else ():

@@ -106,7 +106,7 @@ def _device(
     if machine.device == "gpu" and not has_gpus:
         raise InputError(
             f"--device gpu: the cluster at {machine.address} has no GPU.\n"
-            "Use --device cpu, or say with --cluster-gpus how many it may grow to."
+            "Use --device cpu, or set --cluster-gpus to the number that it may grow to."
         )
     if machine.device != "auto":
         return machine.device, ""
@@ -119,15 +119,15 @@ def _device(
     sweep, device = others[0], begun[others[0]]
     if len(set(begun.values())) > 1:
         raise InputError(
-            f"One of these sweeps was begun on a CPU, another on a GPU: {', '.join(begun)}.\n"
-            "Run them one by one, or say where they all go on: --device cpu or --device gpu."
+            f"Some of these sweeps began on a CPU, others on a GPU: {', '.join(begun)}.\n"
+            "Run them one by one, or resume all of them with --device cpu or --device gpu."
         )
     if machine.gpus_per_pack is None and device == "cpu":
-        note = f"Sweep {sweep} was begun on a CPU and goes on there, so that its numerics do not mix"
+        note = f"Sweep {sweep} began on a CPU and resumes there, so that its numerics are not mixed"
         return "cpu", f"{note}; --device gpu moves it to the GPU."
     raise InputError(
-        f"Sweep {sweep} was begun on a {device.upper()}; on a {wanted.upper()} its rows would have mixed numerics.\n"
-        f"Go on with --device {device} where there is one, or insist with --device {wanted}."
+        f"Sweep {sweep} began on a {device.upper()}; on a {wanted.upper()} its numerics would be mixed.\n"
+        f"Resume with --device {device} on such a machine, or force --device {wanted}."
     )
 
 
@@ -164,4 +164,6 @@ def _kept_size(planned: Sequence[Planned], records: Records | None) -> int | Non
 
 def _check_precision(waiting: Sequence[Waiting]) -> None:
     if any(run.spec["precision"] == "tf32" for run in waiting):
-        raise InputError("precision=tf32: a CPU has none.\nUse precision=fp32, or a machine with a GPU.")
+        raise InputError(
+            "precision=tf32: not available on a CPU.\nUse precision=fp32, or a machine with a GPU."
+        )

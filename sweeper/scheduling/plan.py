@@ -161,7 +161,7 @@ def find_question(
         raise UnknownNameError("scale", scale, sweep.scales)
     if (fields or data is not None) and not label:
         change = f"--set {next(iter(fields))}=..." if fields else f"--data {data}"
-        raise InputError(f"{change} makes another question of {name}.\nGive it a name with --as LABEL.")
+        raise InputError(f"{change} changes sweep {name}.\nName the variant with --as LABEL.")
     protocol = _changed(sweep.scales[scale], fields or {})
     if data is not None:
         protocol = replace(protocol, data=_data(data))
@@ -176,7 +176,7 @@ def _data(data: str) -> str:
     path = sources.path_of(data)
     if not path.exists():
         raise InputError(
-            f"--data {data}: there is no such file or folder.\nName images of your own, or a data set."
+            f"--data {data}: no such file or folder.\nName a data set, or the path of your own images."
         )
     return str(path)
 
@@ -196,7 +196,9 @@ def _changed(scale: Scale, fields: Mapping[str, str]) -> Scale:
         elif name in scale.space:
             choices = [_number(name, item) for item in value.split(",")]
             if len(set(choices)) < len(choices):
-                raise InputError(f"{name}={value} has a value twice.\nName each once; seeds repeat a draw.")
+                raise InputError(
+                    f"{name}={value} has a value twice.\nList each value once; to repeat a draw, add seeds."
+                )
             scale = replace(scale, space={**scale.space, name: CategoricalDistribution(choices)})
         else:
             scale = replace(scale, fields={**scale.fields, name: value})
@@ -207,7 +209,7 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{name}={text}: expected a number or several, for example {name}=1,10.") from None
+        raise InputError(f"{name}={text}: expected one or more numbers, for example {name}=1,10.") from None
 
 
 def _with_known_seeds(question: Question, records: Records | None) -> Question:

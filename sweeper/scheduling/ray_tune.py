@@ -81,7 +81,7 @@ class PackSearcher(Searcher):
         """The next pack, None while one that runs may come back, Tune's own `FINISHED` at the end."""
         given = self._queue.hand_out(trial_id)
         if given == FINISHED:
-            return Searcher.FINISHED
+            return str(Searcher.FINISHED)
         return {"assignment": given} if isinstance(given, Assignment) else None
 
     def on_trial_complete(

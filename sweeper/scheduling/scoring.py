@@ -94,7 +94,7 @@ def check(sweep: object, lacking: Iterable[Unscored]) -> None:
             step = each.member.horizon_steps
             raise InputError(
                 f"Sweep {sweep}: seed {each.member.seed} was trained past step {step} and has no "
-                f"{each.metrics[0]} there.\nAsk for a step at which it was evaluated, or use another --home."
+                f"{each.metrics[0]} there.\nChoose a step at which it was evaluated, or use another --home."
             )
 
 

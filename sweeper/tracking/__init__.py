@@ -1,1 +1,1 @@
-"""MLflow as a projection of the ledger, kept up to date by a process of its own."""
+"""Mirror the ledger in MLflow, from a separate process."""

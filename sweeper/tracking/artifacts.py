@@ -1,4 +1,4 @@
-"""The files that go with a sweep in MLflow: those of its front, and pictures of each draw's best seed.
+"""The files attached to a sweep in MLflow: its exported fronts, and pictures of each draw's best seed.
 
 Shape suffixes: G rows of K pictures, D code dimensions, C H W picture; levels of 255.
 """
@@ -29,13 +29,13 @@ _WIDTH_PX = 80
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file of an MLflow run.
+    """A file attached to an MLflow run.
 
     Attributes:
-        name: In MLflow.
-        stamp: Changes whenever the file does.
-        num_bytes: Its size, None where it has to be made to know.
-        write: Makes the file. Raises DamagedBlockError where what it is made from is gone.
+        name: File name in MLflow.
+        stamp: Text that changes whenever the file does.
+        num_bytes: Size of the file, None if it is only known once the file is made.
+        write: Writes the file to a path. Raises DamagedBlockError if the data that it is made from is gone.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Artifact:
 
 
 def artifacts(records: Records, storage: Path, outline: Outline, entry: Entry) -> list[Artifact]:
-    """Files that an entry should have by now."""
+    """Return the files that an entry should have by now."""
     if entry.level == "sweep":
         return [
             Artifact(path.name, file_digest(path), path.stat().st_size, partial(shutil.copyfile, path))
@@ -57,7 +57,7 @@ def artifacts(records: Records, storage: Path, outline: Outline, entry: Entry) -
 
 
 def outdated(names: Iterable[str], outline: Outline, entry: Entry) -> list[str]:
-    """Those files of an entry that answer several sweeps and go with this one no longer, see `answered`."""
+    """Return the attached files that answer several sweeps and are out of date, see `answered`."""
     if entry.level != "sweep":
         return []
     current = {path.name for path in outline.exports}
@@ -66,7 +66,7 @@ def outdated(names: Iterable[str], outline: Outline, entry: Entry) -> list[str]:
 
 
 def _of_draw(records: Records, storage: Path, outline: Outline, entry: Entry) -> list[Artifact]:
-    """Pictures of the seed that is best by the sweep's second objective."""
+    """Return the pictures of the draw's best seed by the sweep's second objective."""
     metric = dict(enumerate(outline.spec.get("objectives", ()))).get(1)
     if metric not in plugins.names("trainables.metrics"):
         return []
@@ -94,7 +94,7 @@ def _of_draw(records: Records, storage: Path, outline: Outline, entry: Entry) ->
 
 
 def _score(records: Records, run: Run, metric: str) -> float:
-    """A metric of a run at the horizon, as it is computed today if it was; NaN if there is none."""
+    """Return a run's metric at the horizon, by its current version if available; NaN if it was not computed."""
     points = records.run_points(run.row.key)
     columns = zip(points.name, points.step, points.identity, points.time_s, points.value, strict=True)
     found = [
@@ -116,13 +116,13 @@ def _draw_traversal(stored: StoredSlice, storage: Path, caption: str, path: Path
     rows_DKCHW = unpack_arrays(stored.read(storage))["traversal"]
     text = (
         "Each row moves one dimension of the code of one image over its prior (a normal one from -2 to 2 standard "
-        f"deviations, a uniform one from end to end, a category label by label), the others stay. {caption}"
+        f"deviations, a uniform one from end to end, a category label by label); the others stay fixed. {caption}"
     )
     _draw_grid(rows_DKCHW, [f"z{d}" for d in range(len(rows_DKCHW))], text, path)
 
 
 def _draw_grid(rows_GKCHW: np.ndarray, labels: list[str], caption: str, path: Path) -> None:
-    """Draw rows of pictures with a word to the left of each and a caption below, as PNG."""
+    """Draw rows of pictures as a PNG, with a label to the left of each row and a caption below."""
     num_rows, num_columns, _, height, width = rows_GKCHW.shape
     padded = np.pad(rows_GKCHW, ((0, 0),) * 3 + ((_GAP, 0), (_GAP, 0)), constant_values=160)
     tiled_HWC = padded.transpose(0, 3, 1, 4, 2).reshape(

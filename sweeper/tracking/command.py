@@ -1,4 +1,4 @@
-"""The command line of the projecting process: the driver writes it, the process reads it."""
+"""The command line of the sync process: the driver builds it, the process parses it."""
 
 import argparse
 import sys
@@ -14,21 +14,21 @@ from trainables.errors import InputError
 How = Literal["--once", "--anew", "--follow", "--verify"]
 
 _HELP: dict[How, str] = {
-    "--once": "deliver what is committed",
-    "--anew": "the same, after comparing everything with MLflow and deleting what is not committed there",
-    "--follow": "go on until standard input ends or has a line",
-    "--verify": "compare MLflow with the ledger",
+    "--once": "deliver everything that is committed, then exit",
+    "--anew": "like --once, but first compare with MLflow and replace runs with points that are not in the ledger",
+    "--follow": "keep delivering until standard input ends or receives a line",
+    "--verify": "compare MLflow with the ledger and print the differences; exit code 1 if there are any",
 }
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the process is asked for.
+    """The parsed command line of the sync process.
 
     Attributes:
-        home: Whose ledger.
-        uri: MLflow store, None for the one in the home.
-        sweeps: Which ones, None for all.
+        home: Home whose ledger is delivered.
+        uri: Address of the MLflow store, None for the file in the home.
+        sweeps: Sweeps to deliver, None for all.
         how: What to do.
     """
 
@@ -39,25 +39,33 @@ class Command:
 
 
 def command(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None, how: How) -> list[str]:
-    """The command line that asks for this, see `Command`."""
+    """Build the command line that `parse` reads back as a `Command`."""
     named = [f"--sweep={sweep}" for sweep in sweeps or ()]
     where = [f"--storage={home.storage}", *([f"--uri={uri}"] if uri else [])]
     return [sys.executable, "-m", "sweeper.tracking.worker", str(home.path), *where, *named, how]
 
 
 def parse(arguments: Sequence[str] | None) -> Command:
-    """Read a command line, that of this process if none is given.
+    """Parse a command line, by default the one of this process.
 
     Raises:
-        InputError: Something is no sweep.
+        InputError: A sweep is not written as NAME-SCALE or NAME-SCALE-LABEL.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m sweeper.tracking.worker", description="Project a ledger into MLflow."
+        prog="python -m sweeper.tracking.worker", description="Mirror the ledger of a home in MLflow."
     )
-    parser.add_argument("home", type=Path, help="folder of the ledger")
-    parser.add_argument("--storage", type=Path, help="folder of the blocks, if it is not in the home")
-    parser.add_argument("--uri", help="MLflow store, if it is not the file in the home")
-    parser.add_argument("--sweep", action="append", dest="sweeps", metavar="NAME-SCALE[-LABEL]")
+    parser.add_argument("home", type=Path, help="home folder, which contains the ledger")
+    parser.add_argument(
+        "--storage", type=Path, help="folder of the blocks (default: the storage of the home)"
+    )
+    parser.add_argument("--uri", help="address of the MLflow store (default: mlflow.db in the home)")
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        dest="sweeps",
+        metavar="NAME-SCALE[-LABEL]",
+        help="sweep to deliver; repeat it for several (default: all)",
+    )
     group = parser.add_mutually_exclusive_group(required=True)
     for how, text in _HELP.items():
         group.add_argument(how, action="store_const", const=how, dest="how", help=text)
@@ -69,5 +77,8 @@ def parse(arguments: Sequence[str] | None) -> Command:
 def _sweep(text: str) -> SweepId:
     words = text.split("-", 2)
     if len(words) < 2:
-        raise InputError(f"'{text}' is no sweep; write NAME-SCALE or NAME-SCALE-LABEL, as in the ledger.")
+        raise InputError(
+            f"'{text}' is not a sweep.\n"
+            "Write --sweep=NAME-SCALE or --sweep=NAME-SCALE-LABEL, for example --sweep=factorvae_gamma-laptop."
+        )
     return SweepId(*words)

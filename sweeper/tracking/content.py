@@ -1,13 +1,13 @@
-"""What an entry of a sweep says in MLflow's words: name, status, times, parameters, tags, points.
+"""The content of an MLflow run: name, status, times, parameters, tags and points.
 
-A run has all its points up to the horizon, under their stored times. A draw has, for every step and metric at which
-each of its seeds has a value, their mean. A mean is dated a millisecond per seed after the last of its values: with
-the same seeds it is the same point whenever it is computed, and with more seeds it is a later one, which MLflow shows
-in the place of the old. `num_seeds` goes with it. Names with a slash are parts (`train/loss`, `kl/dim_0`) and are not
-averaged: dimension 0 of two seeds has nothing in common. At the horizon the 95 % interval of the mean goes under
-`_lower` and `_upper`. So a draw with a seed that diverged has means only up to where it did.
+A run has all its points up to the horizon, with their stored times. A draw has the mean over its seeds for every
+metric and step at which all seeds have a value; if a seed diverged, the means end where it did. A mean is dated one
+millisecond per seed after the last of its values: the same seeds always give the same point, and more seeds give a
+later point, which MLflow shows instead of the old one. `num_seeds` is logged with it. Names with a slash are parts
+(`train/loss`, `kl/dim_0`) and are not averaged, since dimension 0 means something else in every seed. At the horizon
+the 95 % interval of the mean is logged under `_lower` and `_upper`.
 
-Infinite values become NaN: MLflow would store 1.8e308. The ledger keeps them.
+Infinite values become NaN, since MLflow would store 1.8e308. The ledger keeps them.
 """
 
 import math
@@ -27,7 +27,7 @@ from sweeper.tracking.outline import Entry, Outline, Run, ended_at_s, mlflow_sta
 from trainables.config import canonical_json
 
 _MAX_LENGTH = {"name": 250, "param": 6000, "tag": 8000}
-"""Longer texts are refused by MLflow, or cut without a word."""
+"""Maximum lengths of texts; MLflow rejects longer ones or truncates them silently."""
 
 _ENDS: tuple[RunStatus, ...] = ("done", "diverged", "failed")
 
@@ -46,17 +46,17 @@ _Parts = tuple[str, Mapping[str, Any], Mapping[str, Any], str, list[MetricPoint]
 
 @dataclass(frozen=True)
 class Content:
-    """An MLflow run as it should be.
+    """The desired content of an MLflow run.
 
     Attributes:
-        name: As shown.
-        status: One of MLflow's.
-        start_ms: Unix time.
-        end_ms: Unix time, None while it goes on.
-        params: Never change.
-        tags: Those that may change.
-        basis: Points are only ever added while this stays what it is.
-        points: By step.
+        name: Name that MLflow shows.
+        status: MLflow status.
+        start_ms: Start, Unix time.
+        end_ms: End, Unix time; None while the run continues.
+        params: Parameters, which never change.
+        tags: Tags that may change.
+        basis: While this stays the same, points are only added.
+        points: Points, ordered by step.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Content:
 
 
 def content(records: Records, outline: Outline, entry: Entry) -> Content:
-    """What an entry says, from the points committed by now."""
+    """Return the content of an entry, from the points committed so far."""
     name, params, tags, basis, points = _PARTS[entry.level](records, outline, entry)
     begun_s = [run.started_at_s for run in entry.runs if run.started_at_s is not None]
     end_s = ended_at_s(entry.runs)
@@ -143,7 +143,7 @@ def _of_run(records: Records, outline: Outline, entry: Entry) -> _Parts:
     for name, identity, step, time_s, value in _up_to(run, records.run_points(row.key)):
         shown = _name(outline.names.get((name, identity), name))
         points.append(MetricPoint(shown, step, _milliseconds(time_s), _finite(value)))
-        if identity and "/" not in name:  # a part is computed as its metric is
+        if identity and "/" not in name:  # a part has the settings of its metric
             identities[f"sweeper.metric.{shown}"] = identity
     tags = {
         "sweeper.draw": row.draw,
@@ -164,20 +164,20 @@ _PARTS = {"sweep": _of_sweep, "draw": _of_draw, "run": _of_run}
 
 
 def _up_to(run: Run, points: PointColumns) -> list[tuple[str, str, int, float, float]]:
-    """Points up to the horizon: metric, identity, step, time, value."""
+    """Return the points up to the horizon as (metric, identity, step, time, value)."""
     columns = zip(points.name, points.identity, points.step, points.time_s, points.value, strict=True)
     return [point for point in columns if point[2] <= run.row.horizon_steps]
 
 
 def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's specification with the fields of its model beside the rest, so that they are called as in draws."""
+    """Merge the fields of the model into a run's specification, so that they have the same names as in draws."""
     rest = {name: value for name, value in spec.items() if name != "fields"}
     fields = spec.get("fields", {}).items()
     return rest | {name if name not in rest else f"fields.{name}": value for name, value in fields}
 
 
 def _name(text: str) -> str:
-    """A name that MLflow takes."""
+    """Turn a text into a name that MLflow accepts."""
     return re.sub(r"[^\w./ :-]", "_", text)[: _MAX_LENGTH["name"]]
 
 

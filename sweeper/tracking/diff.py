@@ -1,4 +1,4 @@
-"""Where MLflow differs from the ledger: in lines to read, and in MLflow runs to be replaced."""
+"""Differences between MLflow and the ledger, as lines of text and as MLflow runs to replace."""
 
 import math
 from collections import defaultdict
@@ -14,12 +14,12 @@ from sweeper.tracking.store import Found, Store
 
 
 def by_worth(runs: Iterable[Found]) -> list[Found]:
-    """Doubles of an entry, the one to keep first: it has most, or the same name whoever asks."""
+    """Sort duplicate runs of an entry, the one to keep first: the one with most metrics, then the lowest id."""
     return sorted(runs, key=lambda run: (-len(run.metrics), run.run_id))
 
 
 def differences(records: Records, storage: Path, shown: Outline, store: Store) -> list[str]:
-    """Compare a sweep with what MLflow has of it.
+    """Compare a sweep in the ledger with the same sweep in MLflow.
 
     Args:
         records: The ledger.
@@ -28,9 +28,9 @@ def differences(records: Records, storage: Path, shown: Outline, store: Store) -
         store: MLflow.
 
     Returns:
-        A line for each MLflow run that is missing, doubled, not in the ledger, out of its place, or has a wrong
-        status, for points that are missing or too many, and for each file that is missing, out of date, or (where that
-        is known without making it) of another size.
+        One line for each MLflow run that is missing, duplicated, not in the ledger, under the wrong parent or with the
+        wrong status; for missing or surplus points; and for each file that is missing, out of date, or of the wrong
+        size (if its size is known without making it).
     """
     experiment = store.experiment(shown.sweep) if shown.entries else None
     by_entry = defaultdict(list)
@@ -45,14 +45,14 @@ def differences(records: Records, storage: Path, shown: Outline, store: Store) -
         for run in runs[:1]:
             problems += _file_problems(records, storage, shown, entry, run.run_id, store)
         lines += [f"{shown.sweep}, {entry.level} '{what.name}': {problem}" for problem in problems]
-    return lines + [f"{shown.sweep}: MLflow has '{entry}', which the ledger has not." for entry in by_entry]
+    return lines + [f"{shown.sweep}: '{entry}' is in MLflow but not in the ledger." for entry in by_entry]
 
 
 def uncommitted(records: Records, shown: Outline, found: Iterable[Found], store: Store) -> list[Found]:
-    """MLflow runs that hold what is not committed, and cannot be rid of it.
+    """Return the MLflow runs that contain points that are not in the ledger; MLflow cannot delete single points.
 
-    A draw goes with its runs, since its means were made from theirs, and before them, so that whoever is interrupted
-    finds it again.
+    The draw of such a run is returned as well, since its means were computed from the run's points. It comes before its
+    runs, so that a deletion that is interrupted finds both again.
 
     Args:
         records: The ledger.
@@ -74,7 +74,7 @@ def uncommitted(records: Records, shown: Outline, found: Iterable[Found], store:
 
 
 def _has_excess(what: Content, entry: Entry, run: Found, store: Store) -> bool:
-    """Whether a run has a point too many, or a draw one that hides a mean."""
+    """Return whether a run has points that are not in the ledger, or a draw has a point that hides a mean."""
     found = _history(run, run.metrics, store)
     if entry.level == "run":
         return not _rows(found) <= _rows(what.points)
@@ -87,18 +87,18 @@ def _problems(
     if not runs:
         yield "missing in MLflow."
     if len(runs) > 1:
-        yield f"{len(runs)} times in MLflow: {', '.join(run.run_id for run in runs)}."
+        yield f"{len(runs)} copies in MLflow: {', '.join(run.run_id for run in runs)}."
     for run in runs[:1]:
         if run.status != what.status:
-            yield f"{run.status} in MLflow, {what.status} by the ledger (run {run.run_id})."
+            yield f"{run.status} in MLflow, but {what.status} in the ledger (run {run.run_id})."
         if run.parent_id != parent_id:
             yield f"not under its parent in MLflow (run {run.run_id})."
         found = _history(run, {point.name for point in what.points}.union(run.metrics), store)
         expected, there = _rows(what.points), _rows(_latest(found) if entry.level == "draw" else found)
         if absent := expected - there:
-            yield f"{len(absent)} of {len(expected)} points are missing in MLflow (run {run.run_id})."
+            yield f"points missing in MLflow: {len(absent)} of {len(expected)} (run {run.run_id})."
         if entry.level == "run" and (excess := there - expected):
-            yield f"{len(excess)} points in MLflow are not in the ledger (run {run.run_id})."
+            yield f"points in MLflow that are not in the ledger: {len(excess)} (run {run.run_id})."
 
 
 def _file_problems(
@@ -113,7 +113,7 @@ def _file_problems(
         if num_bytes is None:
             yield f"{artifact.name} is missing in MLflow (run {run_id})."
         elif artifact.num_bytes not in (None, num_bytes):
-            yield f"{artifact.name} has {num_bytes} bytes in MLflow, {artifact.num_bytes} here (run {run_id})."
+            yield f"{artifact.name} has {num_bytes} bytes in MLflow, but {artifact.num_bytes} here (run {run_id})."
     for name in outdated(there, shown, entry):
         yield f"{name} in MLflow is out of date (run {run_id})."
 
@@ -123,10 +123,10 @@ def _history(run: Found, names: Iterable[str], store: Store) -> list[MetricPoint
 
 
 def _latest(points: Iterable[MetricPoint]) -> Iterable[MetricPoint]:
-    """The points that MLflow shows: means of fewer seeds stay in the history, dated before those that replaced them."""
+    """Return the points that MLflow shows; older means, over fewer seeds, stay in the history with earlier dates."""
     return {point[:2]: point for point in sorted(points, key=lambda point: point.time_ms)}.values()
 
 
 def _rows(points: Iterable[MetricPoint]) -> set[tuple[Any, ...]]:
-    """Points as values that compare, NaN included."""
+    """Return points as tuples that compare equal even where values are NaN."""
     return {(*point[:3], None if math.isnan(point.value) else point.value) for point in points}

@@ -1,4 +1,4 @@
-"""Going on with deliveries for as long as a driver works, without asking much of the machine or of MLflow."""
+"""Keep delivering while a driver works, with little load on the machine and on MLflow."""
 
 import select
 import sys
@@ -11,22 +11,22 @@ from sweeper.tracking.store import HeldError, UndeliveredError
 
 POLL_S = 5.0
 REST = 9
-"""Following rests this many times as long as it worked, so it takes a tenth of a core at most."""
+"""Pause after each delivery, as a multiple of the time that it took: at most a tenth of a core is used."""
 MAX_WAIT_S = 60.0
 
 CatchUp = Callable[[], list[str]]
-"""Delivers what is committed; returns a line for each file that it could not make."""
+"""Delivers what is committed and returns a line for each file that could not be made."""
 
 
 def follow(projecting: Callable[[], AbstractContextManager[CatchUp]], stop: TextIO) -> None:
-    """Deliver what is committed until asked to stop, and then what is left; complains of the same thing once.
+    """Deliver what is committed until told to stop, then what is left; a repeated complaint is printed once.
 
     Args:
-        projecting: Begins to project a home; after an error that is done again.
-        stop: Ends, or has a line, when this shall stop.
+        projecting: Starts a delivery session for a home; called again after an error.
+        stop: Stream that ends, or receives a line, when following should stop.
 
     Raises:
-        InputError: No ledger, no such sweep, or a store that cannot be one.
+        InputError: There is no ledger, a sweep is unknown, or the store is invalid.
         UndeliveredError: What was left could not be delivered.
     """
     catch_up: CatchUp | None = None

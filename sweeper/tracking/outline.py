@@ -1,7 +1,7 @@
-"""What MLflow should hold of a sweep: an entry for itself, for each of its draws and for each of their runs.
+"""The entries that MLflow should have for a sweep: one for the sweep, one per draw and one per run.
 
-An entry knows from what it is made, but not its points: whether it is out of date costs no more than a few counts.
-Only what has begun is there; a run's steps beyond the sweep's horizon belong to another sweep and are not.
+An entry knows what it is made from, but not its points, so checking whether it is out of date takes only a few counts.
+Only what has begun is included; a run's steps beyond the sweep's horizon belong to another sweep and are left out.
 """
 
 import hashlib
@@ -17,29 +17,29 @@ from sweeper.ledger.rows import MemberRow, SweepId
 from trainables.config import canonical_json
 
 FORMAT = 1
-"""Version of what is projected; entries of another version are delivered anew."""
+"""Version of the mirrored content; entries of another version are delivered again."""
 
 EXPORTS = (".csv", ".png")
-"""Suffixes of the files of a sweep's front, which go with it."""
+"""Suffixes of the files of a sweep's front, which are attached to it."""
 
 _LEFT_OUT = "_left_out"
-"""Ends the stem of the table of what a front lacks."""
+"""End of the file stem of the table of draws that a front lacks."""
 
 Level = Literal["sweep", "draw", "run"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A member of the sweep, and what its horizon leaves of it.
+    """A run of a sweep, up to the sweep's horizon.
 
     Attributes:
-        row: As the ledger has it.
-        num_points: Committed ones.
+        row: The run's row in the ledger.
+        num_points: Number of committed points.
         started_at_s: When the first attempt began, None before.
         ended_at_s: When the newest block was written or the run was given up, None before.
-        numerics: Class of machines that trained it, `mixed` if several, empty before the first block.
-        code_version: Likewise.
-        failure: Why the driver gave it up, empty unless it did.
+        numerics: Numerics class that trained it, `mixed` if several, empty before the first block.
+        code_version: Version of the code that trained it, `mixed` if several, empty before the first block.
+        failure: Why the driver gave the run up, empty if it did not.
     """
 
     row: MemberRow
@@ -52,20 +52,20 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Newest committed step of the sweep."""
+        """Newest committed step, at most the horizon."""
         return min(self.row.step, self.row.horizon_steps)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One MLflow run to be.
+    """One MLflow run that should exist.
 
     Attributes:
-        id: What it is called among the entries of its sweep, for good.
-        level: Which of the three it is.
-        parent: Entry that it is nested in, empty for the sweep.
-        runs: Those that it stands for, those that have not begun included.
-        state: Changes whenever what is to be shown changes.
+        id: Permanent name, unique among the entries of its sweep.
+        level: One of the three levels.
+        parent: Id of the entry that it is nested in, empty for the sweep.
+        runs: The runs that it stands for, including those that have not begun.
+        state: Digest that changes whenever the content changes.
     """
 
     id: str
@@ -77,15 +77,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outline:
-    """A sweep as MLflow should have it.
+    """A sweep as MLflow should show it.
 
     Attributes:
-        sweep: Whose.
-        ledger: Identity of the ledger; two homes may project a sweep of one name to one server.
-        spec: What the sweep was registered with.
+        sweep: The sweep.
+        ledger: Identity of the ledger; two homes may mirror sweeps of the same name to one server.
+        spec: Specification that the sweep was registered with.
         exports: Files of its front, see `answered`.
-        entries: Parents before children.
-        names: Metric and identity -> name in MLflow, where that is not the metric's.
+        entries: Entries, parents before children.
+        names: (Metric, identity) -> name in MLflow, where it differs from the metric's name.
     """
 
     sweep: SweepId
@@ -97,10 +97,10 @@ class Outline:
 
 
 def outline(records: Records, home: Home, sweep: SweepId) -> Outline:
-    """What there is to show of a sweep.
+    """Return the outline of a sweep from the ledger.
 
     Raises:
-        UnknownNameError: No such sweep.
+        UnknownNameError: The sweep is unknown.
     """
     runs = _runs(records, sweep)
     spec, exports = records.spec(sweep), _exports(records, home, sweep)
@@ -109,42 +109,42 @@ def outline(records: Records, home: Home, sweep: SweepId) -> Outline:
 
 
 def answered(name: str) -> list[str]:
-    """The sweeps that an exported file answers, none if it is not one.
+    """Return the sweeps whose answer an exported file contains, none for any other file.
 
-    The answer to several at once is named after all of them and goes with each, but only while it is at least as new
-    as the newest committed block of them all (its time of change, against when the block was written): once one of
-    them has gone on, it says less than the ledger, until it is exported again.
+    An answer to several sweeps is named after all of them and attached to each, but only while its modification time is
+    not older than the newest committed block of any of them: once one of them has trained further, the file has less
+    than the ledger until it is exported again.
     """
     path = Path(name)
     return path.stem.removesuffix(_LEFT_OUT).split("+") if path.suffix in EXPORTS else []
 
 
 def draw_of(entry: str) -> str:
-    """Id of the draw that a run's entry is in; another entry's own id."""
+    """Return the id of the draw that a run's entry belongs to; any other id is returned unchanged."""
     return entry.partition(" run ")[0]
 
 
 def title(sweep: SweepId) -> str:
-    """What a sweep is called in MLflow."""
+    """Return the name of a sweep in MLflow."""
     return " ".join(filter(None, (sweep.name, sweep.scale, sweep.label)))
 
 
 def mlflow_status(runs: Sequence[Run]) -> str:
-    """What MLflow calls the status of a run, or of several together."""
+    """Return the MLflow status of a run, or of several runs together."""
     statuses = {run.row.status for run in runs}
     names = {"running": "RUNNING", "planned": "SCHEDULED", "done": "FINISHED"}
     return next((name for status, name in names.items() if status in statuses), "FAILED")
 
 
 def ended_at_s(runs: Sequence[Run]) -> float | None:
-    """When the last of several runs ended, None while one has not."""
+    """Return when the last of several runs ended, None while one of them has not."""
     if mlflow_status(runs) not in ("FINISHED", "FAILED"):
         return None
     return max(run.ended_at_s or run.started_at_s or 0.0 for run in runs)
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file."""
+    """Return the SHA-256 digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -170,7 +170,7 @@ def _entries(runs: Sequence[Run], words: list[str]) -> tuple[Entry, ...]:
 
 
 def _exports(records: Records, home: Home, sweep: SweepId) -> tuple[Path, ...]:
-    """Files of a sweep's front that are not out of date."""
+    """Return the files of a sweep's front that are up to date."""
     known = {str(each): each for each in records.sweeps()}
     found = []
     for path in sorted(home.exports.glob("*")):
@@ -221,9 +221,9 @@ def _runs(records: Records, sweep: SweepId) -> list[Run]:
 
 
 def _names(records: Records, sweep: SweepId) -> dict[tuple[str, str], str]:
-    """Names for metrics that were computed in two ways; the way that was there first keeps the name.
+    """Return names for metrics that were computed in more than one way; the first way keeps the metric's name.
 
-    It stays the first, so what was delivered under a name never has to be taken back.
+    The first way never changes, so nothing that was delivered under a name has to be withdrawn.
     """
     names: dict[tuple[str, str], str] = {}
     seen = set()

@@ -1,6 +1,6 @@
-"""MLflow from the driver's side: which store, a process that follows the ledger into it, what it lacks.
+"""The driver's side of MLflow: check the store, start the sync process, count what is pending.
 
-Nothing here imports mlflow, which takes seconds and is needed by that process alone (`sweeper.tracking.worker`).
+Nothing here imports mlflow, which takes seconds; only the sync process needs it (`sweeper.tracking.worker`).
 """
 
 import signal
@@ -26,10 +26,11 @@ _LAST_CHANCE_S = 2.0
 
 
 def check_uri(uri: str) -> None:
-    """Refuse what cannot be an MLflow store, without asking it.
+    """Reject an address that cannot be an MLflow store, without connecting to it.
 
     Raises:
-        InputError: Another scheme, no host or file, or a password, which every user of a machine could read.
+        InputError: The scheme is not supported, host or file are missing, or the address contains a password, which
+            every user of the machine could read.
     """
     scheme = uri.partition("://")[0].partition("+")[0]
     try:
@@ -39,19 +40,19 @@ def check_uri(uri: str) -> None:
         has_password, host = False, None
     if has_password:
         raise InputError(
-            "The MLflow store has its password in the address, which every user of this machine can read.\n"
-            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead, for PostgreSQL PGPASSWORD."
+            "The address of the MLflow store contains a password, which every user of this machine can read.\n"
+            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead, or PGPASSWORD for PostgreSQL."
         )
     is_whole = bool(sqlite_file(uri)) if scheme == "sqlite" else bool(host)
     if scheme not in SCHEMES or "://" not in uri or not is_whole:
         raise InputError(
-            f"'{uri}' is no MLflow store; valid are addresses that begin with {', '.join(SCHEMES)}.\n"
-            "For example http://127.0.0.1:5000, or sqlite:////tmp/mlflow.db for a file."
+            f"'{uri}' is not an MLflow store; valid addresses begin with {', '.join(SCHEMES)}.\n"
+            "Examples: http://127.0.0.1:5000, or sqlite:////tmp/mlflow.db for a file."
         )
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a store that is one."""
+    """Return the file of an SQLite store, None for any other store."""
     scheme, _, rest = uri.partition("://")
     name = rest.removeprefix("/").partition("?")[0]
     is_file = scheme.partition("+")[0] == "sqlite" and rest.startswith("/") and name not in ("", ":memory:")
@@ -59,10 +60,10 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def store_uri(home: Home, uri: str | None) -> str:
-    """The store that is meant: the one given, or the file in the home.
+    """Return the address of the store to use: the given one, or the file in the home.
 
     Raises:
-        InputError: It cannot be one.
+        InputError: The address is invalid, see `check_uri`.
     """
     chosen = uri or f"sqlite:///{home.mlflow}"
     check_uri(chosen)
@@ -70,16 +71,16 @@ def store_uri(home: Home, uri: str | None) -> str:
 
 
 def delivery_record(home: Home) -> Path:
-    """What MLflow has by now. May be deleted while no process projects the home: everything is then delivered again."""
+    """Return the file that records what MLflow has; everything is delivered again if it is deleted while no sync runs."""
     return home.path / "tracking.db"
 
 
 def pending(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> int:
-    """Number of MLflow runs, those of draws and sweeps included, that lack something that is committed.
+    """Count the MLflow runs, including those of draws and sweeps, that lack something that is committed.
 
     Raises:
-        InputError: No ledger.
-        UnknownNameError: No such sweep.
+        InputError: There is no ledger.
+        UnknownNameError: A sweep is unknown.
     """
     uri, records = store_uri(home, uri), Records.open(home.ledger)
     try:
@@ -94,9 +95,9 @@ def pending(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None
 
 
 class Projector:
-    """A process that follows the ledger into MLflow while a driver works; training never waits for it.
+    """A process that mirrors the ledger in MLflow while a driver works; training never waits for it.
 
-    It ends when it is stopped, or by itself after its backlog when the driver is gone. What it complains of is in
+    It ends when it is stopped or, if the driver is gone, after delivering its backlog. It writes its complaints to
     `tracking.log` in the home.
     """
 
@@ -108,19 +109,19 @@ class Projector:
 
     @classmethod
     def start(cls, home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> "Projector":
-        """Start it on registered sweeps.
+        """Start the process for registered sweeps.
 
         Args:
-            home: Whose ledger.
-            uri: MLflow store, None for the one in the home.
-            sweeps: Which ones, None for all.
+            home: Home whose ledger is mirrored.
+            uri: Address of the MLflow store, None for the file in the home.
+            sweeps: Sweeps to mirror, None for all.
 
         Raises:
-            InputError: The store cannot be one.
+            InputError: The address of the store is invalid.
         """
         store_uri(home, uri)
         with _log(home).open("wb") as log:
-            # In a session of its own, so that Ctrl-C reaches the driver alone, which then stops it.
+            # In a new session, so that Ctrl-C reaches only the driver, which then stops this process.
             process = subprocess.Popen(
                 command(home, uri, sweeps, "--follow"),
                 stdin=subprocess.PIPE,
@@ -131,16 +132,16 @@ class Projector:
         return cls(process, home, uri, sweeps)
 
     def stop(self, timeout_s: float) -> int:
-        """Let it deliver what is left, at most this long.
+        """Let the process deliver what is left for at most this long, then end it.
 
         Returns:
-            What is `pending`; `sweeper.tracking.worker --once` delivers it later.
+            Number of MLflow runs that are `pending`; `sweeper.tracking.worker --once` delivers them later.
         """
         self._end(timeout_s)
         return pending(self._home, self._uri, self._sweeps)
 
     def complaint(self) -> str:
-        """Why something is pending: the last line that it wrote, empty if none."""
+        """Return why something is pending: the last line that the process wrote, empty if none."""
         return (_log(self._home).read_text(errors="replace").strip().splitlines() or [""])[-1]
 
     def __enter__(self) -> "Projector":
@@ -167,20 +168,20 @@ class Projector:
 def run_sync(
     home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None, *, is_anew: bool = False
 ) -> int:
-    """Bring MLflow up to date, in another process; the reason why it could not be goes to standard error.
+    """Bring MLflow up to date in another process; if that fails, the reason is written to standard error.
 
     Args:
-        home: Whose ledger.
-        uri: MLflow store, None for the one in the home.
-        sweeps: Which ones, None for all.
-        is_anew: Believe MLflow alone: forget what was delivered, deliver everything that it lacks, and replace the
-            MLflow runs that hold what is not committed.
+        home: Home whose ledger is delivered.
+        uri: Address of the MLflow store, None for the file in the home.
+        sweeps: Sweeps to deliver, None for all.
+        is_anew: Trust only MLflow itself: forget what was delivered, deliver everything that MLflow lacks, and replace
+            the MLflow runs that contain points that are not in the ledger.
 
     Returns:
-        What is `pending`.
+        Number of MLflow runs that are `pending`.
 
     Raises:
-        InputError: No ledger, no such sweep, or a driver's projector is at it.
+        InputError: There is no ledger, a sweep is unknown, or another process is syncing this home.
     """
     store_uri(home, uri)
     done = _run(home, uri, sweeps, "--anew" if is_anew else "--once")
@@ -188,16 +189,16 @@ def run_sync(
 
 
 def run_verify(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> list[str]:
-    """What MLflow lacks or has too much of compared with the ledger, one line each; asks MLflow itself.
+    """Compare MLflow itself with the ledger in another process; return one line for each difference.
 
     Raises:
-        InputError: No ledger, or no such sweep.
+        InputError: There is no ledger, or a sweep is unknown.
     """
     store_uri(home, uri)
     done = _run(home, uri, sweeps, "--verify")
     lines = done.stdout.splitlines()
     if done.returncode != int(bool(lines)):
-        raise RuntimeError(f"The comparison with MLflow ended with exit code {done.returncode}.")
+        raise RuntimeError(f"Comparing MLflow with the ledger failed with exit code {done.returncode}.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""An MLflow store in the few words that a projection needs: the only file that imports mlflow."""
+"""The few operations on an MLflow store that mirroring needs; the only file that imports mlflow."""
 
 import os
 import re
@@ -18,19 +18,19 @@ from trainables import durable
 from trainables.errors import InputError
 
 ENTRY, LEDGER, PARENT = "sweeper.entry", "sweeper.ledger", "mlflow.parentRunId"
-"""Tags that say what an MLflow run is: they are there from its creation on."""
+"""Tags that identify an MLflow run; they are set when it is created."""
 
 
 class UndeliveredError(Exception):
-    """MLflow could not be reached, or refused, or a file could not be made; the text says why, a line for each."""
+    """MLflow was unreachable, refused a request, or a file could not be made; the text has one line per reason."""
 
 
 class HeldError(InputError):
-    """Another process projects this home."""
+    """Another process is syncing this home."""
 
 
 class Found(NamedTuple):
-    """An MLflow run of this ledger, as MLflow has it."""
+    """An MLflow run of this ledger, as found in MLflow."""
 
     entry: str
     run_id: str
@@ -43,11 +43,11 @@ _PAGE = 1000
 
 
 class Store:
-    """An MLflow store, in the few words that a projection needs.
+    """An MLflow store, reduced to the few operations that mirroring needs.
 
     Args:
-        home: Keeps the artifacts, unless a server does.
-        uri: The store; a file is made if it is not there.
+        home: Home that keeps the artifacts, unless a server does.
+        uri: Address of the store; an SQLite file is created if it is missing.
     """
 
     def __init__(self, home: Home, uri: str) -> None:
@@ -58,29 +58,29 @@ class Store:
         self._artifacts = None if uri.startswith("http") else home.path / "mlartifacts"
 
     def experiment(self, sweep: SweepId) -> str | None:
-        """Id of a sweep's experiment, if there is one.
+        """Return the id of a sweep's experiment, None if it does not exist.
 
         Raises:
-            UndeliveredError: It was deleted in MLflow, which keeps its name.
+            UndeliveredError: The experiment was deleted in MLflow, which keeps its name reserved.
         """
         name = title(sweep)
         found = self._client.get_experiment_by_name(name)
         if found and found.lifecycle_stage != "active":
             raise UndeliveredError(
-                f"Experiment '{name}' is deleted there: restore it (mlflow experiments restore -x"
-                f" {found.experiment_id}) or remove it for good (mlflow gc)."
+                f"Experiment '{name}' was deleted in MLflow: restore it (mlflow experiments restore -x"
+                f" {found.experiment_id}) or delete it permanently (mlflow gc)."
             )
         return found.experiment_id if found else None
 
     def make_experiment(self, sweep: SweepId) -> str:
-        """Make the experiment of a sweep."""
+        """Create the experiment of a sweep and return its id."""
         location = (self._artifacts / str(sweep)).as_uri() if self._artifacts else None
-        # MLflow's pages open on agents and their traces unless an experiment says that it trains models.
+        # Without this tag MLflow's pages open on agents and their traces instead of on model training.
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return self._client.create_experiment(title(sweep), artifact_location=location, tags=kind)
+        return str(self._client.create_experiment(title(sweep), artifact_location=location, tags=kind))
 
     def runs(self, experiment: str, ledger: str) -> list[Found]:
-        """What there is of a ledger in an experiment; deleted runs are not there."""
+        """Return the runs of a ledger in an experiment, without deleted ones."""
         found, token = [], None
         while True:
             page = self._client.search_runs(
@@ -94,20 +94,20 @@ class Store:
                 return found
 
     def create(self, experiment: str, what: Content, tags: Mapping[str, str]) -> str:
-        """Make a run, RUNNING; returns its id."""
+        """Create a run with status RUNNING and return its id."""
         made = self._client.create_run(
             experiment, start_time=what.start_ms, tags=dict(tags), run_name=what.name
         )
-        return made.info.run_id
+        return str(made.info.run_id)
 
     def delete(self, run_id: str) -> None:
-        """Put a run into MLflow's bin."""
+        """Move a run to MLflow's trash."""
         self._client.delete_run(run_id)
 
     def log(
         self, run_id: str, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
-        """Add points, parameters and tags, in as many requests as MLflow's limits ask for."""
+        """Add points, parameters and tags, in as many requests as MLflow's limits require."""
         entities = self._mlflow.entities
         self._client.log_batch(
             run_id,
@@ -117,40 +117,40 @@ class Store:
         )
 
     def set_status(self, run_id: str, status: str, end_ms: int | None) -> None:
-        """Say how a run goes, and when it ended."""
+        """Set the status of a run and, if it has ended, its end time."""
         if end_ms is None:
             self._client.update_run(run_id, status=status)
         else:
             self._client.set_terminated(run_id, status, end_ms)
 
     def upload(self, run_id: str, path: Path) -> None:
-        """Keep a file with a run, in the place of one of its name."""
+        """Attach a file to a run, replacing a file of the same name."""
         self._client.log_artifact(run_id, str(path))
 
     def artifacts(self, run_id: str) -> dict[str, int]:
-        """Files that are kept with a run, and their sizes in bytes."""
+        """Return the files attached to a run, with their sizes in bytes."""
         found = self._client.list_artifacts(run_id)
         return {file.path: file.file_size or 0 for file in found if not file.is_dir}
 
     def remove(self, run_id: str, name: str) -> None:
-        """Delete a file that is kept with a run."""
+        """Delete a file that is attached to a run."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         place = self._client.get_run(run_id).info.artifact_uri
         get_artifact_repository(place, tracking_uri=self._uri).delete_artifacts(name)
 
     def history(self, run_id: str, name: str) -> list[MetricPoint]:
-        """All points of a metric of a run."""
+        """Return all points of one metric of a run."""
         points = self._client.get_metric_history(run_id, name)
         return [MetricPoint(point.key, point.step, point.timestamp, point.value) for point in points]
 
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Say what goes wrong with MLflow in one line; what is no fault of it passes.
+    """Turn errors of MLflow into a one-line message; all other errors pass through.
 
     Raises:
-        UndeliveredError: In the place of MLflow's errors.
+        UndeliveredError: Replaces MLflow's errors.
     """
     mlflow = _import_mlflow()
     from sqlalchemy.exc import SQLAlchemyError
@@ -170,7 +170,7 @@ def reaching(uri: str) -> Iterator[None]:
 
 
 def _reason(text: str) -> str:
-    """The one thing that a person needs of a long error."""
+    """Return the part of a long error text that a user needs."""
     network = re.search(
         r"Connection refused|Name or service not known|timed out|Network is unreachable", text
     )
@@ -178,12 +178,12 @@ def _reason(text: str) -> str:
 
 
 def _import_mlflow() -> Any:
-    """Import mlflow where nothing around it makes it phone home, repeat a request, talk, or join another run."""
+    """Import mlflow without telemetry, repeated requests, log output, or a run to join from the environment."""
     for name in ("MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID"):
         os.environ.pop(name, None)
     os.environ.update(
         MLFLOW_DISABLE_TELEMETRY="true",
-        # A creation that is sent again could make a second run: a new try begins with a search.
+        # Repeating a creation request could create a second run: our retries begin with a search.
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
         MLFLOW_LOGGING_LEVEL="CRITICAL",
         MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
@@ -195,7 +195,7 @@ def _import_mlflow() -> Any:
 
 
 def _make_file(path: Path, home: Home) -> None:
-    """Make an empty store: a kill while the tables are made must not leave half of them."""
+    """Create an empty store; a kill while the tables are created must not leave a partial file in its place."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     partial = path.with_name(f"{path.name}.partial")

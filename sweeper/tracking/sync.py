@@ -1,4 +1,4 @@
-"""How a store of MLflow is brought up to date with the ledger: search, create what is missing, send what is new."""
+"""Bring an MLflow store up to date with the ledger: search, create what is missing, send what is new."""
 
 import fcntl
 import tempfile
@@ -21,30 +21,30 @@ from trainables.durable import DamagedBlockError
 
 @contextmanager
 def lock_projection(home: Home) -> Iterator[None]:
-    """Be the only process that projects a home; the kernel lets go of it however that process ends.
+    """Hold the sync lock of a home; the kernel releases it however the process ends.
 
     Raises:
-        HeldError: There is one already.
+        HeldError: Another process holds it.
     """
     with (home.path / "tracking.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise HeldError(
-                f"Another process brings the MLflow store of {home.path} up to date.\nWait until it is done."
+                f"Another process is syncing this home ({home.path}): wait until it has finished, then try again."
             ) from None
         yield
 
 
 class Projection:
-    """Delivers to one store, as its only writer, until something fails.
+    """Delivers a ledger to one store, as its only writer, until something fails.
 
     Args:
-        home: Where files are.
+        home: Home with the files.
         records: The ledger.
-        deliveries: What the store has.
+        deliveries: Record of what the store has.
         store: The store.
-        is_anew: Replace MLflow runs that hold what is not committed, which takes asking for all of their points.
+        is_anew: Replace MLflow runs that contain points that are not in the ledger; this reads all of their points.
     """
 
     def __init__(
@@ -57,14 +57,16 @@ class Projection:
         self._lacking: dict[tuple[SweepId, str], tuple[str, list[str]]] = {}
 
     def catch_up(self, sweeps: Sequence[SweepId] | None) -> list[str]:
-        """Deliver what the ledger has and the store lacks. After an error go on with a new object: it searches.
+        """Deliver what the ledger has and the store lacks.
+
+        After an error, continue with a new object, which searches the store first.
 
         Args:
-            sweeps: Which ones, None for all.
+            sweeps: Sweeps to deliver, None for all.
 
         Returns:
-            A line for each file that could not be made. Its entry stays pending, and is tried again once it changes or
-            by another object: what is gone from the storage is not back soon.
+            A line for each file that could not be made. Its entry stays pending and is retried once it changes, or by
+            another object: files that are gone from the storage will not be back soon.
         """
         for sweep in self._records.sweeps() if sweeps is None else sweeps:
             self._project(outline(self._records, self._home, sweep))
@@ -79,7 +81,7 @@ class Projection:
         for entry in shown.entries:
             if entry.id not in known:
                 known[entry.id] = self._create(shown, entry, _id(known, entry.parent))
-        # Children first: what is FINISHED in MLflow is complete there.
+        # Children first, so that a run that is FINISHED in MLflow is complete.
         for entry in reversed(shown.entries):
             parent_id, delivery = _id(known, entry.parent), known[entry.id]
             tried, _ = self._lacking.get((shown.sweep, entry.id), (delivery.state, []))
@@ -88,7 +90,7 @@ class Projection:
                 self._deliveries.put(shown.sweep, known[entry.id])
 
     def _find(self, shown: Outline) -> None:
-        """Learn what MLflow has of a sweep: what is recorded but gone, or changed there, is delivered anew."""
+        """Search MLflow for the runs of a sweep; recorded runs that are gone or changed are delivered again."""
         sweep = shown.sweep
         experiment = self._store.experiment(sweep) or self._store.make_experiment(sweep)
         found = self._store.runs(experiment, shown.ledger)
@@ -103,7 +105,7 @@ class Projection:
         for entry in recorded.keys() - by_entry.keys():
             self._deliveries.drop(sweep, entry)
         for entry, runs in by_entry.items():
-            # Doubles: a creation whose answer was lost may take place after the search that followed.
+            # Duplicates: a creation whose response was lost may take effect after the search that followed.
             kept, *doubles = by_worth(runs)
             for run in doubles:
                 self._store.delete(run.run_id)
@@ -146,7 +148,7 @@ class Projection:
         )
 
     def _upload(self, shown: Outline, entry: Entry, delivery: Delivery) -> tuple[dict[str, str], list[str]]:
-        """Bring the files up to date; returns their stamps, and a line for each that could not be made."""
+        """Bring the files up to date; return their stamps and a line for each file that could not be made."""
         stamps, lines = dict(delivery.artifacts), []
         if entry.level == "sweep":
             there = stamps if delivery.state else self._store.artifacts(delivery.run_id)
@@ -161,7 +163,7 @@ class Projection:
                 try:
                     artifact.write(path)
                 except DamagedBlockError as error:
-                    lines.append(f"No {artifact.name} of {shown.sweep}, {entry.id}: {error}")
+                    lines.append(f"Cannot make {artifact.name} for {shown.sweep}, {entry.id}: {error}")
                     continue
                 self._store.upload(delivery.run_id, path)
             stamps[artifact.name] = artifact.stamp
@@ -169,7 +171,7 @@ class Projection:
 
 
 def _new_points(delivery: Delivery, what: Content) -> Sequence[MetricPoint]:
-    """The late points if they are all that is new, else all points, of which MLflow takes those that it lacks."""
+    """Return the points after the last delivered step if nothing else is new, else all; MLflow skips known points."""
     if delivery.basis == what.basis:
         late = [point for point in what.points if point.step > delivery.last_step]
         if delivery.num_points + len(late) == len(what.points):

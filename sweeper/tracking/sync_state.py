@@ -1,4 +1,4 @@
-"""What MLflow already has, so that following a ledger costs little; who projects the home may forget it at any time."""
+"""Record of what MLflow already has, so that following a ledger is cheap; the sync process may drop it at any time."""
 
 import json
 import sqlite3
@@ -22,18 +22,18 @@ PRAGMA user_version = {_VERSION};"""
 
 @dataclass(frozen=True)
 class Delivery:
-    """What MLflow has of an entry.
+    """Record of what MLflow has of an entry.
 
     Attributes:
         entry: Id of the entry.
-        run_id: MLflow's name for it.
-        parent_id: MLflow's name for its parent, empty for none.
-        status: One of MLflow's.
-        state: State of the entry when it was delivered whole, empty before and while a file of it is lacking.
-        basis: Of the points, see `Content`.
-        num_points: Points delivered, all those of the basis up to `last_step`.
-        last_step: Newest step among them.
-        artifacts: Name -> stamp.
+        run_id: Id of the MLflow run.
+        parent_id: Id of the parent's MLflow run, empty for none.
+        status: MLflow status.
+        state: State of the entry when it was delivered completely; empty before, and while one of its files is missing.
+        basis: Basis of the points, see `Content`.
+        num_points: Number of delivered points: all points of the basis up to `last_step`.
+        last_step: Newest delivered step.
+        artifacts: File name -> stamp.
     """
 
     entry: str
@@ -48,7 +48,7 @@ class Delivery:
 
     @classmethod
     def nothing(cls, entry: str, run_id: str, parent_id: str, status: str) -> "Delivery":
-        """An MLflow run of which nothing is known but that it is there."""
+        """Return the record of an MLflow run that exists, but of which nothing else is known."""
         return cls(
             entry, run_id, parent_id, status, state="", basis="", num_points=0, last_step=-1, artifacts={}
         )
@@ -61,8 +61,8 @@ class Deliveries:
     """The deliveries to one MLflow store, kept in a file of the home; one process writes it.
 
     Args:
-        path: The file; made if it is not there, and made anew if it cannot be read.
-        uri: The store.
+        path: The file; created if it is missing, and replaced if it is unreadable.
+        uri: Address of the store.
     """
 
     def __init__(self, path: Path, uri: str) -> None:
@@ -76,11 +76,11 @@ class Deliveries:
             self._db = _open(path)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def of(self, sweep: SweepId) -> dict[str, Delivery]:
-        """Deliveries of a sweep by entry."""
+        """Return the deliveries of a sweep by entry."""
         rows = self._db.execute(
             f"SELECT {', '.join(_COLUMNS)} FROM deliveries WHERE (uri, sweep) = (?, ?)",  # noqa: S608
             (self._uri, str(sweep)),
@@ -91,7 +91,7 @@ class Deliveries:
         }
 
     def put(self, sweep: SweepId, delivery: Delivery) -> None:
-        """Remember a delivery in the place of an earlier one of its entry."""
+        """Record a delivery, replacing an earlier one of the same entry."""
         *values, stamps = (getattr(delivery, name) for name in _COLUMNS)
         self._db.execute(
             "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -99,21 +99,21 @@ class Deliveries:
         )
 
     def forget(self, sweeps: Sequence[SweepId] | None) -> None:
-        """Forget all deliveries of some sweeps, None for all."""
+        """Forget all deliveries of the given sweeps, None for all sweeps."""
         if sweeps is None:
             self._db.execute("DELETE FROM deliveries WHERE uri = ?", (self._uri,))
         for sweep in sweeps or ():
             self._db.execute("DELETE FROM deliveries WHERE (uri, sweep) = (?, ?)", (self._uri, str(sweep)))
 
     def drop(self, sweep: SweepId, entry: str) -> None:
-        """Forget a delivery."""
+        """Forget the delivery of one entry."""
         self._db.execute(
             "DELETE FROM deliveries WHERE (uri, sweep, entry) = (?, ?, ?)", (self._uri, str(sweep), entry)
         )
 
 
 def delivered_states(path: Path, uri: str, sweep: SweepId) -> dict[str, str]:
-    """State of each entry of a sweep as it was delivered; none from a file that is not there or unreadable."""
+    """Return the delivered state of each entry of a sweep; empty if the file is missing or unreadable."""
     if not path.exists():
         return {}
     try:
@@ -129,7 +129,7 @@ def delivered_states(path: Path, uri: str, sweep: SweepId) -> dict[str, str]:
 def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_TIMEOUT_S, isolation_level=None)
     try:
-        # No write-ahead log: one left behind by a file that was deleted would be replayed into its successor.
+        # No write-ahead log: the log of a deleted file would be replayed into its successor.
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version not in (0, _VERSION):
             raise sqlite3.DatabaseError(f"version {version}")

@@ -1,17 +1,17 @@
-"""MLflow shows what the ledger has: a projection, by a process of its own.
+"""Mirror the ledger in MLflow.
 
     python -m sweeper.tracking.worker HOME [--storage DIR] [--uri URI] [--sweep NAME-SCALE[-LABEL] ...] --once
 
-An experiment is a sweep; in it are MLflow runs of three levels: the sweep, its draws, their runs. Everything is made
-from committed blocks and can be made again: an MLflow run is looked for by its tags before it is created, and a point
-sent twice has the time it was stored with, so MLflow keeps it once. Hence this process may be killed at any moment,
-and MLflow may be away for as long as it likes.
+An experiment is a sweep, with MLflow runs on three levels: the sweep, its draws and their runs. Everything is made from
+committed blocks and can be made again: an MLflow run is searched for by its tags before it is created, and a point that
+is sent twice has its stored time both times, so MLflow keeps it once. This separate process may therefore be killed at
+any moment, and MLflow may be unavailable for any length of time.
 
-MLflow takes no point back: an MLflow run that holds what is not committed, as after a ledger was rebuilt without a
-damaged block, is deleted and made again by `--anew`, which believes nothing but MLflow itself.
+MLflow cannot delete single points. An MLflow run that contains points that are not in the ledger, for example after the
+ledger was rebuilt without a damaged block, is deleted and created again by `--anew`, which trusts only MLflow itself.
 
-`--follow` goes on until its standard input ends or has a line. Exit codes: 0 all is delivered, 1 `--verify` found
-something, 2 it cannot be done as asked, 3 it could not be delivered now.
+`--follow` continues until standard input ends or receives a line. Exit codes: 0 everything is delivered, 1 `--verify`
+found differences, 2 the request is invalid, 3 delivery is not possible now.
 """
 
 import os
@@ -41,14 +41,14 @@ def deliver(
     """Deliver what the ledger has and MLflow lacks.
 
     Args:
-        home: Whose ledger.
-        uri: MLflow store, None for the one in the home.
-        sweeps: Which ones, None for all.
-        is_anew: Forget first what was delivered, and replace the MLflow runs that hold what is not committed.
+        home: Home whose ledger is delivered.
+        uri: Address of the MLflow store, None for the file in the home.
+        sweeps: Sweeps to deliver, None for all.
+        is_anew: First forget what was delivered, and replace MLflow runs that contain points that are not in the ledger.
 
     Raises:
-        HeldError: Another process is at it.
-        InputError: No ledger, no such sweep, or a store that cannot be one.
+        HeldError: Another process is syncing this home.
+        InputError: There is no ledger, a sweep is unknown, or the store is invalid.
         UndeliveredError: Some or all of it could not be delivered.
     """
     with _projecting(home, uri, sweeps, is_anew=is_anew) as catch_up:
@@ -61,7 +61,7 @@ def deliver(
 def _projecting(
     home: Home, uri: str | None, sweeps: Sequence[SweepId] | None, *, is_anew: bool = False
 ) -> Iterator[CatchUp]:
-    """Be the one who projects a home; anew means that what was delivered of the sweeps is forgotten first."""
+    """Hold the sync lock of a home and yield its delivery function; `is_anew` first forgets what was delivered."""
     uri = store_uri(home, uri)
     with ExitStack() as stack:
         records = stack.enter_context(closing(Records.open(home.ledger)))
@@ -80,15 +80,15 @@ def _projecting(
 
 
 def compare(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> list[str]:
-    """What MLflow lacks or has too much of compared with the ledger, one line each; asks MLflow itself.
+    """Compare MLflow itself with the ledger; return one line for each difference.
 
     Raises:
-        InputError: No ledger, no such sweep, or a store that cannot be one.
+        InputError: There is no ledger, a sweep is unknown, or the store is invalid.
         UndeliveredError: MLflow cannot be reached.
     """
     uri = store_uri(home, uri)
     if (file := sqlite_file(uri)) and not file.exists():
-        return [f"There is no {file}."]
+        return [f"The MLflow store {file} does not exist."]
     with closing(Records.open(home.ledger)) as records, reaching(uri):
         store, chosen = Store(home, uri), records.sweeps() if sweeps is None else sweeps
         shown = [outline(records, home, sweep) for sweep in chosen]
@@ -96,7 +96,7 @@ def compare(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     try:
         return _do(parse(arguments))
     except InputError as error:
@@ -127,7 +127,7 @@ def _do(asked: Command) -> int:
             return 1
         if asked.how != "--follow":
             again = shlex.join(["python", *command(*given, asked.how)[1:]])
-            print(f"To deliver it: {again}", file=sys.stderr)
+            print(f"To try again: {again}", file=sys.stderr)
         print(error, file=sys.stderr)
         return 3
 

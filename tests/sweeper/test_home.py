@@ -85,7 +85,7 @@ def test_a_second_driver_is_told_who_holds_the_home(tmp_path):
     with lock_home(tmp_path / "home", LOCAL):
         with pytest.raises(InputError) as raised, lock_home(tmp_path / "home", LOCAL):
             pytest.fail("two drivers hold one home")
-        assert f"held by pid {os.getpid()} on {socket.gethostname()}" in str(raised.value)
+        assert f"in use by pid {os.getpid()} on {socket.gethostname()}" in str(raised.value)
         assert "--home" in str(raised.value)
     with lock_home(tmp_path / "home", LOCAL):
         pass

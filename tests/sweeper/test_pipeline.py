@@ -210,7 +210,7 @@ def test_what_diverged_is_not_trained_again(longer, typed):
     _, run, _, _ = longer
     again = typed(*run)
     assert again.code == 1
-    assert again.out.startswith("0 runs trained, 1 were done before, 0 failed, 1 diverged.")
+    assert again.out.startswith("0 runs trained, 1 done before, 0 failed, 1 diverged.")
     assert "pareto factorvae_gamma --scale smoke" in again.out
     assert "--as x" in again.out
 
@@ -391,7 +391,7 @@ def test_a_ledger_that_cannot_be_written_ends_the_run(make_home, cluster, typed)
     failed = typed("run", *ONE_RUN, "--home", home.path, "--address", cluster)
     assert failed.code == 3, failed.err
     assert str(in_the_way) in failed.err
-    assert "run the same command to go on" in failed.err
+    assert "run the same command to resume" in failed.err
     assert "Traceback" not in failed.err
 
 

@@ -130,7 +130,7 @@ def battered(stopped, cluster, start_driver, words):
 def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped):
     home, code, err = stopped
     assert code == 130, err
-    assert "run the same command to go on" in err
+    assert "run the same command to resume" in err
     assert "Traceback" not in err
     with closing(Records.open(home.ledger)) as records:
         attempts = records.attempts()
@@ -144,7 +144,7 @@ def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped):
         assert {row.key: row.step for row in members} == steps
         assert max(steps.values()) > 0
     # A worker may have committed what the driver was not there to hear.
-    assert all(line.endswith("the next run takes it in.") for line in check(home.ledger, home.storage))
+    assert all(line.endswith("the next run reads it.") for line in check(home.ledger, home.storage))
 
 
 def test_kills_of_driver_all_and_worker_and_a_damaged_block_change_no_number(

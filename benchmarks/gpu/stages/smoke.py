@@ -13,6 +13,7 @@ from trainables.attempt import Attempt, Start
 from trainables.blocks import STATE, unpack_arrays
 from trainables.committing import Committer
 from trainables.config import Schedule
+from trainables.engine import ResolvedRun
 
 SECONDS = 60.0
 NUM_RUNS = 8
@@ -35,7 +36,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         yield {"model": model, "runs": len(runs), **row, "seconds": round(time.perf_counter() - begun, 1)}
 
 
-def _trained(bench: Bench, runs: list, schedule: Schedule, storage: Path) -> Row:
+def _trained(bench: Bench, runs: list[ResolvedRun], schedule: Schedule, storage: Path) -> Row:
     half = dataclasses.replace(schedule, steps=schedule.steps // 2)
     first = Attempt(1, runs, half, bench.images)
     committer = Committer(storage, first, block_s=5.0)

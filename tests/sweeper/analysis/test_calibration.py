@@ -86,7 +86,7 @@ def test_a_calibration_is_kept_by_the_full_names_of_its_metrics(kept):
     assert list(answer.references) == [identity(name, 1536) for name in METRICS]
     assert answer.path == home.path / "calibration" / "sprites_rendered_v1.json"
     assert answer.num_computed == 2
-    assert answer.sentence().startswith("2 metrics calibrated, 0 were before")
+    assert answer.sentence().startswith("Calibrated 2 metrics (0 done before)")
     assert "calibrating: 100% of 22 scores" in said
 
 
@@ -134,7 +134,7 @@ def test_calibrating_again_does_nothing_and_says_so(home):
     answer, said = calibrated(home, METRICS[:1], 2)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert answer.num_computed == 0
-    assert answer.sentence() == f"Nothing to do: {path} has all 1 metrics."
+    assert answer.sentence() == f"Nothing to do: {path} already has all requested metrics (1)."
     assert said == ""
 
 
@@ -169,7 +169,9 @@ def test_a_damaged_file_is_named_with_the_remedy(home):
 def test_a_file_of_other_images_is_not_taken_for_theirs(home):
     path = home.path / "calibration" / "sprites_rendered_v1.json"
     path.rename(path.with_name("sprites_rendered_v2.json"))
-    with pytest.raises(DamagedBlockError, match=r"sprites_rendered_v2.*is of sprites \(rendered v1\)"):
+    with pytest.raises(
+        DamagedBlockError, match=r"sprites_rendered_v2.*was calibrated on sprites \(rendered v1\)"
+    ):
         calibration.references(home.path, "sprites (rendered v2)")
 
 

@@ -288,7 +288,9 @@ def test_sweeps_that_ask_for_different_reconstruction_errors_are_compared_by_the
     assert "20 updates (beta_vae) and 7 generator updates (info_wgan_gp)" in summary(found)[0]
     assert answer(ledger.records, [BETA]).objectives == OBJECTIVES
     train(ledger, GAMMA, {gamma(1.0): {0: (9.0, 0.9)}})
-    with pytest.raises(InputError, match=r"asks for recon_error.*\nName .*--objectives recon_mse"):
+    with pytest.raises(
+        InputError, match=r"has the objectives recon_error.*\nChoose .*--objectives recon_mse"
+    ):
         answer(ledger.records, [GAMMA, GAN])
 
 
@@ -364,7 +366,7 @@ def test_a_draw_off_the_fronts_is_not_shown(ledger, tmp_path):
 def test_a_sweep_whose_draws_are_all_off_the_front_has_no_front(ledger, tmp_path):
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9), 1: "diverged"}})
     found = answer(ledger.records, [GAMMA])
-    assert "Front of 1 draws" in summary(found)[0]
+    assert "Front of 1 draw (" in summary(found)[0]
     assert "none; every draw has a diverged seed" in summary(found)[0]
     assert [row["on_front"] for row in lines(write_csv(found, tmp_path / "front.csv"))] == ["False"]
     with pytest.raises(InputError, match="0 finished draws"):

@@ -58,7 +58,7 @@ def test_maximized_objectives_change_sign_and_the_rest_do_not():
 def test_an_unknown_direction_or_a_missing_one_is_refused():
     with pytest.raises(ValueError, match="up"):
         pareto.to_losses(np.zeros((1, 2)), ["up", "minimize"])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="2 objectives have 1"):
+    with pytest.raises(ValueError, match="2 objectives need as many directions, not 1"):
         pareto.to_losses(np.zeros((3, 2)), ["minimize"])
 
 

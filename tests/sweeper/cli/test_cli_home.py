@@ -75,7 +75,7 @@ def test_pages_need_something_to_show(tmp_path, refused):
     ("words", "said"),
     [
         (["factorvae_gama", "--scale", "smoke"], ["factorvae_gama", "Did you mean 'factorvae_gamma'?"]),
-        (["betavae_beta", "--scale", "smoke"], ["betavae_beta-smoke", "Run it first"]),
+        (["betavae_beta", "--scale", "smoke"], ["betavae_beta-smoke", "Train it first"]),
         (["factorvae_gamma", "--scale", "lptop"], ["factorvae_gamma-lptop", "--scale smoke"]),
         (["factorvae_gamma", "--scale", "smoke", "--as", "min"], ["smoke-min", "--as mine"]),
         (["factorvae_gamma", "--scale", "smoke", "--as", "a b"], ["'a b'", "letters"]),
@@ -163,10 +163,10 @@ def test_verify_tells_of_a_damaged_ledger_which_can_be_rebuilt(damage, home, cap
         assert word in told
     (home / "ledger.db").unlink()
     assert main(["rebuild", "--home", str(home)]) == 0
-    assert "holds 1 blocks again" in capsys.readouterr().out
+    assert "rebuilt from 1 blocks" in capsys.readouterr().out
     assert main(verify) == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"There is no {home / 'mlflow.db'}.",
+        f"The MLflow store {home / 'mlflow.db'} does not exist.",
         "Problems found: 1.",
     ]
 
@@ -176,7 +176,7 @@ def test_a_disk_that_takes_no_more_is_no_bug(home, refused):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         words = ["status", "factorvae_gamma", "--scale", "smoke", "--home", home]
-        refused(words, ["The machine failed", home / "ledger.db", "run the same command"], code=3)
+        refused(words, ["Error: ", home / "ledger.db", "run the same command"], code=3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -188,12 +188,12 @@ def test_a_home_remembers_its_storage(home, tmp_path, refused, capsys):
     capsys.readouterr()
     assert main([str(w) for w in ("verify", *words)]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"There is no {home / 'mlflow.db'}.",
+        f"The MLflow store {home / 'mlflow.db'} does not exist.",
         "Problems found: 1.",
     ]
     for command in ("run", "verify", "sync", "pareto"):
         refused(
-            [command, *words, "--storage", tmp_path / "x"], [shared, tmp_path / "x", "Leave --storage out"]
+            [command, *words, "--storage", tmp_path / "x"], [shared, tmp_path / "x", "Leave out --storage"]
         )
 
 
@@ -263,9 +263,9 @@ def test_a_home_that_may_only_be_read_can_be_asked(home, tmp_path):
             path.chmod(0o755)
     answered = ["status 0", "pareto 0", "export 0", "verify 1", "plan 0", "run 2", "sync 2", "rebuild 2"]
     assert ran.stdout.splitlines()[-len(answered) :] == answered, ran.stderr
-    assert f"There is no {home / 'mlflow.db'}.\nProblems found: 1." in ran.stdout
+    assert f"The MLflow store {home / 'mlflow.db'} does not exist.\nProblems found: 1." in ran.stdout
     assert "Not registered for verify" in ran.stderr
-    assert ran.stderr.count("no folder that you may write in") == 4
+    assert ran.stderr.count("not a writable folder") == 4
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 4 * len(METRICS)
 
 
@@ -290,7 +290,7 @@ def test_a_home_that_may_not_be_written_in_is_refused(mode, refused):
     try:
         if os.geteuid() == 0:
             os.setresuid(NOBODY, NOBODY, 0)
-        refused([*RUN, "--home", closed / "home"], [f"--home {closed / 'home'}", "Name another"])
+        refused([*RUN, "--home", closed / "home"], [f"--home {closed / 'home'}", "Choose another"])
     finally:
         if os.getresuid()[2] == 0:
             os.setresuid(0, 0, 0)
@@ -377,7 +377,7 @@ def test_what_is_written_is_registered_unless_a_driver_holds_the_home(home, tmp_
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--csv"]
     with lock_home(home):
         assert main([*words, str(tmp_path / "held.csv")]) == 0
-        assert f"held by pid {os.getpid()}" in capsys.readouterr().err
+        assert f"in use by pid {os.getpid()}" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "free.csv")]) == 0
     assert capsys.readouterr().err == ""
 

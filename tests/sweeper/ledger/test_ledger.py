@@ -225,7 +225,7 @@ def test_another_class_of_numerics_may_finish_a_run_but_changes_nothing_committe
 def test_a_block_that_goes_on_from_nowhere_is_a_conflict(ledger):
     ledger.take(begin(ledger, ["a"]).write())
     number = ledger.begin_attempt(["a"])
-    with pytest.raises(ConflictError, match="run a goes on from step 7"):
+    with pytest.raises(ConflictError, match="run a continues from step 7"):
         ledger.take(Pack(ledger.storage, number, ["a"], 7).write())
     Layout(ledger.storage).manifest(number, 0).unlink()
     number = ledger.begin_attempt(["a"])
@@ -238,9 +238,9 @@ def test_a_block_written_again_is_a_conflict(ledger):
     ledger.take(path)
     path.unlink()
     Pack(ledger.storage, 1, ["a"], 0, error=1.0).write()
-    with pytest.raises(ConflictError, match="written again"):
+    with pytest.raises(ConflictError, match="was rewritten"):
         ledger.take(path)
-    assert any("not what the ledger took in" in line for line in problems(ledger))
+    assert any("differs from what the ledger read" in line for line in problems(ledger))
 
 
 def test_a_damaged_state_falls_back_to_the_one_before_and_equal_points_are_accepted(ledger):
@@ -357,7 +357,7 @@ def test_registering_again_writes_nothing_and_more_seeds_only_add(ledger):
     [
         (
             Draw(0, {"beta": 9.0}, (member("a", 0),)),
-            'had a draw {"gamma":0.0}, now {"beta":9.0} has other param',
+            'draw {"gamma":0.0} became {"beta":9.0}, with other hyperparameters',
         ),
         (
             Draw(0, {"gamma": 0.0}, (member("x", 0),)),
@@ -468,7 +468,7 @@ def test_a_newer_schema_is_refused_with_both_versions(ledger):
         db.execute("PRAGMA user_version = 99")
     for opening in (lambda: Ledger(ledger.path, ledger.storage), lambda: Records.open(ledger.path)):
         with pytest.raises(
-            InputError, match=f"version 99; this program knows versions up to {schema.VERSION}"
+            InputError, match=f"version 99; this program reads versions up to {schema.VERSION}"
         ):
             opening()
 

@@ -101,7 +101,7 @@ def test_a_damaged_record_of_what_was_dropped_is_named_and_blocks_nothing(ledger
     (record,) = (ledger.storage / "pruned").iterdir()
     record.write_bytes(record.read_bytes()[:-9])
     assert any(str(record) in line for line in problems(ledger))
-    assert ledger.ingest().problems == (f"{record} is damaged: its sha256 is not that of its content.",)
+    assert ledger.ingest().problems == (f"{record} is damaged: its content does not match its sha256.",)
     register(ledger, ["a", "e"], horizon=60, sweep=LONGER)
     finish(ledger)
     found = rebuild(tmp_path / "again.db", ledger.storage)
@@ -147,10 +147,10 @@ def test_the_command_says_what_it_freed_and_that_more_steps_start_over(typed, ma
     assert size > 10**6
     pruned = typed("prune", *words)
     assert pruned.code == 0
-    assert f"Dropped the states of 4 runs: {size / 2**20:.0f} MiB freed." in pruned.out
+    assert f"Deleted the states of 4 runs: {size / 2**20:.0f} MiB freed." in pruned.out
     assert "from step 0" in pruned.out
     assert not list(home.storage.rglob("*.slices"))
-    assert typed("prune", *words).out == "No finished run of this keeps a state: there is nothing to drop.\n"
+    assert typed("prune", *words).out == "Nothing to delete: no finished run of these sweeps keeps a state.\n"
     assert typed("pareto", *words).out == before
     assert check(home.ledger, home.storage) == []
     again = typed("run", *words, "--address", cluster, "--json")

@@ -68,18 +68,18 @@ def test_check_names_every_file_that_is_not_as_written(ledger, how):
         ),
         (
             "UPDATE block_runs SET step = 11 WHERE step = 10",
-            "block-000000.json is not what the ledger took in.",
+            "block-000000.json differs from what the ledger read.",
         ),
         (
             "UPDATE slices SET offset = 1 WHERE offset = 0",
-            "block-000001.json is not what the ledger took in.",
+            "block-000001.json differs from what the ledger read.",
         ),
-        ("UPDATE members SET seed = 7 WHERE seed = 0", "toy-smoke.json is not what the ledger says."),
-        ("UPDATE attempts SET outcome = 'done'", "00000001.json is not what the ledger says."),
+        ("UPDATE members SET seed = 7 WHERE seed = 0", "toy-smoke.json differs from the ledger."),
+        ("UPDATE attempts SET outcome = 'done'", "00000001.json differs from the ledger."),
         ("DELETE FROM attempts", "00000001.json is not in the ledger."),
         (
             "DELETE FROM blocks WHERE number = 1",
-            "block-000001.json is not in the ledger; the next run takes it in.",
+            "block-000001.json is not in the ledger yet; the next run reads it.",
         ),
     ],
 )

@@ -114,7 +114,7 @@ def test_where_nothing_can_be_measured_packs_are_formed_and_no_time_is_told():
 
 
 def test_a_pack_that_does_not_fit_this_machine_is_refused():
-    with pytest.raises(InputError, match="does not fit the memory here"):
+    with pytest.raises(InputError, match="does not fit into memory here"):
         forecast([planned("x", "y")], None, CPU, 1, lambda *_: None)
 
 

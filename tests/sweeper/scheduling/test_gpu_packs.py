@@ -69,7 +69,7 @@ def test_memory_bounds_a_pack_and_how_many_share_a_gpu():
 
 
 def test_a_run_that_no_gpu_holds_is_refused():
-    with pytest.raises(InputError, match="A pack of 2 such runs does not fit the memory of the GPU"):
+    with pytest.raises(InputError, match="A pack of 2 such runs does not fit into the memory of the GPU"):
         chosen(Gpu(10, room_gib=0.1), 60)
 
 

@@ -96,7 +96,7 @@ def test_a_sweep_begun_on_a_cpu_goes_on_there_and_says_so(ledger):
     machine, words = settled(AUTO, ONE_GPU, question, records=ledger.records)
     assert machine.gpus_per_pack == 0.0
     assert words == (
-        "Sweep betavae_beta-smoke was begun on a CPU and goes on there, so that its numerics do not mix;"
+        "Sweep betavae_beta-smoke began on a CPU and resumes there, so that its numerics are not mixed;"
         " --device gpu moves it to the GPU."
     )
     machine, words = settled(replace(AUTO, device="gpu"), ONE_GPU, question, records=ledger.records)
@@ -107,9 +107,9 @@ def test_a_sweep_begun_on_a_cpu_goes_on_there_and_says_so(ledger):
 @pytest.mark.parametrize(
     ("numerics", "machine", "resources", "said"),
     [
-        (CPU_CLASS, replace(AUTO, gpus_per_pack=0.5), ONE_GPU, "begun on a CPU; on a GPU.*\n.*--device gpu"),
-        (gpu_class(64), AUTO, NO_GPU, "begun on a GPU; on a CPU.*\n.*--device gpu where there is one"),
-        (gpu_class(64), replace(AUTO, gpus_per_pack=0.0), ONE_GPU, "begun on a GPU.*\n.*--device cpu"),
+        (CPU_CLASS, replace(AUTO, gpus_per_pack=0.5), ONE_GPU, "began on a CPU; on a GPU.*\n.*--device gpu"),
+        (gpu_class(64), AUTO, NO_GPU, "began on a GPU; on a CPU.*\n.*--device gpu on such a machine"),
+        (gpu_class(64), replace(AUTO, gpus_per_pack=0.0), ONE_GPU, "began on a GPU.*\n.*--device cpu"),
     ],
 )
 def test_another_kind_of_device_is_refused_unless_it_is_named(ledger, numerics, machine, resources, said):
@@ -169,7 +169,7 @@ def test_added_seeds_are_computed_in_packs_of_the_size_of_the_first(ledger):
 
 
 def test_precision_that_a_cpu_does_not_have_is_refused():
-    with pytest.raises(InputError, match=r"precision=tf32: a CPU has none\."):
+    with pytest.raises(InputError, match=r"precision=tf32: not available on a CPU\."):
         settled(AUTO, NO_GPU, planned(precision="tf32"))
     settled(AUTO, ONE_GPU, planned(precision="tf32"))
     settled(AUTO, NO_GPU, planned(precision="bf16"))
@@ -181,7 +181,7 @@ def test_runs_whose_states_were_dropped_are_said_to_start_over(ledger):
     ledger.drop_states([question.members[0].key])
     prepared = prepare(AUTO, [question], ledger.records, NO_GPU, measure, None)
     assert prepared.notes == (
-        "Trained before, and without a state to go on from, so again from step 0: 1 run.",
+        "Trained before but without a state to resume from, so again from step 0: 1 run.",
     )
     assert sorted((run.key, run.step) for pack in prepared.packs for run in pack.runs) == [
         ("betavae_beta 0", 0),

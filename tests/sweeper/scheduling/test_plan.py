@@ -190,11 +190,11 @@ def test_another_question_under_a_known_name_is_refused_when_it_is_planned(ledge
         planned.register(ledger)
         before = ledger.records.members(planned.question.id)
         with pytest.raises(
-            InputError, match=r"known in this home and changed: .*its model, data or precision"
+            InputError, match=r"differs from the one in this home: .*its model, data or precision"
         ):
             ask({"steps": "200"}, str(own_images(tmp_path, factors=np.arange(24)[:, None] // 4)))
         with pytest.raises(
-            InputError, match=r"its 200 steps became 100\.\nGive the new one a name with --as LABEL"
+            InputError, match=r"its 200 steps became 100\.\nName the changed sweep with --as LABEL"
         ):
             ask({"steps": "100"})
         (more,) = ask({"steps": "300", "gamma": "1,7"})

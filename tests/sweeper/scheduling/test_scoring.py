@@ -65,7 +65,7 @@ def test_runs_scored_in_two_ways_are_refused_until_they_are_scored_alike(ledger,
     monkeypatch.setattr(mig, "VERSION", mig.VERSION + 1)
     train(ledger, GAMMA, {gamma(10.0): {1: (2.0, 0.75)}}, objectives=OBJECTIVES, images=NUM_IMAGES)
     runs = results.run_table(ledger.records, GAMMA)
-    with pytest.raises(InputError, match=r"mig\(v1, .*mig\(v2, (.|\n)*evaluate SWEEP --metric mig"):
+    with pytest.raises(InputError, match=r"mig\(v1, .*mig\(v2, (.|\n)*evaluate NAME --metric mig"):
         results.draw_table(runs, OBJECTIVES)
     assert evaluate(ledger) == "3 runs scored, 1 had mig before."
     draws, _ = results.draw_table(results.run_table(ledger.records, GAMMA), OBJECTIVES)
@@ -126,7 +126,7 @@ def test_a_curve_of_two_estimators_is_refused(ledger, monkeypatch):
     train(ledger, GAMMA, later, objectives=OBJECTIVES, images=NUM_IMAGES)
     evaluate(ledger)
     asked = Asked.of(ledger.records, [GAMMA])
-    with pytest.raises(InputError, match=r"mig\(v1, .*mig\(v2, (.|\n)*other --metrics than mig"):
+    with pytest.raises(InputError, match=r"mig\(v1, .*mig\(v2, (.|\n)*--metrics other than mig"):
         curves(asked, ["mig"])
     assert curves(asked, ["recon_error"]).columns
 

@@ -526,13 +526,13 @@ def test_an_entry_whose_picture_cannot_be_made_stays_pending_until_it_can(home, 
         with pytest.raises(UndeliveredError) as caught:
             worker.deliver(home, None)
         lines = str(caught.value).splitlines()
-        assert sorted(line.partition(" of ")[0] for line in lines) == [
-            *("No reconstructions.png",) * 2,
-            *("No traversal.png",) * 2,
+        assert sorted(line.partition(" for ")[0] for line in lines) == [
+            *("Cannot make reconstructions.png",) * 2,
+            *("Cannot make traversal.png",) * 2,
         ]
-        assert all(f"of {SWEEP}, draw " in line and ".kept is missing" in line for line in lines)
+        assert all(f"for {SWEEP}, draw " in line and ".kept is missing" in line for line in lines)
         assert process.pending(home, None) == process.run_sync(home, None) == 2
-    assert "No traversal.png" in capsys.readouterr().err
+    assert "Cannot make traversal.png" in capsys.readouterr().err
     assert run_points(home) == expected_points()
     lines = worker.compare(home, None)
     draws = {name: seen(home)[f"draw {n}"].run_id for n, name in enumerate(("gamma=1", "gamma=10"))}
@@ -618,7 +618,7 @@ def test_points_that_a_rebuilt_ledger_has_not_are_replaced_by_those_it_has(home,
         work(rebuilt, KEYS[:3], 20, 40, found=found)
         worker.deliver(home, None)
         lines = worker.compare(home, None)
-        assert [sum("points in MLflow are not in the ledger" in line for line in lines)] == [4], lines
+        assert [sum("points in MLflow that are not in the ledger" in line for line in lines)] == [4], lines
         if is_killed:
             while not kill_after(home, random.random(), is_anew=True):
                 pass
@@ -731,7 +731,7 @@ def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home, ledger):
     (artifact_folder(home, found["draw 1"]) / "traversal.png").unlink()
     (artifact_folder(home, found["sweep"]) / f"{SWEEP}.csv").write_text("a")
     assert worker.compare(home, None) == [
-        f"{SWEEP}, sweep 'factorvae_gamma smoke': {SWEEP}.csv has 1 bytes in MLflow, 4 here"
+        f"{SWEEP}, sweep 'factorvae_gamma smoke': {SWEEP}.csv has 1 bytes in MLflow, but 4 here"
         f" (run {found['sweep'].run_id}).",
         f"{SWEEP}, draw 'gamma=10': traversal.png is missing in MLflow (run {found['draw 1'].run_id}).",
     ]
@@ -787,17 +787,17 @@ def test_what_is_changed_in_mlflow_is_seen_and_mended(home, ledger):
         db.commit()
     client.log_metric(robbed.run_id, "train/loss", 5.0, 123, 3)
     lines = worker.compare(home, None)
-    words = ["': missing in MLflow", "3 times in MLflow", "KILLED in MLflow, FINISHED by the ledger"]
+    words = ["': missing in MLflow", "3 copies in MLflow", "KILLED in MLflow, but FINISHED in the ledger"]
     words += [
-        "4 of 14 points are missing",
-        "1 points in MLflow are not in the ledger",
+        "points missing in MLflow: 4 of 14 (",
+        "points in MLflow that are not in the ledger: 1 (",
         "not under its parent",
     ]
     for word in words:
         assert len([line for line in lines if word in line]) == 1, (word, lines)
     worker.deliver(home, None)
     left = worker.compare(home, None)
-    assert ["of 14 points are missing" in left[0], "not in the ledger" in left[1], len(left)] == [
+    assert ["points missing in MLflow" in left[0], "not in the ledger" in left[1], len(left)] == [
         True,
         True,
         2,
@@ -805,7 +805,7 @@ def test_what_is_changed_in_mlflow_is_seen_and_mended(home, ledger):
     process.delivery_record(home).unlink()
     worker.deliver(home, None)
     (line,) = worker.compare(home, None)
-    assert "1 points in MLflow are not in the ledger" in line
+    assert "points in MLflow that are not in the ledger: 1 (" in line
     worker.deliver(home, None, is_anew=True)
     assert worker.compare(home, None) == []
 
@@ -1007,9 +1007,7 @@ def test_stores_that_can_be_are_accepted(uri):
     ],
 )
 def test_what_cannot_be_a_store_is_refused_with_what_can(uri):
-    with pytest.raises(
-        InputError, match="valid are addresses that begin with http, https, postgresql, sqlite"
-    ):
+    with pytest.raises(InputError, match="valid addresses begin with http, https, postgresql, sqlite"):
         process.check_uri(uri)
 
 
@@ -1024,7 +1022,7 @@ def test_a_wrong_command_line_is_refused_at_once(tmp_path, capsys):
     assert worker.main([str(tmp_path), "--once"]) == 2
     assert worker.main([str(tmp_path), "--sweep", "gamma", "--once"]) == 2
     text = capsys.readouterr().err
-    assert ["ftp://host" in text, "No ledger" in text, "'gamma' is no sweep" in text] == [True] * 3
+    assert ["ftp://host" in text, "No ledger" in text, "'gamma' is not a sweep" in text] == [True] * 3
 
 
 def test_the_drivers_side_imports_no_mlflow():

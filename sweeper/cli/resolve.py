@@ -1,0 +1,212 @@
+"""What typed options mean: sweeps, homes and machines, each checked before anything slow begins.
+
+Every function answers invalid input with an `InputError` that says what is valid. Slow modules are imported late.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeper import display
+from sweeper.cli.options import HomeOptions, MachineOptions, SweepOptions, VariantOptions
+from sweeper.home import Home, check_folder, check_length, check_letters, check_visible, lock_home
+from trainables import config, plugins
+from trainables.errors import InputError
+
+if TYPE_CHECKING:
+    from sweeper.ledger.reader import Records
+    from sweeper.ledger.rows import SweepId
+    from sweeper.machines.resources import Device, Machine
+    from sweeper.scheduling.plan import Question
+
+SWEEPS = "search_spaces"
+
+MAX_STEPS = 10**9
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Accept names of sweeps.
+
+    Raises:
+        UnknownNameError: There is no such sweep.
+    """
+    for name in names:
+        plugins.check(SWEEPS, name, "sweep")
+
+
+def find_questions(names: Sequence[str], chosen: SweepOptions, variant: VariantOptions) -> list[Question]:
+    """Sweeps at a scale, with seeds and fields as typed."""
+    check_names(names)
+    from sweeper.scheduling.plan import PROTOCOL, find_question
+
+    seeds = config.parse_seeds(variant.seeds) if variant.seeds is not None else None
+    changed = config.parse_fields(variant.assignments)
+    for name in PROTOCOL:
+        value = changed.get(name, "")
+        if value.isdecimal() and (len(value) > len(str(MAX_STEPS)) or int(value) > MAX_STEPS):
+            raise InputError(f"--set {name}={value[:40]}: at most {MAX_STEPS:,}, for example {name}=1000.")
+    return [
+        find_question(name, chosen.scale, seeds, changed, chosen.label, variant.data)
+        for name in dict.fromkeys(names)
+    ]
+
+
+def find_home(place: HomeOptions, *, is_written: bool = False, has_store: bool = False) -> Home:
+    """The home that was named, once it may be read, or written.
+
+    Args:
+        place: Its options.
+        is_written: Whether the command writes in it.
+        has_store: Whether the command opens an MLflow store in it.
+    """
+    for option, folder in (("--home", place.home), ("--storage", place.storage)):
+        if folder:
+            check_length(option, folder)
+            (check_folder if is_written else check_visible)(option, folder, folder)
+    if has_store:
+        check_letters(place.home)
+    home = Home.at(place.home, place.storage)
+    click.get_current_context().obj["home"] = home
+    return home
+
+
+def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: Home) -> None:
+    """Accept an output file: with one of these extensions, in a writable folder, and not one that a home manages."""
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        found = f"unsupported extension '{path.suffix}'" if path.suffix else "no extension"
+        raise InputError(
+            f"{option} {path}: {found}; expected {' or '.join(suffixes)}.\nFor example front{suffixes[0]}."
+        )
+    check_length(option, path)
+    check_folder(option, path, path.parent)
+    folder = Path(os.path.realpath(path.parent))
+    for own in (home.storage, home.exports, home.path / "mlartifacts"):
+        if folder.is_relative_to(os.path.realpath(own)):
+            raise InputError(f"{option} {path}: {own} is managed by the sweeper.\nChoose another folder.")
+
+
+def find_machine(options: MachineOptions) -> Machine:
+    """The machine or cluster that was named."""
+    from sweeper.machines.resources import Machine, check_address, check_device, check_share
+
+    share, device = _share_and_device(options)
+    if share is not None:
+        check_share(share)
+    address = options.address
+    if options.no_ray and address:
+        if _is_typed("address"):
+            raise InputError(
+                f"--no-ray trains in this process, --address {address} on a cluster.\nLeave out one of them."
+            )
+        address = None
+    check_address(address)
+    if options.cluster_gpus and not address and _is_typed("cluster_gpus"):
+        raise InputError(
+            "--cluster-gpus needs a cluster.\nName one with --address, or leave out --cluster-gpus."
+        )
+    machine = Machine(
+        address,
+        share,
+        cluster_gpus=options.cluster_gpus,
+        device=device,
+        state_every_s=options.state_every,
+        is_without_ray=options.no_ray,
+    )
+    check_device(machine)
+    return machine
+
+
+def _share_and_device(options: MachineOptions) -> tuple[float | None, Device]:
+    """Where they contradict each other, what is typed wins over what comes from a variable."""
+    share, device = options.gpus, options.device
+    if share is not None and device != "auto" and (device == "cpu") != (share == 0):
+        if _is_typed("device") and not _is_typed("gpus"):
+            return None, device
+        if _is_typed("gpus") and not _is_typed("device"):
+            return share, "auto"
+    return share, device
+
+
+def _is_typed(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source == click.core.ParameterSource.COMMANDLINE
+
+
+def check_ledger(home: Home) -> None:
+    """Accept a home with a ledger that may be read."""
+    if not home.ledger.exists():
+        raise InputError(
+            f"--home {home.path}: no results yet, there is no ledger.\n"
+            f"Train first: {display.command('run', 'NAME', home=home.path)}\nOr name another home."
+        )
+    if not os.access(home.ledger, os.R_OK):
+        raise InputError(f"--home {home.path}: no permission to read {home.ledger}.\nName another home.")
+
+
+def open_records(home: Home) -> Records:
+    """Open the ledger of a home for reading."""
+    from sweeper.ledger.reader import Records
+
+    check_ledger(home)
+    return Records.open(home.ledger)
+
+
+def known_sweeps(records: Records, names: Sequence[str], chosen: SweepOptions, home: Home) -> list[SweepId]:
+    """The sweeps of these names that a ledger has."""
+    return [_known_sweep(records, name, chosen, home) for name in dict.fromkeys(names)]
+
+
+def _known_sweep(records: Records, name: str, chosen: SweepOptions, home: Home) -> SweepId:
+    from sweeper.ledger.rows import SweepId
+
+    sweep, known = SweepId(name, chosen.scale, chosen.label), records.sweeps()
+    if sweep in known:
+        return sweep
+    alike = [each for each in known if each.name == name]
+    if not alike:
+        check_names([name])
+    options = [f"--scale {each.scale}" + (f" --as {each.label}" if each.label else "") for each in alike]
+    train = display.command("run", name, scale=sweep.scale, label=sweep.label, home=home.path)
+    remedy = f"This home has it with: {'; '.join(options)}." if alike else f"Train it first: {train}"
+    raise InputError(f"Sweep {sweep}: no results in {home.path}.\n{remedy}")
+
+
+def settle_storage(home: Home) -> None:
+    """Record a storage outside of the home before anything else, so that the home never loses it."""
+    from sweeper.ledger.writer import Ledger
+
+    if not home.is_settled:
+        with lock_home(home.path), Ledger(home.ledger, home.storage):
+            home.remember_storage()
+
+
+def register(home: Home, files: Sequence[tuple[Path, str]]) -> None:
+    """Record written files in the ledger, so that `verify` checks them; impossible while a driver holds the home."""
+    from sweeper.ledger.writer import Ledger
+
+    if not files:
+        return
+    try:
+        check_folder("--home", home.path, home.path)
+        with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+            home.remember_storage()
+            for path, kind in files:
+                ledger.record_export(path, kind)
+    except InputError as error:
+        click.echo(f"Not registered for verify: {error}", err=True)
+
+
+def check_stored(home: Home) -> None:
+    """Accept a home whose storage exists."""
+    if not home.storage.exists():
+        raise InputError(
+            f"--home {home.path}: {home.storage} does not exist, so there is nothing to rebuild from.\n"
+            "Name the right home, or the folder of its blocks with --storage."
+        )
