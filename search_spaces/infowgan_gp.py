@@ -21,7 +21,7 @@ _SMALL = {
     "generator.noise_dim": 5,
     "critic.adam.learning_rate": 1e-3,
 }
-"""For the small images, none of whose factors is a category."""
+"""Fields for the small images, which have no factor that is a category."""
 
 SWEEP = Sweep(
     question="Does InfoWGAN-GP disentangle, for any weight of its information term?",

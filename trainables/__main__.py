@@ -1,7 +1,7 @@
 """Train one pack without Ray: `python -m trainables factor_vae --data sprites --seeds 0-3 --steps 200`.
 
-Prints a JSON line per report and, last, one per run. With --out DIR its blocks are kept, and --resume DIR goes on
-from them exactly; Ctrl-C or SIGTERM ends it after the step in work, with all that --resume needs.
+Prints one JSON line per report, then one per run. --out DIR saves the blocks, and --resume DIR resumes from them
+exactly. Ctrl-C or SIGTERM stops after the current step; with --out, everything that --resume needs is saved first.
 """
 
 import argparse
@@ -34,9 +34,9 @@ BLOCK_S = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code.
+    """Run the command line and return its exit code.
 
-    0 done, 1 a run diverged, 2 wrong input, 3 the machine failed while working, 130 stopped by a signal.
+    0 done, 1 a run diverged, 2 invalid input, 3 I/O error, 130 stopped by a signal.
     """
     options = build_parser().parse_args(arguments)
     try:
@@ -45,37 +45,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except (OSError, DamagedBlockError) as error:
-        print(f"The machine failed: {error}", file=sys.stderr)
+        print(
+            f"I/O error: {error}\nFix it, then run the command again; with --resume DIR it resumes from saved blocks.",
+            file=sys.stderr,
+        )
         return 3
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line's words."""
+    """The argument parser of `python -m trainables`."""
     parser = argparse.ArgumentParser(prog="python -m trainables", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help=", ".join(plugins.names("trainables.models")))
     names = ", ".join(plugins.names("trainables.data"))
-    parser.add_argument("--data", required=True, help=f"{names}, or the path of images of your own")
-    parser.add_argument("--seeds", default="0", help="for example 0-3,7 (default 0)")
+    parser.add_argument("--data", required=True, help=f"{names}, or the path of your own images")
+    parser.add_argument("--seeds", default="0", help="seeds to train, for example 0-3,7 (default 0)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="for example gamma=10"
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="set a field of the model's configuration, for example gamma=10; repeatable",
     )
-    parser.add_argument("--steps", type=int, required=True, help="updates to train")
-    parser.add_argument("--report-every", type=int, default=100, metavar="STEPS")
-    parser.add_argument("--evaluate-every", type=int, metavar="STEPS", help="default: at the end alone")
-    parser.add_argument("--precision", default="fp32", choices=config.PRECISIONS)
+    parser.add_argument("--steps", type=int, required=True, help="updates to train each run")
     parser.add_argument(
-        "--threads", type=int, default=1, help="of a CPU (default 1); part of the numerics class"
+        "--report-every",
+        type=int,
+        default=100,
+        metavar="STEPS",
+        help="updates between training statistics (default 100)",
     )
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--evaluate-every",
+        type=int,
+        metavar="STEPS",
+        help="updates between evaluations (default: only at the end)",
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=config.PRECISIONS,
+        help="of matrix products and convolutions (default fp32)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads (default 1); part of the numerics class"
+    )
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="where to train (default cpu)"
+    )
     parser.add_argument(
         "--state-every",
         type=float,
         default=STATE_EVERY_S,
         metavar="SECONDS",
-        help="training time between two states to resume from (default %(default)g)",
+        help="training time between two saved states (default %(default)g)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep blocks here")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on from the blocks of --out DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="save blocks in this folder")
+    parser.add_argument(
+        "--resume", type=Path, metavar="DIR", help="resume from the blocks that --out saved in this folder"
+    )
     return parser
 
 
@@ -91,14 +118,14 @@ def _train(options: argparse.Namespace) -> int:
     metrics = scoring.cheap_metrics(runs[0].source.num_varying)
     schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
     if not options.state_every >= 0:
-        raise InputError(f"--state-every {options.state_every:g}: at least 0, for example 120.")
+        raise InputError(f"--state-every {options.state_every:g}: must be at least 0, for example 120.")
     if options.threads < 1:
-        raise InputError(f"--threads {options.threads}: at least 1.")
+        raise InputError(f"--threads {options.threads}: must be at least 1.")
     if options.precision == "tf32" and options.device == "cpu":
-        raise InputError("--precision tf32: a CPU has none.\nUse --precision fp32, or --device cuda.")
+        raise InputError("--precision tf32: not available on a CPU.\nUse --precision fp32, or --device cuda.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "--device cuda: this machine has no CUDA device that torch can use.\nUse --device cpu."
+            "--device cuda: torch finds no usable CUDA device on this machine.\nUse --device cpu."
         )
     arithmetic.set_arithmetic(options.precision, options.threads)
     arithmetic.keep_freed_memory()
@@ -117,7 +144,7 @@ def _train(options: argparse.Namespace) -> int:
         if stop:
             stack.callback(stop.unlink, missing_ok=True)
         stack.enter_context(request.by_signals(stop.touch if stop else lambda: None))
-        # A run that is resumed at its horizon has its points already.
+        # A run resumed at its horizon already has its points.
         while attempt.pack.step < options.steps and not attempt.is_done and not request.is_asked:
             if committer is None:
                 _print_points(attempt.work(BLOCK_S, is_stopping=lambda: request.is_asked).manifest.points)
@@ -133,22 +160,24 @@ def _train(options: argparse.Namespace) -> int:
 
 def _stopped_words(storage: Path | None, step: int) -> str:
     if storage is None:
-        return f"Stopped at step {step}. Nothing was kept: give --out DIR to go on later."
-    return f"Stopped at step {step}. The same command with --resume {storage} instead of --out goes on."
+        return f"Stopped at step {step}. Nothing was saved; use --out DIR to be able to resume."
+    return (
+        f"Stopped at step {step}. To resume, run the same command with --resume {storage} instead of --out."
+    )
 
 
 def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:
-    """The latest intact states that all of these runs have at one step, up to the horizon.
+    """The latest step up to the horizon at which all of these runs have intact states, with these states.
 
     Raises:
-        InputError: There are none.
+        InputError: There is no such step.
     """
     found: dict[str, dict[int, StoredState]] = {key: {} for key in keys}
     for path in Layout(storage).manifests():
         try:
             entries = blocks.read_manifest(path).runs
-        except blocks.DamagedBlockError as error:
-            print(f"{error} Going back to an older block.", file=sys.stderr)
+        except DamagedBlockError as error:
+            print(f"{error} Falling back to an older block.", file=sys.stderr)
             continue
         for entry in entries:
             if blocks.STATE in entry.slices and entry.step <= horizon and entry.key in found:
@@ -158,16 +187,16 @@ def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:
     if start.step:
         return start
     raise InputError(
-        f"--resume {storage}: no block there holds all of these runs at one step.\n"
-        "Use the same model, data, --set and --seeds without those that diverged, or start anew with --out."
+        f"--resume {storage}: these runs have no saved states at a common step.\n"
+        "Use the saved model, --data, --set and --seeds, without seeds that diverged, or start over with --out."
     )
 
 
 def _claim_attempt(storage: Path) -> int:
-    """The number of an attempt that nobody else has, by making its folder.
+    """Create the folder of a new attempt and return its number.
 
     Raises:
-        InputError: The storage cannot be written.
+        InputError: The storage is not writable.
     """
     try:
         layout = Layout(storage)
@@ -179,7 +208,7 @@ def _claim_attempt(storage: Path) -> int:
                 return number
     except OSError as error:
         raise InputError(
-            f"Cannot keep blocks in {storage}: {error}.\nName another folder with --out."
+            f"Cannot save blocks in {storage}: {error}.\nChoose another folder with --out."
         ) from None
     raise AssertionError
 
@@ -212,7 +241,7 @@ def _print_runs(attempt: Attempt, steps_per_s: float) -> int:
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Values as strict JSON has them."""
+    """Values for strict JSON: None in place of NaN and infinities."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 

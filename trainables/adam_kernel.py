@@ -1,4 +1,4 @@
-"""Adam on the rows of a pack in one pass over memory, for CUDA with Triton, which comes with torch there.
+"""Adam on the rows of a pack in one pass over memory, on CUDA with Triton, which is installed with torch there.
 
 PyTorch's fused Adam needs more passes to keep a run that ended from moving. FactorVAE's discriminator has 5 million
 parameters a run, so the bytes of its update are most of a step: 28 a parameter here, 44 there. Unmeasured: no GPU has run
@@ -25,14 +25,14 @@ def step(
     num_steps: torch.Tensor,
     settings: tuple[float, float, float, float],
 ) -> None:
-    """Update values and moments in place, as Algorithm 1 of Kingma & Ba (2015); runs that are not alive stay.
+    """Update values and moments in place, as Algorithm 1 of Kingma & Ba (2015); runs that are not alive are unchanged.
 
     Args:
         values_RP: Parameters, contiguous float32.
         gradients_RP: Their gradients.
         moments_RP: First and second moment.
         alive_R: Which runs are updated, bool.
-        num_steps: Which step this is, from 1, a float of no axes.
+        num_steps: Number of this step, from 1, a scalar float tensor.
         settings: Learning rate, beta1, beta2, epsilon.
     """
     learning_rate, beta1, beta2, epsilon = settings
@@ -70,12 +70,12 @@ def _update(  # type: ignore[no-untyped-def]
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_inside = column < num_parameters
     place = run.to(tl.int64) * num_parameters + column
-    # All loads first: they are on their way while the corrections are computed.
+    # All loads first: they are in flight while the corrections are computed.
     gradient = tl.load(gradients + place, mask=is_inside)
     first = tl.load(firsts + place, mask=is_inside)
     second = tl.load(seconds + place, mask=is_inside)
     value = tl.load(values + place, mask=is_inside)
-    # In double, since 1 - beta2**t is small; on the device, since Python does not know the step of a captured graph.
+    # In double, since 1 - beta2**t is small; on the device, since Python does not see the steps of a captured graph.
     t = tl.load(num_steps).to(tl.float64)
     rate = (learning_rate / (1 - tl.exp(t * log_beta1))).to(tl.float32)
     gain = (1 / tl.sqrt(1 - tl.exp(t * log_beta2))).to(tl.float32)

@@ -1,6 +1,6 @@
-"""What the bits of a training process depend on beside its runs: device, precision, threads; and its memory.
+"""What the bits of a training process depend on besides its runs (device, precision, threads), and its memory.
 
-A numerics class names all of it: inside one, equal runs give equal bits.
+A numerics class names all of this: within one, equal runs give equal bits.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def set_arithmetic(precision: str, num_threads: int) -> None:
-    """Fix what the bits of this process depend on, whatever the machine would choose by itself."""
+    """Fix the settings that the bits of this process depend on, instead of the machine's defaults."""
     torch.set_num_threads(num_threads)
     # Dead units and old moments turn denormal, and denormal arithmetic is many times slower.
     torch.set_flush_denormal(True)
@@ -27,9 +27,9 @@ def set_arithmetic(precision: str, num_threads: int) -> None:
 
 
 def in_precision(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """A context in which matrix products and convolutions are computed in bfloat16, if that is the precision.
+    """A context that computes matrix products and convolutions in bfloat16, if the precision is bf16.
 
-    Parameters, moments, losses and whatever is not a product stay float32; casts are not kept, since a captured graph
+    Parameters, moments, losses and everything but products stay float32; casts are not cached, since a captured graph
     would replay stale ones.
     """
     if precision != "bf16":
@@ -38,7 +38,7 @@ def in_precision(precision: str, device: torch.device) -> contextlib.AbstractCon
 
 
 def pick_device(gpus: float) -> torch.device:
-    """Where a pack with this share of a GPU trains; on a node without any, Ray's GPU is a logical one, of a test.
+    """The device for a pack with this share of a GPU; the CPU on a node without one, where tests give Ray a logical GPU.
 
     Raises:
         UnusableGpuError: The node has a GPU that torch cannot use.
@@ -48,8 +48,8 @@ def pick_device(gpus: float) -> torch.device:
     if not torch.cuda.is_available():
         if Path("/dev/nvidiactl").exists():
             raise UnusableGpuError(
-                "This node has an NVIDIA GPU that torch cannot use: its driver is too old for this torch, or torch"
-                " is a CPU build. Compare `nvidia-smi` with `python -c 'import torch; print(torch.version.cuda)'`."
+                "Torch cannot use the NVIDIA GPU of this node: the driver is too old for this torch, or torch is a"
+                " CPU build. Compare `nvidia-smi` with `python -c 'import torch; print(torch.version.cuda)'`."
             )
         return torch.device("cpu")
     torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
@@ -57,7 +57,7 @@ def pick_device(gpus: float) -> torch.device:
 
 
 def numerics_class(device: torch.device, precision: str, size: int) -> str:
-    """Within what bits are promised: device model and ISA, torch, threads, precision.
+    """The numerics class within which bits are reproducible: device model and ISA, torch, threads, precision.
 
     On a CPU the pack does not matter. On CUDA its size does: cuBLAS picks its kernels by the number of matrices.
     """
@@ -70,9 +70,9 @@ def numerics_class(device: torch.device, precision: str, size: int) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed: fetching fresh pages for every activation takes up to half of a step.
+    """Let the C library keep freed memory: fetching fresh pages for every activation takes up to half of a step.
 
-    Does nothing where the C library is not glibc.
+    Does nothing if the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -83,18 +83,18 @@ def keep_freed_memory() -> None:
 
 
 def return_gpu_memory() -> None:
-    """Give back what is free of a GPU: a captured graph's memory serves nobody else."""
+    """Release unused GPU memory: nothing else can use the memory that a captured graph left."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def return_freed_memory() -> None:
-    """Give back what `keep_freed_memory` kept. Does nothing where the C library is not glibc."""
+    """Release what `keep_freed_memory` kept. Does nothing if the C library is not glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def release_process() -> None:
-    """Undo for a process that goes on without training what others would notice: small numbers are flushed no more."""
+    """Undo, in a process that continues without training, what affects others: denormals are no longer flushed."""
     torch.set_flush_denormal(False)
     return_freed_memory()

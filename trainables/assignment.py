@@ -1,4 +1,4 @@
-"""What a worker is told to train, and what it answers after each block; needs no torch, so that a driver can write it."""
+"""A worker's assignment, and its report after each block; needs no torch, so that a driver can use both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class StoredState:
     """A state to resume a run from.
 
     Attributes:
-        step: Updates that it has behind it.
+        step: Updates done.
         manifest: Path of the block's manifest.
-        slice: Where it lies in the files beside that.
+        slice: Its place in the files beside the manifest.
     """
 
     step: int
@@ -32,10 +32,10 @@ class Assignment:
         storage: Folder of the blocks, absolute.
         specs: Specification of each run, as the ledger keeps it.
         schedule: When to report, evaluate and end.
-        states: Of each run the newest ones, newest first; none where it starts at step 0.
+        states: The newest states of each run, newest first; none if it starts at step 0.
         block_s: Seconds of work to commit at once.
         state_every_s: Seconds of work between two states to resume from, at least.
-        size: Runs that the pack computes, ghosts included; None for as few as the device takes.
+        size: Runs that the pack computes, ghosts included; None for the smallest size that the device supports.
         threads: CPU threads.
         gpus: Share of a GPU, 0 for none.
     """
@@ -54,14 +54,14 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Report:
-    """A block of an attempt.
+    """What a worker reports after each block of an attempt.
 
     Attributes:
-        manifest: Path of its manifest; empty where the attempt was stopped with nothing new to keep.
-        reached: The step that each run came to, by key.
-        has_states: Whether it carries states to resume from.
+        manifest: Path of the block's manifest; empty if the attempt was stopped with nothing new to save.
+        reached: The step that each run reached, by key.
+        has_states: Whether the block carries states to resume from.
         is_over: Whether the attempt is over.
-        is_stopped: Whether it is over before every run has ended.
+        is_stopped: Whether it is over although some runs have not ended.
     """
 
     manifest: str

@@ -1,6 +1,6 @@
-"""One try at a pack: restore it, work block by block, say what each block makes true.
+"""One try at a pack: restore it, train block by block, and collect what each block commits.
 
-Points fall on steps that the schedule fixes and states are exact, so where blocks end changes no number.
+Points fall on steps fixed by the schedule and states are exact, so block boundaries do not change any number.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from trainables.provenance import provenance
 
 @dataclass(frozen=True)
 class Start:
-    """Where a pack begins: a step and the state of each run there, none at step 0."""
+    """Where a pack begins: a step and the state of each run at that step, none at step 0."""
 
     step: int = 0
     states: tuple[Mapping[str, np.ndarray], ...] = ()
@@ -32,21 +32,21 @@ class Start:
 
 @dataclass(frozen=True)
 class Block:
-    """What a block makes true once `blocks.write_block` has renamed its manifest into place."""
+    """What `blocks.write_block` commits: a manifest and bytes of runs."""
 
     manifest: Manifest
     blobs: Mapping[str, Mapping[str, bytes]]
 
 
 class Blobs(Mapping[str, Mapping[str, bytes]]):
-    """Bytes of runs as they stand, made when they are asked for: all at once are gigabytes at paper scale.
+    """Bytes of runs at the current step, made on demand: all of them together are gigabytes at paper scale.
 
-    Asking once the pack has moved on raises a RuntimeError: what is written would not be what the manifest says.
+    Once the pack has moved on, access raises a RuntimeError, since the bytes would not match the manifest.
 
     Args:
-        pack: Whose runs they are.
-        runs: Key and place in the pack of each run that has any.
-        kept: What outlives each run of the pack, where it ends.
+        pack: The pack of the runs.
+        runs: Key and index in the pack of each run that has bytes.
+        kept: What is kept of each run of the pack, if they end here.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class Blobs(Mapping[str, Mapping[str, bytes]]):
     def __getitem__(self, key: str) -> Mapping[str, bytes]:
         r = self._runs[key]
         if self._pack.step != self._step:
-            raise RuntimeError(f"The pack is at step {self._pack.step}; its states at {self._step} are gone.")
+            raise RuntimeError(
+                f"The pack is at step {self._pack.step}; its states at step {self._step} are gone."
+            )
         state = {blocks.STATE: blocks.pack_arrays(self._pack.state(r))}
         return {**state, **(self._kept[r] if self._kept else {})}
 
@@ -73,12 +75,12 @@ class Attempt:
     """A numbered try at a pack.
 
     Args:
-        number: Fences off older attempts; from 1.
+        number: From 1; fences off older attempts.
         runs: The runs of the pack, sharing a static key.
         schedule: When to report, evaluate and end.
         images: The data set, on the device to train on.
-        start: Where to go on from.
-        size: Runs that the pack computes, ghosts included; the smallest that the device takes unless given.
+        start: Where to resume from.
+        size: Runs that the pack computes, ghosts included; by default the smallest size that the device supports.
     """
 
     def __init__(
@@ -114,12 +116,12 @@ class Attempt:
         is_state_due: Callable[[float], bool] = lambda _: True,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> Block:
-        """Train for about this long, or to the end; at least one step.
+        """Train for about this many seconds, or to the end; at least one step.
 
         Args:
             seconds: Training time.
-            is_state_due: Whether a block of so many seconds carries states of the runs that go on.
-            is_stopping: Asked about every second: whether to end the block now.
+            is_state_due: Whether a block of this many seconds carries states of unfinished runs.
+            is_stopping: Called about every second: whether to end the block now.
         """
         begun, start_step = time.perf_counter(), self.pack.step
         points: list[Point] = []
@@ -160,11 +162,11 @@ class Attempt:
         ]
 
     def scores(self) -> list[dict[str, float]]:
-        """Metrics of each run where it stands."""
+        """Metrics of each run at the current step."""
         return [scoring.scores(encoding, self.schedule.metrics) for encoding in self._encodings()]
 
     def _encodings(self) -> list[Encoding]:
-        """Encodings of the runs where they stand, made once a step since they cost more than training does."""
+        """Encodings of the runs at the current step, made once per step since they cost more than training."""
         if self._encoded_step != self.pack.step:
             self._encoded_step, self._encoded = self.pack.step, evaluation.encodings(self.pack)
         return self._encoded
@@ -191,7 +193,7 @@ class Attempt:
         return Block(manifest, blobs)
 
     def _account_for_runs(self, has_states: bool) -> tuple[tuple[RunEntry, ...], "Blobs"]:
-        """Close the runs that end here; returns how each that was open stands, and its bytes, if any are due."""
+        """Close the runs that end here; returns the entry of each run that was open, and its bytes, if due."""
         is_end = self.pack.step >= self.schedule.steps
         kept = self._kept() if is_end else None
         entries: list[RunEntry] = []
@@ -210,7 +212,7 @@ class Attempt:
         return tuple(entries), Blobs(self.pack, with_blobs, kept)
 
     def _kept(self) -> list[dict[str, bytes]]:
-        """What outlives a run, per run."""
+        """What is kept of each run when it ends."""
         parts = zip(self._encodings(), self.pack.weights(), evaluation.pictures(self.pack), strict=True)
         return [
             {
@@ -223,6 +225,6 @@ class Attempt:
 
 
 def stored_spec(run: ResolvedRun) -> dict[str, Any]:
-    """What a ledger keeps of a run: its specification with every field of the configuration filled in."""
+    """The specification of a run as a ledger keeps it: with every field of the configuration filled in."""
     spec = dataclasses.asdict(run.spec)
     return spec | {"fields": config.flatten(run.config), "recipe": run.source.recipe}

@@ -1,11 +1,11 @@
-"""What is written of a pack's work, how it becomes true, and how it is read back and verified.
+"""Blocks: how the work of a pack is written, committed, read back and verified.
 
-A pack commits block after block into the folder of its attempt, and writes in no other:
+A pack commits block after block into the folder of its attempt and writes nowhere else:
 
-    attempts/<attempt>/block-<index>.slices   states to resume from, not in every block; deleted when newer ones are there
+    attempts/<attempt>/block-<index>.slices   states to resume from, not in every block; deleted once newer ones exist
     attempts/<attempt>/block-<index>.kept     what is kept of runs that ended in this block; never deleted
-    attempts/<attempt>/block-<index>.json     the manifest: the block is true once it is renamed into place
-    attempts/<attempt>.stop                   made by whoever wants the attempt to write its states and end
+    attempts/<attempt>/block-<index>.json     the manifest: renaming it into place commits the block
+    attempts/<attempt>.stop                   created to make the attempt write its states and end
 
 Nothing is pickled.
 """
@@ -29,7 +29,7 @@ from trainables.errors import InputError
 from trainables.layout import Layout, block_of
 
 FORMAT = 1
-"""Version of the manifests written; newer ones are not read."""
+"""Version of the manifest format; newer versions cannot be read."""
 
 STATE = "state"
 """The slice a run resumes from."""
@@ -57,12 +57,12 @@ class RunEntry:
     A run that is done or diverged has no entry in later blocks of its attempt.
 
     Attributes:
-        key: Content key, see `trainables.config.run_key`.
-        status: `done` at the horizon, `diverged` when frozen, else `running`.
+        key: The run key, see `trainables.config.run_key`.
+        status: `done` at the horizon, `diverged` if frozen, else `running`.
         step: Updates done since the run's first.
         horizon: Step at which the run is done.
-        spec: What a ledger needs to know of the run, opaque here.
-        first_bad_step: First step with a non-finite value; given exactly when diverged.
+        spec: The specification for the ledger, opaque here.
+        first_bad_step: First step with a non-finite value; set if and only if diverged.
         slices: Filled in by `write_block`.
     """
 
@@ -77,7 +77,7 @@ class RunEntry:
 
     def __post_init__(self) -> None:
         if (self.status == "diverged") != (self.first_bad_step is not None):
-            raise ValueError(f"Run {self.key} is {self.status}, first_bad_step is {self.first_bad_step}.")
+            raise ValueError(f"Run {self.key} is {self.status}, but first_bad_step is {self.first_bad_step}.")
 
 
 @dataclass(frozen=True)
@@ -93,22 +93,22 @@ class Point:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that becomes true with one block.
+    """Everything that one block commits.
 
     Attributes:
         attempt: Number of the attempt, from 1.
         index: Number of the block in its attempt, from 0, without gaps.
         start_step: Committed step of all runs of the block when it began.
-        end_step: Largest step of a run at its end.
-        numerics: Class of machines that give the same bits.
+        end_step: Largest step of a run when it ended.
+        numerics: The numerics class.
         code_version: Version of the code that trained.
         written_at_s: Unix time.
         train_s: Seconds spent on the block.
         runs: Runs that were still running when the block began.
         points: All points since the previous block of the attempt.
-        metric_identities: What a point's name stands for, settings included; that of a training statistic is left out.
-        provenance: Where and by what: `host`, `pid`, `git_commit` and the like.
-        sha256: Of the manifest's file; filled in by `read_manifest`.
+        metric_identities: Full name of the metric of each point, by the point's name; training statistics are left out.
+        provenance: Where and by what the block was trained: `host`, `pid`, `git_commit` and the like.
+        sha256: Hash of the manifest's file; filled in by `read_manifest`.
     """
 
     attempt: int
@@ -127,19 +127,19 @@ class Manifest:
 
 
 def write_block(storage: Path, manifest: Manifest, blobs: Mapping[str, Mapping[str, bytes]]) -> Path:
-    """Make a block true, or leave nothing of it; it is on the disk when this returns.
+    """Commit a block, or leave nothing of it; it is on the disk on return.
 
     Args:
         storage: Folder that holds `attempts/`.
         manifest: The block, its runs without slices.
-        blobs: Run key -> slice name -> bytes; asked for one run after the other, so that they may be made then.
+        blobs: Run key -> slice name -> bytes; requested one run after the other, so that they can be made on demand.
 
     Returns:
         Path of the manifest.
 
     Raises:
         OSError: The disk is full or failing.
-        ValueError: The block exists, or names a run or a point twice, or one that is not its own.
+        ValueError: The block exists, contains a run or a point twice, or a point or bytes of a run not in it.
     """
     path = Layout(storage).manifest(manifest.attempt, manifest.index)
     _check_whole(path, manifest, blobs)
@@ -160,15 +160,19 @@ def read_manifest(path: Path) -> Manifest:
     """Read and verify a manifest.
 
     Raises:
-        DamagedBlockError: It is missing, changed, or in another block's place.
-        InputError: A newer version of this program wrote it.
+        DamagedBlockError: It is missing, changed, or in the place of another block.
+        InputError: It was written by a newer version of this program.
     """
     body, sha256 = durable.read_record(path)
     version = body.pop("format")
     if version > FORMAT:
-        raise InputError(f"{path} has format {version}; this program reads up to {FORMAT}.\nUpdate it.")
+        raise InputError(
+            f"{path} has format {version}; this program reads up to {FORMAT}.\nUpdate the program."
+        )
     if block_of(path) != (body["attempt"], body["index"]):
-        raise DamagedBlockError(f"{path} belongs to attempt {body['attempt']}, block {body['index']}.")
+        raise DamagedBlockError(
+            f"{path} is misplaced: it belongs to attempt {body['attempt']}, block {body['index']}."
+        )
     for run in body["runs"]:
         run["slices"] = {name: Slice(**values) for name, values in run["slices"].items()}
     runs = tuple(RunEntry(**run) for run in body["runs"])
@@ -200,22 +204,22 @@ def read_slice(folder: Path, part: Slice) -> bytes:
 
 
 def is_fenced(folder: Path) -> bool:
-    """Whether a newer attempt at a run of an attempt's folder has begun: its blocks are refused, it may stop."""
+    """Whether a newer attempt at one of its runs has begun: an attempt's blocks are then refused, and it may stop."""
     record = Layout(folder.parents[1]).attempt_record(int(folder.name))
     return record.exists() and durable.read_record(record)[0]["fence"] is not None
 
 
 def prune(folder: Path, keep: int = 2, without: Collection[str] = ()) -> None:
-    """Delete states that newer blocks of an attempt have made useless; its writer calls this between blocks.
+    """Delete states that newer blocks of an attempt supersede; the attempt's writer calls this between blocks.
 
-    A state is needed while it is among the newest `keep` of its run. Of a run that is done the last one is: it can still be
-    continued to more steps. Diverged runs need none. Manifests and `.kept` files stay. A fenced attempt deletes nothing: a
+    The newest `keep` states of an unfinished run are needed; of a run that is done only the last one, since the run can
+    still be continued to more steps. Diverged runs need none. Manifests and `.kept` files stay. A fenced attempt deletes nothing: a
     newer one resumes from its older blocks.
 
     Args:
-        folder: Of the attempt.
-        keep: States of a run that goes on.
-        without: Keys of runs known to have diverged, maybe in a block without states, which is not read here.
+        folder: Folder of the attempt.
+        keep: Number of states to keep of an unfinished run.
+        without: Keys of runs known to have diverged, possibly in a block without states, which is not read here.
     """
     if is_fenced(folder):
         return
@@ -236,12 +240,12 @@ def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Serialise arrays as an uncompressed npz; equal arrays give equal bytes.
 
     Raises:
-        ValueError: An array of Python objects.
+        ValueError: An array holds Python objects.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):
-            # A ZipInfo made of a bare name is dated 1980, so no clock enters the bytes.
+            # A ZipInfo made from a bare name is dated 1980, so the bytes do not depend on the clock.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(arrays[name], order="C"), allow_pickle=False)
     return buffer.getvalue()
@@ -257,11 +261,11 @@ def _check_whole(path: Path, manifest: Manifest, blobs: Mapping[str, Any]) -> No
     keys = [run.key for run in manifest.runs]
     names = [(point.key, point.name, point.step) for point in manifest.points]
     if path.exists():
-        raise ValueError(f"{path} exists; a block is written once.")
+        raise ValueError(f"{path} already exists; a block is written once.")
     if len(set(keys)) < len(keys) or len(set(names)) < len(names):
-        raise ValueError(f"{path}: a run or a point is there twice.")
+        raise ValueError(f"{path}: a run or a point occurs twice.")
     if not {key for key, _, _ in names} | set(blobs) <= set(keys):
-        raise ValueError(f"{path}: a point or a blob belongs to no run of the block.")
+        raise ValueError(f"{path}: a point or a blob does not belong to a run of the block.")
 
 
 def _write_slices(

@@ -1,10 +1,10 @@
-"""What metrics say of a code that knows nothing and of one that knows everything, on the images that runs are scored on.
+"""Scores of reference codes, from random to perfect, on the images that runs are scored on.
 
-The codes are scored as those of runs are: the same images, estimators and draws, so that a score can be read as a
-fraction of what there is to gain. Codes that are no model's have no posterior (activity is judged by their deviation,
+They are scored like the codes of runs: same images, estimators and random numbers, so that a score can be read as a
+fraction of what can be gained. Codes that do not come from a model have no posterior (activity is judged by their deviation,
 which is 1) and no reconstruction.
 
-A driver reads the names here, so torch is imported by what needs it.
+A driver reads the names here, so torch is imported only where it is needed.
 
 Shape suffixes: N images, K factors, D codes.
 """
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from trainables.images import Images, Source
 
 CODES = {
-    "oracle": "the index of each factor, standardized: all that there is to know, a factor a code",
-    "rotated": "the oracle under a random rotation or reflection: all is known, and nothing disentangled",
+    "oracle": "the index of each factor, standardized: everything is known, one factor per code",
+    "rotated": "the oracle under a random rotation or reflection: everything is known, nothing is disentangled",
     "duplicated": "the oracle twice: every factor has two codes",
     "random": "standard normal numbers, independent of the images: nothing is known",
-    "untrained": "a beta-VAE's encoder before its first step: what the architecture alone gives",
+    "untrained": "the encoder of a beta-VAE before its first step: what the architecture alone gives",
 }
 CODES_VERSION = 1
-"""Of how codes are made; what was computed of others is computed again. The untrained encoder's model is part of it."""
+"""Version of how codes are made; scores of other versions are computed again. Covers the untrained encoder's model."""
 
 SEEDLESS = ("oracle", "duplicated")
-"""Codes of which there is one, however many seeds are asked for."""
+"""Codes that do not depend on a seed."""
 
 NUM_RANDOM = 10
-"""Codes of noise: as many as the paper's models have, since chance grows with their number."""
+"""Number of random codes: as many as the paper's models have, since chance grows with it."""
 
 METRICS = "trainables.metrics"
 
@@ -50,8 +50,8 @@ METRICS = "trainables.metrics"
 def metrics() -> tuple[str, ...]:
     """Metrics that are computed from codes and ground truth, the cheap ones first.
 
-    These are the metrics that need ground truth, and of the others those whose value nothing but the codes moves: not
-    the posterior about them, nor how well images are rebuilt from them.
+    These are the metrics that need ground truth, and those others whose value depends only on the codes, not on their
+    posterior or on how well images are reconstructed from them.
     """
     kinds = {name: plugins.load(METRICS, name, "metric") for name in plugins.names(METRICS)}
     found = [name for name, metric in kinds.items() if metric.NEEDS_FACTORS or _is_of_codes_alone(name)]
@@ -81,12 +81,12 @@ def _is_of_codes_alone(metric: str) -> bool:
 
 
 def encodings(code: str, images: Images, num_seeds: int) -> list[Encoding]:
-    """How a code encodes the evaluation images, once a seed, or once where no seed enters it (`SEEDLESS`).
+    """Encodings of the evaluation images by a code, one per seed, or only one if it has no seed (`SEEDLESS`).
 
     Args:
         code: One of `CODES`.
-        images: With ground truth; a factor of one value is a constant code.
-        num_seeds: Seeds, from 0.
+        images: With ground truth; a factor with one value gives a constant code.
+        num_seeds: Number of seeds, from 0.
 
     Raises:
         UnknownNameError: No such code.
@@ -131,7 +131,7 @@ def _codes(code: str, oracle_NK: np.ndarray, num_seeds: int) -> list[np.ndarray]
 
 
 def _standardized(factors_NK: np.ndarray) -> np.ndarray:
-    """Factors less their mean, by their deviation; one that is constant is 0."""
+    """Factors minus their mean, divided by their deviation; a constant factor is 0."""
     centered_NK = factors_NK - factors_NK.mean(axis=0)
     deviation_K = centered_NK.std(axis=0)
     return centered_NK / np.where(deviation_K > 0, deviation_K, 1)
@@ -153,7 +153,7 @@ def _generator(code: str, seed: int) -> np.random.Generator:
 
 
 def _untrained(images: Images, seed: int) -> ResolvedRun:
-    """The paper's beta-VAE on these images, whatever set they are of; a perceptron where they are not 64 x 64."""
+    """The paper's beta-VAE on any images; a perceptron if they are not 64 x 64."""
     from trainables.engine import ResolvedRun
     from trainables.models import beta_vae
 
@@ -165,7 +165,7 @@ def _untrained(images: Images, seed: int) -> ResolvedRun:
 
 
 def evaluated(data: str) -> dict[str, Any]:
-    """What a data set's calibration is of: its recipe, and on how many images metrics are computed.
+    """The recipe of a data set, and on how many of its images metrics are computed.
 
     Raises:
         InputError: No such data set, or it has no ground truth.
@@ -177,10 +177,10 @@ def evaluated(data: str) -> dict[str, Any]:
 
 
 def score(data: str, code: str, metric: str, num_seeds: int) -> dict[str, Any]:
-    """Score a code; the last data set's images and encodings are kept for the next question.
+    """Score a code; the images and encodings of the last data set are cached.
 
     Returns:
-        `values`, one a seed, see `encodings`, all nan where the images lack what the metric needs; `identity` of the
+        `values`, one per seed, see `encodings`, all nan if the images lack what the metric needs; `identity` of the
         metric.
 
     Raises:
@@ -194,7 +194,7 @@ def score(data: str, code: str, metric: str, num_seeds: int) -> dict[str, Any]:
 def _value(encoding: Encoding, metric: str) -> float:
     try:
         return scoring.scores(encoding, [metric])[metric]
-    except InputError:  # for example one factor alone, where a metric tells two apart
+    except InputError:  # for example a single factor, for a metric that needs two
         return math.nan
 
 
@@ -203,7 +203,7 @@ def _source(data: str) -> Source:
     if not source.num_varying:
         raise InputError(
             f"{source.recipe} has no ground truth: nothing to calibrate.\n"
-            "Name a data set with factors, for example dsprites, or store factors with images of your own."
+            "Use a data set with factors, for example dsprites, or add factors to your own images."
         )
     return source
 

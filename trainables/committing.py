@@ -1,7 +1,7 @@
-"""Commits an attempt block by block, and decides which blocks carry states to resume from.
+"""Commits an attempt block by block and decides which blocks carry states to resume from.
 
 Every block carries its points. A state is as large as the run's optimizer, so a pack of FactorVAE runs at the paper's size
-would write more than it learns: states are written where losing the work since the last one would cost more.
+would spend more time writing than training: states are written only when losing the work since the last one would cost more.
 """
 
 import time
@@ -19,12 +19,12 @@ STATE_EVERY_S = 120.0
 STATE_SHARE = 0.02
 
 WORK_PER_WRITE = 20.0
-"""Seconds of training per second of writing points, at least: blocks grow longer where a disk is slow."""
+"""Least seconds of training per second of writing points: blocks grow longer on a slow disk."""
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A block that is true, and where its manifest is."""
+    """A committed block, and where its manifest is."""
 
     path: Path
     manifest: Manifest
@@ -32,21 +32,21 @@ class Committed:
 
     @property
     def reached(self) -> dict[str, int]:
-        """The step that each run came to, by key."""
+        """The step that each run reached, by key."""
         return {run.key: run.step for run in self.manifest.runs}
 
 
 class Committer:
-    """Works on an attempt and writes what becomes true.
+    """Trains an attempt and commits its blocks.
 
     Args:
         storage: Folder that holds `attempts/`.
-        attempt: What to work on.
+        attempt: The attempt to train.
         block_s: Seconds of training to commit at once.
         state_every_s: Seconds of training between two states, at least.
 
     Attributes:
-        is_over: Whether every run has ended, a newer attempt has begun, or somebody asked to stop.
+        is_over: Whether every run has ended, a newer attempt has begun, or a stop was requested.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Committer:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it is over before every run has ended."""
+        """Whether it is over although some runs have not ended."""
         return self.is_over and not self._attempt.is_done
 
     def commit(self) -> Committed | None:
-        """Work one block and make it true; None where stopping was asked for and nothing new is to be kept.
+        """Train one block and commit it; None if a stop was requested and there is nothing new to save.
 
         Raises:
-            OSError: The disk is full or failing; nothing of the block is left.
+            OSError: The disk is full or failing; nothing of the block remains.
         """
         is_stopping = self._is_stopping()
         if is_stopping and self._attempt.pack.step == self._state_step:
@@ -85,7 +85,7 @@ class Committer:
         self._account(block.manifest, has_states, time.perf_counter() - begun)
         self._diverged |= {run.key for run in block.manifest.runs if run.status == "diverged"}
         blocks.prune(self._folder, without=self._diverged)
-        # A fenced attempt's blocks are refused: its driver is gone, or has given the runs to a newer attempt.
+        # Blocks of a fenced attempt are refused: its driver is gone, or has given the runs to a newer attempt.
         is_kept = self._state_step == self._attempt.pack.step
         self.is_over = (
             self._attempt.is_done or blocks.is_fenced(self._folder) or (is_kept and self._is_stopping())
@@ -93,7 +93,7 @@ class Committer:
         return Committed(path, block.manifest, has_states)
 
     def _is_state_due(self, seconds: float) -> bool:
-        """Whether a block that took so long carries states."""
+        """Whether a block that took this many seconds carries states."""
         wait_s = max(self._state_every_s, self._state_cost_s / STATE_SHARE)
         return self._since_state_s + seconds >= wait_s or self._is_stopping()
 

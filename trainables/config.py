@@ -56,10 +56,10 @@ def per_run_fields(config: Any, prefix: str = "") -> list[str]:
 def replace(config: Any, changes: Mapping[str, Any]) -> Any:
     """A copy of a configuration with dotted fields changed.
 
-    Values may be strings, as typed on a command line; they are read as the type of the field.
+    Values may be strings, as typed on a command line; they are converted to the type of the field.
 
     Raises:
-        InputError: No such field, or a value that the field does not take.
+        InputError: No such field, or an invalid value for it.
     """
     valid = flatten(config)
     for name, value in changes.items():
@@ -82,7 +82,7 @@ def _replace_one(config: Any, path: list[str], name: str, value: Any) -> Any:
 
 
 def _read(kind: Any, value: Any, name: str) -> Any:
-    """Read a value, or the text of one, as the type of its field."""
+    """Convert a value, or its text, to the type of its field."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in arguments:
@@ -113,12 +113,12 @@ def _example(kind: type) -> str:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run, in words that need no torch: what is trained once, recorded once and resumed exactly.
+    """The specification of one run: trained once, recorded once, resumed exactly; needs no torch.
 
     Attributes:
         model: Entry of `trainables.models`.
-        data: Entry of `trainables.data`, or the path of one's own images.
-        fields: Dotted fields of the model's configuration that are set, the others keep their defaults.
+        data: Entry of `trainables.data`, or the path of your own images.
+        fields: Dotted fields of the model's configuration to set; the others keep their defaults.
         seed: Seed of every random draw of the run, 0 .. 2**32 - 1.
         precision: Arithmetic of matrix products and convolutions.
     """
@@ -131,7 +131,7 @@ class RunSpec:
 
 
 def spec_of(stored: Mapping[str, Any]) -> RunSpec:
-    """The run whose specification a ledger or a block keeps."""
+    """The `RunSpec` of a specification stored in a ledger or a block."""
     return RunSpec(**{field.name: stored[field.name] for field in dataclasses.fields(RunSpec)})
 
 
@@ -144,14 +144,14 @@ def run_key(spec: RunSpec, version: int, default: Any, config: Any, recipe: str)
     """Identity of a run: sha256 of everything that its trajectory depends on.
 
     Fields at the default of this version of the model are left out, so that a new field whose default means "as
-    before" leaves old keys alone. The horizon, evaluation, machine, pack and code are not in it.
+    before" does not change old keys. The horizon, evaluation, machine, pack and code are not part of it.
 
     Args:
         spec: The run.
         version: `VERSION` of the model.
         default: The model's `Config()`.
         config: The run's configuration.
-        recipe: What the images are, see `Source.recipe`.
+        recipe: The recipe of the images, see `Source.recipe`.
 
     Returns:
         64 hexadecimal digits.
@@ -170,7 +170,7 @@ def run_key(spec: RunSpec, version: int, default: Any, config: Any, recipe: str)
 
 
 def static_key(spec: RunSpec, config: Any) -> str:
-    """What the runs of a pack must share, as canonical JSON."""
+    """What the runs of a pack must have in common, as canonical JSON."""
     varying = set(per_run_fields(config))
     shared = {name: value for name, value in flatten(config).items() if name not in varying}
     return canonical_json(
@@ -180,7 +180,7 @@ def static_key(spec: RunSpec, config: Any) -> str:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train and when to look; none of it changes a run's numbers.
+    """How long to train and when to report and evaluate; none of it changes a run's numbers.
 
     Attributes:
         steps: Horizon, in updates.
@@ -196,7 +196,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.report_every, self.evaluate_every) < 1:
-            raise InputError("steps, report_every and evaluate_every are at least 1.")
+            raise InputError(
+                f"steps={self.steps}, report_every={self.report_every}, evaluate_every={self.evaluate_every}:"
+                " each must be at least 1."
+            )
 
     def next_event(self, step: int) -> int:
         """The next step with a report or an evaluation, or the horizon."""
@@ -205,42 +208,46 @@ class Schedule:
 
 
 MAX_SEEDS = 100_000
-"""Of one range; more is a slip of the fingers."""
+"""Most seeds in one range; more is probably a typo."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Read a seed list such as `0-3,7`; sorted, each once.
+    """Parse a list of seeds such as `0-3,7`; sorted, without duplicates.
 
     Raises:
-        InputError: Not such a list.
+        InputError: The text is not such a list.
     """
     seeds: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 40:
-            raise InputError(f"Seeds '{text}': '{part}' is no seed and no range.\nFor example 0-9 or 0,3,7.")
+            raise InputError(
+                f"Seeds '{text}': '{part}' is not a seed or a range.\nUse for example 0-9 or 0,3,7."
+            )
         ends = int(first), int(last or first)
         if ends[0] > ends[1] or ends[1] >= 2**32:
             raise InputError(
-                f"Seeds '{text}': '{part}' is no range of seeds in 0 .. {2**32 - 1}, for example 0-9."
+                f"Seeds '{text}': '{part}' is not an ascending range within 0 .. {2**32 - 1}.\nUse for example 0-9."
             )
         if ends[1] - ends[0] >= MAX_SEEDS:
-            raise InputError(f"Seeds '{text}': '{part}' is more than {MAX_SEEDS:,} seeds.\nFor example 0-9.")
+            raise InputError(
+                f"Seeds '{text}': '{part}' has more than {MAX_SEEDS:,} seeds.\nUse for example 0-9."
+            )
         seeds.update(range(ends[0], ends[1] + 1))
     return tuple(sorted(seeds))
 
 
 def parse_fields(assignments: Iterable[str]) -> dict[str, str]:
-    """Read assignments such as `vae.latent_dim=6`.
+    """Parse assignments such as `vae.latent_dim=6`.
 
     Raises:
-        InputError: One is no assignment.
+        InputError: One is not an assignment, or sets a field again.
     """
     fields = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not name or not value:
-            raise InputError(f"'{assignment}' sets nothing.\nWrite field=value, for example gamma=10.")
+            raise InputError(f"'{assignment}' is not an assignment.\nUse field=value, for example gamma=10.")
         if name.strip() in fields:
             raise InputError(f"'{assignment}': {name.strip()} is set twice.\nSet it once.")
         fields[name.strip()] = value.strip()

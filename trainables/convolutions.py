@@ -4,7 +4,7 @@ Five ways, all of which can be differentiated twice:
 
     one_by_one  one call a run, results stacked
     streams     one call a run, calls of several runs at once on a GPU's streams; forked and joined inside a captured graph
-    streams_nhwc   the same with channels last, as tensor cores take them: no transposes around each kernel
+    streams_nhwc   the same with channels last, as tensor cores expect them: no transposes around each kernel
     grouped     one grouped convolution in channels-last order (in NCHW order the kernel would depend on R)
     taps        products of matrices: on an image whose 2 x 2 squares are channels, the kernel is 2 x 2 taps of stride 1, and
                 each tap is one batched product of the flattened image, shifted; nothing is unfolded
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from trainables.kernels import Convolution
 
 NUM_STREAMS = 8
-"""Streams of a GPU that convolutions of several runs share; unmeasured."""
+"""Number of GPU streams that the convolutions of several runs share; unmeasured."""
 
 _CUDA = "cuda"
 
@@ -58,7 +58,7 @@ def _conv_transpose_one_by_one(
 
 
 # Streams. Autograd would run each call's gradient on the call's stream and keep its memory until the graph is captured, so
-# the three products are functions of their own. Each one's derivatives are the two others.
+# the three products are custom functions. The derivatives of each are the other two.
 
 
 def _conv_on_streams(
@@ -170,8 +170,8 @@ _is_of_images_alone = False
 
 @contextmanager
 def of_images_alone() -> Iterator[None]:
-    """Differentiate convolutions at their images alone: a function of Python is asked for all slopes, or for none."""
-    global _is_of_images_alone  # not of a thread: a GPU's backward pass has a thread of its own
+    """Differentiate convolutions only at their images; autograd asks a Python function for all slopes or for none."""
+    global _is_of_images_alone  # not thread-local: a GPU's backward pass runs in another thread
     _is_of_images_alone = True
     try:
         yield
@@ -182,10 +182,10 @@ def of_images_alone() -> Iterator[None]:
 def _each(
     function: Callable[..., torch.Tensor], a_R: torch.Tensor, b_R: torch.Tensor, layout: torch.memory_format
 ) -> torch.Tensor:
-    """A function of the slices of each run, stacked in this layout; on a GPU of several runs at once."""
+    """Apply a function to the slices of each run and stack the results; on a GPU for several runs at once."""
     is_last = layout == torch.channels_last
     device = a_R.device
-    # Once for all runs: else each call casts and transposes what it is given.
+    # Once for all runs; otherwise each call would cast and transpose its inputs.
     if device.type != "meta" and torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
         a_R, b_R = a_R.to(dtype), b_R.to(dtype)
@@ -208,7 +208,7 @@ def _each(
 
 
 def _with_channels_last(x_RBCHW: torch.Tensor) -> torch.Tensor:
-    """The same images with their channels last in memory; one channel, too, is said to be."""
+    """The same images with channels last in memory, and marked so even if there is only one channel."""
     runs, batch, channels, height, width = x_RBCHW.shape
     x_RBHWC = x_RBCHW.movedim(2, 4).contiguous()
     image = height * width * channels
@@ -217,7 +217,7 @@ def _with_channels_last(x_RBCHW: torch.Tensor) -> torch.Tensor:
 
 
 def _stacked(results: list[torch.Tensor], is_last: bool) -> torch.Tensor:
-    """Images of runs, (R, B, C, H, W), in memory as they are or with channels last."""
+    """The images of all runs, (R, B, C, H, W), stacked in their own memory order or with channels last."""
     if not is_last:
         return torch.stack(results)
     return torch.stack([result.permute(0, 2, 3, 1) for result in results]).permute(0, 1, 4, 2, 3)
@@ -253,7 +253,7 @@ def _conv_by_taps(x_RBCHW: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Te
     rows, columns = height // 2 + 1, width // 2 + 1
     squares = F.pad(x_RBCHW, (1, 1, 1, 1)).view(runs, batch, channels, rows, 2, columns, 2)
     flat_RNK = squares.permute(0, 1, 3, 5, 4, 6, 2).reshape(runs, -1, 4 * channels)
-    # Rows of a tap that reach into the next line or image belong to no place, and are cut off below.
+    # Rows of a tap that reach into the next line or image belong to no place and are cut off below.
     num_places = flat_RNK.shape[1] - columns - 1
     y_RNO = bias_RO[:, None].expand(-1, num_places, -1)
     for (i, j), tap_ROK in _taps(weight).items():

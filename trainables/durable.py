@@ -1,6 +1,6 @@
-"""Files that are whole and on the disk, or not there at all.
+"""Durable files: complete and on the disk, or absent.
 
-A record is a JSON object that ends with the sha256 of its own bytes, so that any flipped bit is noticed.
+A record is a JSON object that ends with the sha256 of its own bytes, so that any flipped bit is detected.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ from trainables.config import canonical_json
 
 
 class DamagedBlockError(Exception):
-    """A file of the storage is missing or is not what was written; the text names it."""
+    """A file of the storage is missing or differs from what was written; the text names it."""
 
 
 class ConflictError(Exception):
-    """A block contradicts what is committed; nothing of it was taken in."""
+    """A block contradicts what is committed; nothing of it was ingested."""
 
 
 def write_record(path: Path, body: Mapping[str, Any]) -> None:
-    """Write a record and rename it into place; it is on the disk when this returns.
+    """Write a record and rename it into place; it is on the disk on return.
 
     Raises:
-        OSError: The disk is full or failing; whatever was at the path before is still there.
+        OSError: The disk is full or failing; a previous file at the path is unchanged.
     """
     text = canonical_json(body).encode()
     partial = path.with_name(f"{path.name}.partial")
@@ -53,12 +53,12 @@ def read_record(path: Path) -> tuple[dict[str, Any], str]:
         raise DamagedBlockError(f"{path} is missing.") from None
     text, seal = data[:-_SEAL_LENGTH] + b"}", data[-_SEAL_LENGTH:]
     if seal != _seal(text):
-        raise DamagedBlockError(f"{path} is damaged: its sha256 is not that of its content.")
+        raise DamagedBlockError(f"{path} is damaged: its content does not match its sha256.")
     return json.loads(text), hashlib.sha256(text).hexdigest()
 
 
 class Appender:
-    """A new file that grows part by part; whole and on the disk after `with`, its name may not be, see `sync_folder`.
+    """A new file, written part by part: complete and on the disk after `with`; for its name see `sync_folder`.
 
     Raises:
         OSError: The disk is full or failing.
@@ -68,7 +68,7 @@ class Appender:
         self._path, self._file, self._length = path, path.open("wb"), 0
 
     def append(self, part: bytes) -> int:
-        """Write a part; returns its offset in bytes."""
+        """Write a part and return its offset in bytes."""
         offset = self._length
         self._length += self._file.write(part)
         return offset
@@ -90,7 +90,7 @@ class Appender:
 
 
 def write_file(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that is whole and on the disk when this returns; its name may not be, see `sync_folder`.
+    """Write a file that is complete and on the disk on return; for its name see `sync_folder`.
 
     Raises:
         OSError: The disk is full or failing.
@@ -101,7 +101,7 @@ def write_file(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> Path:
-    """Write a file that is whole, or what it was before; its folder is made.
+    """Write a file that is either complete or unchanged, and create its folder.
 
     Raises:
         OSError: The disk is full or failing.
@@ -118,7 +118,7 @@ def replace_file(path: Path, content: bytes) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with its parents, all on the disk when this returns."""
+    """Create a folder and its parents, all on the disk on return."""
     if not folder.exists():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)

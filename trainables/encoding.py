@@ -1,6 +1,6 @@
-"""What is kept of a finished run: how it encodes a fixed set of images, and how well it rebuilds them.
+"""The encoding kept of a finished run: its codes of a fixed set of images, and how well it reconstructs them.
 
-Every metric is a pure function of an `Encoding`, so finished runs can be given new metrics without training.
+Every metric is a pure function of an `Encoding`, so new metrics of finished runs need no training.
 Shape suffixes: N images, D code dimensions, K factors.
 """
 
@@ -21,7 +21,7 @@ class Encoding:
         rows_N: Index of each image in its data set, int64.
         factors_NK: Ground-truth factor values, int64 in 0 .. size - 1; (N, 0) without ground truth.
         mu_ND: Representation, float32: the mean of q(z|x), or Q's mean for a GAN.
-        logvar_ND: Log variance of q(z|x), float32; None where codes have no posterior.
+        logvar_ND: Log variance of q(z|x), float32; None if codes have no posterior.
         kl_D: Mean over the images of KL(q(z_d|x) || N(0, 1)), nats, float64; zeros without a posterior.
         discrete_D: Which codes are categories (their value is a label, not a quantity).
         recon_nats_N: Bernoulli reconstruction error of each image at one sampled z, nats summed over pixels and
@@ -29,7 +29,7 @@ class Encoding:
         recon_mse_N: Squared error per pixel and channel of each image rebuilt from `mu_ND`, float64.
 
     Raises:
-        ValueError: An array has not the shape that its suffix says.
+        ValueError: An array does not have the shape that its suffix says.
     """
 
     data: str
@@ -45,7 +45,7 @@ class Encoding:
     recon_mse_N: np.ndarray
 
     def __post_init__(self) -> None:
-        # An encoding outlives its model, so a wrong one must not be written.
+        # An encoding outlives its model, so an invalid one must not be written.
         sizes = {"N": len(self.rows_N), "D": len(self.kl_D), "K": len(self.factor_sizes)}
         for field in fields(self):
             array, suffix = getattr(self, field.name), field.name.rpartition("_")[2]

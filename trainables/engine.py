@@ -1,8 +1,8 @@
 """A pack: R runs built, advanced, evaluated, saved and restored as one stacked program.
 
-A pack knows nothing of files, clocks or Ray. All that a run's numbers depend on is its own specification: randomness
+A pack knows nothing about files, clocks or Ray. A run's numbers depend only on its own specification: randomness
 is a function of (seed, stream, step, index), ghosts fill the pack up to a size that the device's arithmetic knows, and a run
-whose numbers stop being finite is frozen where it stood.
+whose numbers stop being finite is frozen there.
 
 Shape suffixes: T steps, R runs (ghost included), N images, B batch, D code dimensions, C H W image.
 """
@@ -22,7 +22,7 @@ from trainables.images import Images, Source
 from trainables.random_inputs import Draw, ImageBatch, Integers, Normal, Permutations, Uniform
 
 CHUNK_WORDS_CPU, CHUNK_WORDS_GPU = 250_000, 4_000_000
-"""Random words drawn at once: enough to pay for the calls, few enough for a cache or a small share of a GPU."""
+"""Random words drawn at once: enough to amortize the calls, few enough for a cache or a small share of a GPU."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class ResolvedRun:
     """A run with its model's defaults filled in and its identity known.
 
     Attributes:
-        spec: The run as it was asked for.
+        spec: The run as requested.
         config: The model's `Config`.
         key: See `config.run_key`.
         static_key: What the runs of a pack share, see `config.static_key`.
-        source: Where its images come from.
+        source: The source of its images.
     """
 
     spec: RunSpec
@@ -45,7 +45,7 @@ class ResolvedRun:
 
 
 def resolve(spec: RunSpec) -> ResolvedRun:
-    """One run, see `resolve_all`."""
+    """Resolve one run, see `resolve_all`."""
     return resolve_all([spec])[0]
 
 
@@ -53,7 +53,7 @@ def resolve_all(specs: Sequence[RunSpec]) -> list[ResolvedRun]:
     """Look up the models and data sets of runs, each data set once, and check their fields.
 
     Raises:
-        InputError: An unknown model, data set or field, a value that a field does not take, or networks that do not take
+        InputError: An unknown model, data set or field, an invalid value, or networks that do not support
             these images.
     """
     found = {data: sources.find(data) for data in dict.fromkeys(spec.data for spec in specs)}
@@ -63,7 +63,7 @@ def resolve_all(specs: Sequence[RunSpec]) -> list[ResolvedRun]:
 def _resolve(spec: RunSpec, source: Source) -> ResolvedRun:
     model = plugins.load("trainables.models", spec.model, "model")
     if not 0 <= spec.seed < 2**32:
-        raise InputError(f"Seed {spec.seed} is outside 0 .. {2**32 - 1}.")
+        raise InputError(f"Seed {spec.seed} is outside the range 0 .. {2**32 - 1}.")
     default = model.Config()
     filled = config.replace(default, spec.fields)
     model.check_shape(filled, source.shape)
@@ -77,13 +77,13 @@ class Pack:
     Args:
         runs: The runs, at least one.
         images: Their data set, on the device to train on.
-        size: Runs to compute, ghosts included; the smallest that the device takes unless given.
-        launch: How steps are launched; what is best on the device unless given.
+        size: Runs to compute, ghosts included; by default the smallest size that the device supports.
+        launch: How steps are launched; by default the best way on the device.
 
     Attributes:
         step: Updates done.
         model: The stacked model, ghosts included; they are the last and copies of the first run.
-        alive_R: Which runs are finite so far.
+        alive_R: Which runs are still finite.
         launch: How steps are launched.
     """
 
@@ -95,7 +95,7 @@ class Pack:
         launch: stepping.Launch | None = None,
     ) -> None:
         if len({run.static_key for run in runs}) != 1:
-            raise ValueError("the runs of a pack share one static key")
+            raise ValueError("the runs of a pack must share one static key")
         self.runs = tuple(runs)
         self.images = images
         self.device = images.device
@@ -131,11 +131,11 @@ class Pack:
 
     @property
     def num_parameters(self) -> dict[str, int]:
-        """Trained values of one run, by network."""
+        """Number of trained values of one run, by network."""
         return {name: adam.parameters.num_parameters for name, adam in self.model.optimizers.items()}
 
     def advance(self, num_steps: int) -> None:
-        """Train every run that is alive for this many more steps; the last one reports its statistics."""
+        """Train every run that is alive for this many more steps; the last step reports statistics."""
         end = self.step + num_steps
         while self.step < end:
             count = min(self._chunk, end - self.step)
@@ -144,9 +144,9 @@ class Pack:
             self.step += count
 
     def draw(self, steps_T: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What each of these steps draws, each (T, ...): as the model asks, but rows of images in the place of images.
+        """The random inputs of these steps, each (T, ...), as the model requests them, but with rows in place of images.
 
-        The step itself is among it, under `step`.
+        The step itself is included, under `step`.
         """
         drawn = {"step": steps_T}
         for name, bits in self._streams.bits(steps_T).items():
@@ -164,14 +164,14 @@ class Pack:
         return drawn
 
     def gathered(self, draw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What a step draws as its model takes it: images at their rows."""
+        """The random inputs of a step as its model expects them: images in place of their rows."""
         return {
             name: self.images.at(draw[name]) if isinstance(kind, ImageBatch) else draw[name]
             for name, kind in self._draws.items()
         }
 
     def _update(self, draw: Mapping[str, torch.Tensor], is_reported: bool) -> None:
-        """One step, on the device alone: it may be captured, and must not read anything back."""
+        """One step, on the device only: it may be captured, so it must not read anything back."""
         with arithmetic.in_precision(self.runs[0].spec.precision, self.device):
             reported = self.model.update(self.gathered(draw), self.alive_R, is_reported=is_reported)
         alive_R = reported.pop("alive")
@@ -179,20 +179,20 @@ class Pack:
         self.alive_R.copy_(alive_R)
         if is_reported:
             for name, value_R in reported.items():
-                # A graph's own memory is used again by the next one.
+                # The next graph reuses a graph's own memory.
                 self._last.setdefault(name, torch.empty_like(value_R)).copy_(value_R)
 
     def statistics(self) -> list[dict[str, float]]:
-        """What the last step reported, one dictionary a run; empty before the first step."""
+        """The statistics of the last step, one dictionary per run; empty before the first step."""
         values = {name: value.tolist() for name, value in self._last.items()}
         return [{name: column[r] for name, column in values.items()} for r in range(len(self.runs))]
 
     def first_bad_steps(self) -> list[int | None]:
-        """The first step of each run whose loss or gradient was not finite, None while all were."""
+        """The first step of each run whose loss or gradient was not finite; None if there is none."""
         return [step if step >= 0 else None for step in self._died_at_R.tolist()[: len(self.runs)]]
 
     def state(self, r: int) -> dict[str, np.ndarray]:
-        """All that run r needs to go on exactly from here."""
+        """Everything that run r needs to resume exactly from here."""
         tensors = {"alive": self.alive_R, "died_at": self._died_at_R} | self._optimizer_state()
         return {name: tensor[r].cpu().numpy().copy() for name, tensor in tensors.items()}
 
@@ -201,7 +201,7 @@ class Pack:
         return [self.state(r) for r in range(len(self.runs))]
 
     def restore(self, step: int, states: Sequence[Mapping[str, np.ndarray]]) -> None:
-        """Go on from what `states` returned at this step, in this or another pack."""
+        """Resume from what `states` returned at this step, in this or another pack."""
         states = [*states, *[states[0]] * (len(self.seeds) - len(states))]
         tensors = {"alive": self.alive_R, "died_at": self._died_at_R} | self._optimizer_state()
         for name, tensor in tensors.items():
@@ -219,7 +219,7 @@ class Pack:
         return state | {f"buffers.{name}": buffer_RP for name, buffer_RP in self.model.buffers.items()}
 
     def weights(self) -> list[dict[str, np.ndarray]]:
-        """What encodes and decodes of each run, arrays by name of parameter or buffer."""
+        """The weights of each run that encode and decode: arrays by name of parameter or buffer."""
         arrays = {
             name: tensor.detach().cpu().numpy()
             for network in self.model.KEPT

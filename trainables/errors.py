@@ -1,7 +1,7 @@
-"""What a person got wrong, said in one to three lines.
+"""Errors caused by user input, in one to three lines.
 
 An `InputError` names the value, what is valid and what to do; the command line prints it and exits with 2.
-Any other exception that reaches the command line is a bug of ours and keeps its traceback.
+Any other exception that reaches the command line is a bug and keeps its traceback.
 """
 
 import difflib
@@ -15,15 +15,15 @@ _OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(text: str) -> bool:
-    """Whether an error's text is that of a GPU, Ray's memory monitor, or the CPU allocators of torch and NumPy."""
+    """Whether an error's text means out of memory: on a GPU, by Ray's memory monitor, or on the CPU (torch, NumPy)."""
     return any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 class DamagedStatesError(Exception):
-    """States of some runs of a pack cannot be read; the others should not go back for them.
+    """The states of some runs of a pack are damaged; the other runs need not go back to older ones.
 
     Args:
-        keys: Keys of those runs.
+        keys: Keys of the runs with damaged states.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -34,27 +34,27 @@ _DAMAGED = "Damaged states of runs:"
 
 
 def damaged_runs(text: str) -> set[str]:
-    """Keys of the runs that a `DamagedStatesError` in the text of an error names; none if it is another error."""
+    """Keys of the runs named by a `DamagedStatesError` in an error's text; empty for any other error."""
     found = re.search(rf"{_DAMAGED} ([\w ]+)\.", text)
     return set(found[1].split()) if found else set()
 
 
 class UnusableGpuError(RuntimeError):
-    """A node has a GPU that torch cannot use; a pack would train for weeks on its CPU."""
+    """A node has a GPU that torch cannot use; training a pack on its CPU would take weeks."""
 
 
 class InputError(ValueError):
-    """Something the user typed or pointed at; its text is all that they are shown."""
+    """Invalid user input; the user sees only its text."""
 
 
 class UnknownNameError(InputError):
-    """A name that is not among the valid ones.
+    """A name that is not one of the valid names.
 
     Args:
-        kind: What was named, singular, for example `sweep`.
-        name: What was typed.
-        valid: The names that would have been accepted.
-        remedy: A last sentence, for example a command that shows more.
+        kind: What kind of name it is, singular, for example `sweep`.
+        name: The name that the user typed.
+        valid: The valid names.
+        remedy: A last sentence, for example a command to try.
     """
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], remedy: str = "") -> None:

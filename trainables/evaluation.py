@@ -1,6 +1,6 @@
-"""How the runs of a pack encode and rebuild a fixed set of images: an `Encoding` each, and pictures.
+"""Evaluation of a pack on a fixed set of images: an `Encoding` of each run, and pictures.
 
-The images are drawn once per data set from a fixed stream; which they are does not depend on a run.
+The images are drawn once per data set from a fixed stream and do not depend on the run.
 
 Shape suffixes: R runs, N images, B batch, D code dimensions, C H W image.
 """
@@ -14,7 +14,7 @@ from trainables.engine import Pack
 
 MAX_IMAGES = 10_000
 BATCH = 64
-"""Images at once: the activations of the paper's networks stay in memory that the allocator keeps."""
+"""Images per batch: the activations of the paper's networks stay in memory that the allocator keeps."""
 
 NUM_PICTURES = 8
 
@@ -30,7 +30,7 @@ def evaluation_rows(num_images: int) -> np.ndarray:
 
 @torch.no_grad()
 def encodings(pack: Pack) -> list[Encoding]:
-    """Encode and rebuild the evaluation images, one `Encoding` a run."""
+    """Encode and reconstruct the evaluation images; one `Encoding` per run."""
     rows_N = evaluation_rows(len(pack.images))
     parts = [
         _encode_batch(pack, rows_N[start : start + BATCH], start) for start in range(0, len(rows_N), BATCH)
@@ -73,7 +73,7 @@ def _encode_batch(pack: Pack, rows_B: np.ndarray, start: int) -> dict[str, np.nd
 
 
 def _noise(pack: Pack, start: int, shape: torch.Size) -> torch.Tensor:
-    """Standard normal numbers of a batch of the evaluation, the same at every step of training."""
+    """Standard normal noise of an evaluation batch, the same at every training step."""
     name, count = "evaluation noise", shape.numel()
     drawing = streams.Streams(pack.seeds, {name: count + count % 2}, pack.device)
     bits = drawing.bits(torch.tensor([start], device=pack.device))[name][0]
@@ -82,7 +82,7 @@ def _noise(pack: Pack, start: int, shape: torch.Size) -> torch.Tensor:
 
 @torch.no_grad()
 def pictures(pack: Pack) -> list[dict[str, np.ndarray]]:
-    """Pictures of each run, uint8 levels of 255.
+    """Pictures of each run, as uint8 levels from 0 to 255.
 
     Returns:
         Per run: `inputs` and their `reconstructions`, (8, C, H, W), and `traversal`, (D, 7, C, H, W), which moves one

@@ -1,4 +1,4 @@
-"""A set of images: what it is before any is loaded, and the images themselves on a device.
+"""A set of images: its description before loading (`Source`), and the images on a device (`Images`).
 
 Shape suffixes: N images of the set, K factors, C H W one image, P = C * H * W pixels.
 """
@@ -18,14 +18,14 @@ class Source:
     """A set of images that can be loaded.
 
     Attributes:
-        recipe: What these images are, for the record and the run key, for example `dsprites (rendered v1)`.
+        recipe: The recipe of the images, for records and the run key, for example `dsprites (rendered v1)`.
         shape: One image, (C, H, W).
         num_images: N.
-        pixels: Loads them, for a device.
+        pixels: Loads the images, for a device.
         factor_names: Ground-truth factors in index order; empty without ground truth.
         factor_sizes: Number of values of each factor.
-        factors_NK: Values of the factors of each image, 0 .. size - 1; None where the images are the grid of the factors in
-            mixed-radix order, the last the fastest, or without ground truth.
+        factors_NK: Values of the factors of each image, 0 .. size - 1; None if the images are the grid of the factors in
+            mixed-radix order, the last factor the fastest, or without ground truth.
     """
 
     recipe: str
@@ -38,28 +38,28 @@ class Source:
 
     @property
     def num_varying(self) -> int:
-        """How many of the factors have more than one value."""
+        """Number of factors with more than one value."""
         return sum(size > 1 for size in self.factor_sizes)
 
     def load(self, device: torch.device) -> "Images":
-        """The whole set; on a CPU its memory is shared by the processes of a machine.
+        """Load the whole set; on a CPU the processes of a machine share its memory.
 
         Raises:
-            InputError: A file is damaged or foreign or cannot be written, or other bits are rendered here.
+            InputError: A file is damaged, foreign or not writable, or this machine renders different bits.
         """
         return Images(self, self.pixels(device))
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A whole set, of which batches are made on one device.
+    """A whole set; batches are made on one device.
 
     Attributes:
-        source: What it is.
+        source: The description of the set.
         pixels: Its images.
 
     Raises:
-        ValueError: There are not as many pixels or factors as the source says.
+        ValueError: The number of images or of rows of factors differs from the source's.
     """
 
     source: Source
@@ -70,7 +70,7 @@ class Images:
         num_factors = math.prod(source.factor_sizes) if source.factors_NK is None else len(source.factors_NK)
         if len(self.pixels) != len(self) or (source.factor_sizes and num_factors != len(self)):
             raise ValueError(
-                f"{source.recipe}: {len(self.pixels)} images and {num_factors} factors, not {len(self)}."
+                f"{source.recipe}: {len(self.pixels)} images and {num_factors} rows of factors; expected {len(self)}."
             )
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Images:
 
     @property
     def recipe(self) -> str:
-        """What these images are."""
+        """The recipe of these images."""
         return self.source.recipe
 
     @property
@@ -108,7 +108,7 @@ class Images:
 
     @property
     def are_on_device(self) -> bool:
-        """Whether batches are made without the memory of the machine."""
+        """Whether the device holds all images, so that batches need no data from the machine's memory."""
         return self.pixels.is_on_device
 
     def at(self, rows: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Which kernels compute a pack's convolutions and Adam on each kind of device: the one place where that is chosen.
+"""The one place that chooses the kernels for a pack's convolutions and Adam, for each kind of device.
 
 All choices compute the same formulas; their last bits differ, so a choice is part of a numerics class. The CPU's are
 measured (docs/performance.md). CUDA's are what arithmetic favors and are unmeasured: no GPU has run them yet.
@@ -16,12 +16,12 @@ Convolution = Literal["one_by_one", "streams", "streams_nhwc", "grouped", "taps"
 
 Optimizer = Literal["peeking", "masked", "one_pass"]
 """How Adam keeps a run that ended from moving: `peeking` reads one flag back and masks only where a run ended; `masked`
-masks always; `one_pass` is one kernel that skips such a run (`trainables.adam_kernel`), `masked` where Triton is missing."""
+always masks; `one_pass` is one kernel that skips such a run (`trainables.adam_kernel`), or `masked` if Triton is missing."""
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """A choice for one kind of device."""
+    """The kernels chosen for one kind of device."""
 
     convolution: Convolution
     optimizer: Optimizer
@@ -34,7 +34,7 @@ _chosen = {
 
 
 def chosen(device: torch.device) -> Kernels:
-    """The choice for a CPU, or for what is not one."""
+    """The kernels for a CPU, or for any other device."""
     return _chosen[device.type == "cpu"]
 
 
@@ -42,7 +42,7 @@ def chosen(device: torch.device) -> Kernels:
 def using(
     device: torch.device, convolution: Convolution | None = None, optimizer: Optimizer | None = None
 ) -> Iterator[None]:
-    """Choose otherwise for a while, to measure or to test; packs keep what they captured."""
+    """Override the choice temporarily, to measure or to test; packs keep what they captured."""
     before, is_cpu = chosen(device), device.type == "cpu"
     _chosen[is_cpu] = replace(
         before, convolution=convolution or before.convolution, optimizer=optimizer or before.optimizer

@@ -1,22 +1,22 @@
-"""How many runs a pack computes: its own, and ghosts that fill it up to a size that the device's arithmetic knows.
+"""Pack sizes: how many runs a pack computes, ghosts included.
 
-On a CPU a run's bits do not depend on the size of its pack, only a lone run has other kernels. On CUDA the libraries pick
-kernels by the number of matrices, so packs come in a few sizes: halving, added seeds and memory then change a run's
-numerics class seldom, and ghosts are less than half of a pack that is larger than the smallest.
+On a CPU a run's bits do not depend on the size of its pack, except that a lone run uses other kernels. On CUDA the libraries pick
+kernels by the number of matrices, so packs come in a few sizes: halving, added seeds and memory then rarely change a run's
+numerics class, and ghosts are less than half of a pack that is larger than the smallest.
 """
 
 MIN_SIZE = 2
-"""Runs that are computed at least."""
+"""Fewest runs that a pack computes."""
 
 LADDER = (8, 16, 32, 64, 128)
 """Sizes of packs on CUDA."""
 
 SMALL = (4, MIN_SIZE)
-"""Sizes where memory does not hold the smallest of these."""
+"""Sizes of packs on CUDA if the smallest of these does not fit into memory."""
 
 
 def rung(num_runs: int) -> int:
-    """The smallest size of the ladder that holds so many runs; above it, multiples of the largest."""
+    """The smallest size of the ladder for this many runs; above the ladder, a multiple of the largest."""
     for size in LADDER:
         if num_runs <= size:
             return size
@@ -24,15 +24,15 @@ def rung(num_runs: int) -> int:
 
 
 def largest(num_runs: float) -> int:
-    """The largest size that memory for so many runs holds, small ones included; the least where it holds none."""
+    """The largest size, small ones included, that fits into memory for this many runs; the smallest if none fits."""
     return max((size for size in (*SMALL, *LADDER) if size <= num_runs), default=MIN_SIZE)
 
 
 def stack_size(device: str, num_runs: int) -> int:
-    """Runs that a pack of so many computes, ghosts included.
+    """The number of runs that a pack computes, ghosts included.
 
     Args:
         device: `cpu` or `cuda`.
-        num_runs: Runs that are wanted.
+        num_runs: Runs of the pack, without ghosts.
     """
     return max(MIN_SIZE, num_runs) if device == "cpu" else rung(num_runs)

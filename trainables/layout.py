@@ -1,14 +1,14 @@
-"""Where everything is in a storage: nobody else spells its paths.
+"""The layout of a storage: all of its paths are defined here.
 
 storage/
-  ledger.json                       which ledger it belongs to
-  sweeps/<sweep>.json               what was asked for
+  ledger.json                       which ledger the storage belongs to
+  sweeps/<sweep>.json               a sweep, as requested
   attempts/<n>.json                 an attempt, written by its driver
-  attempts/<n>.stop                 asks it to write its states and end
+  attempts/<n>.stop                 asks the attempt to write its states and end
   attempts/<n>/block-<i>.json       the manifest of a block: its rename makes the block true
   attempts/<n>/block-<i>.slices     states
-  attempts/<n>/block-<i>.kept       what outlives runs that have ended
-  pruned/<n>.json                   whose states were dropped
+  attempts/<n>/block-<i>.kept       what is kept of runs that have ended
+  pruned/<n>.json                   which states were dropped
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Layout:
 
     @property
     def marker(self) -> Path:
-        """Says which ledger the storage belongs to."""
+        """The file that says which ledger the storage belongs to."""
         return self.storage / "ledger.json"
 
     @property
@@ -75,15 +75,15 @@ class Layout:
         return self.attempts / f"{number:08d}.stop"
 
     def stops(self) -> list[Path]:
-        """All such files."""
+        """All stop files."""
         return sorted(self.attempts.glob("*.stop"))
 
     def manifest(self, attempt: int, index: int) -> Path:
-        """Where the manifest of a block is or will be."""
+        """Path of the manifest of a block, which may not exist yet."""
         return self.attempt(attempt) / f"block-{index:06d}.json"
 
     def manifests(self, attempt: int | None = None) -> list[Path]:
-        """Manifests of all blocks that are true, or of one attempt's, by attempt and index."""
+        """Manifests of all committed blocks, or of one attempt's, by attempt and index."""
         folder = _NUMBER if attempt is None else f"{attempt:08d}"
         return sorted(self.attempts.glob(f"{folder}/block-{_INDEX}.json"), key=block_of)
 
@@ -96,7 +96,7 @@ class Layout:
         return self.pruned / f"{number:08d}.json"
 
     def pruned_records(self) -> list[Path]:
-        """All of these, by number."""
+        """All records of dropped states, by number."""
         return sorted(self.pruned.glob("[0-9]*.json"))
 
 

@@ -1,4 +1,4 @@
-"""The name under which a metric's values are recorded: what was computed, by which estimator, on how many images."""
+"""Full names of metrics, under which values are recorded: which estimator, its settings, how many images."""
 
 import re
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def identity(name: str, num_images: int) -> str:
         num_images: Rows of the encodings that are scored.
 
     Raises:
-        UnknownNameError: There is no such metric.
+        UnknownNameError: No such metric.
     """
     metric = plugins.load("trainables.metrics", name, "metric")
     settings = [f"{setting}={value}" for setting, value in sorted(metric.SETTINGS.items())]
@@ -24,16 +24,16 @@ def identity(name: str, num_images: int) -> str:
 
 
 def identities(names: Iterable[str], num_images: int) -> dict[str, str]:
-    """Full names of the estimators of values by the values' names.
+    """The full name of the metric of each value, by the value's name.
 
-    A part of a metric, for example `kl/dim_0`, has that of the metric; what is none, for example `train/loss`, is not there.
+    A part of a metric, for example `kl/dim_0`, has the metric's full name; other values, for example `train/loss`, are left out.
     """
     known, parents = plugins.names("trainables.metrics"), {name: name.partition("/")[0] for name in names}
     return {name: identity(parent, num_images) for name, parent in parents.items() if parent in known}
 
 
 def is_current(name: str, recorded: str) -> bool:
-    """Whether a recorded estimator of a metric, or of a part of it, is that of today, on whatever number of images."""
+    """Whether a recorded full name of a metric, or of a part of it, is the current one, on any number of images."""
     parent, images = name.partition("/")[0], re.search(r"images=(\d+)", recorded)
     if images is None or parent not in plugins.names("trainables.metrics"):
         return False

@@ -1,6 +1,6 @@
-"""Pixels of a whole data set in a compact form, of which batches are made on the device that trains.
+"""Pixels of a whole data set in compact form, from which batches are made on the training device.
 
-Shape suffixes: n images that are asked for, N all, P = C * H * W pixels, B bytes of a bit-packed image, G geometries,
+Shape suffixes: n requested images, N all, P = C * H * W pixels, B bytes of a bit-packed image, G geometries,
 M materials, C channels, S = H * W places of an image.
 """
 
@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 
 HOST_SHARE = 0.125
-"""Of a GPU's memory: a larger set stays in the memory of the machine, where its processes share it."""
+"""Share of a GPU's memory: a larger set stays in the machine's memory, where its processes share it."""
 
 
 class Pixels(ABC):
@@ -22,7 +22,7 @@ class Pixels(ABC):
 
     @property
     def is_on_device(self) -> bool:
-        """Whether the device holds them, so that a batch waits for nothing."""
+        """Whether the device holds all images, so that a batch waits for nothing."""
         return True
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Pixels(ABC):
 
 
 class Packed(Pixels):
-    """Binary images, eight pixels a byte, the first in the highest bit as `numpy.packbits` does it.
+    """Binary images, eight pixels a byte, the first in the highest bit as in `numpy.packbits`.
 
     Args:
         stored_NB: uint8, on the device.
@@ -80,7 +80,7 @@ class Levels(Pixels):
 
     @property
     def is_on_device(self) -> bool:
-        """Whether all of them lie on the device."""
+        """Whether the device holds all images."""
         return self.stored_NP.device.type == self._device.type
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class Levels(Pixels):
 
 
 def _share(levels: torch.Tensor, num_levels: int) -> torch.Tensor:
-    """Levels over their number, correctly rounded everywhere: CUDA takes division by a number for a product."""
+    """Levels over their number, correctly rounded everywhere: CUDA turns a division by a number into a product."""
     return levels / torch.full((1,), num_levels, dtype=levels.dtype, device=levels.device)
 
 
@@ -104,7 +104,7 @@ def _has_room(stored_NP: torch.Tensor, device: torch.device) -> bool:
 
 
 class Values(Pixels):
-    """Values in [0, 1] as they are, for a set so small that it need not be compact.
+    """Uncompressed values in [0, 1], for a set so small that it need not be compact.
 
     Args:
         stored_NP: float32, on the device.
@@ -127,7 +127,7 @@ class Values(Pixels):
 
 
 class Layered(Pixels):
-    """Scenes in all colors, composed of one layer a material: as large as the geometries alone.
+    """Scenes in all colors, composed from one layer per material: only as large as the geometries.
 
     A level is the sum over materials of weight times color, in 128ths, rounded half up, at most 255. All sums are
     whole numbers below 2**24: float32 is exact, and every device gives the same.
@@ -155,7 +155,7 @@ class Layered(Pixels):
         num_geometries, materials, _ = self.weights_GMS.shape
         weights_nMS = self.weights_GMS.index_select(0, rows_n % num_geometries)
         colors_nMC = self.colors_KMC.index_select(0, rows_n // num_geometries).float()
-        # One material at a time: exact in any order, and no product of three axes is ever in memory.
+        # One material at a time: exact in any order, and no product of three axes is held in memory.
         sums_nCS = sum(colors_nMC[:, m, :, None] * weights_nMS[:, m, None].float() for m in range(materials))
         assert isinstance(sums_nCS, torch.Tensor)
         return _share(((sums_nCS + 64) / 128).floor_().clamp_(max=255), 255).flatten(1)

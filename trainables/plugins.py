@@ -1,7 +1,7 @@
-"""The one rule of the plug-in packages: a module is an entry; what entries share lies in sub-packages.
+"""Plug-in packages: each module is an entry; what entries share is in sub-packages.
 
-Its file name is its name everywhere: command line, configuration, ledger, CSV. Listing reads the folder and
-imports nothing, so it costs no torch.
+An entry's file name is its name everywhere: command line, configuration, ledger, CSV. Listing only reads the folder
+and imports nothing, so it needs no torch.
 """
 
 import importlib
@@ -18,7 +18,7 @@ def names(package: str) -> list[str]:
 
 
 def check(package: str, name: str, kind: str) -> None:
-    """Accept the name of an entry without importing it.
+    """Check that a package has an entry of this name, without importing it.
 
     Raises:
         UnknownNameError: The package has no such entry.

@@ -1,6 +1,6 @@
-"""Answer a driver's questions in a process of its own, so that the driver never imports torch.
+"""Answers a driver's questions in a separate process, so that the driver never imports torch.
 
-Reads one JSON object a line from standard input and answers each with one:
+Reads one JSON object per line from standard input and answers each with one:
 
     {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "num_factors"}, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
@@ -8,8 +8,8 @@ Reads one JSON object a line from standard input and answers each with one:
     {"time": true}                            -> {"step_time_s"} of the prepared pack
     {"evaluated": data}                       -> {"recipe", "num_images"}
     {"calibrate": data, "code", "metric", "num_seeds"}   -> {"values": [value, ...], "identity"}
-    anything that the user got wrong          -> {"error": text}
-    a pack that the memory does not hold      -> {"out_of_memory": true}
+    invalid user input                        -> {"error": text}
+    a pack that does not fit into memory      -> {"out_of_memory": true}
 """
 
 import contextlib
@@ -37,10 +37,10 @@ GIB = 2**30
 
 
 def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
-    """What a driver needs to know of runs: keys, specifications with every field, how many factors vary.
+    """What a driver needs to know about runs: keys, specifications with every field, how many factors vary.
 
     Raises:
-        InputError: Something in a specification is wrong.
+        InputError: A specification is invalid.
     """
     return [
         {
@@ -54,10 +54,10 @@ def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
 
 
 class Bench:
-    """A pack on random images, built to be measured.
+    """A pack on random images, built for measurements.
 
     Args:
-        spec: A run; the pack is of so many such runs with seeds of their own.
+        spec: A run; the pack consists of such runs with different seeds.
         num_runs: Runs of the pack.
         gpus: Share of a GPU, 0 for a CPU.
         threads: CPU threads.
@@ -74,7 +74,7 @@ class Bench:
         self._pack.advance(1)
         if self._pack.launch == "graph":
             self._pack.advance(2 * stepping.WARM_UP_STEPS)
-        if self._device.type == "cuda":  # beside what a graph keeps for itself
+        if self._device.type == "cuda":  # in addition to what a graph keeps for itself
             evaluation.encodings(self._pack)
         _synchronize(self._device)
         self.memory_gib = max(0.0, _peak_memory_gib(self._device) - before)
@@ -82,7 +82,7 @@ class Bench:
     def step_time_s(self) -> float:
         """Seconds of a step, from about a second of training.
 
-        Steps are taken in strides that grow: to draw random numbers for one step alone takes longer than for many.
+        Steps are taken in growing strides: drawing random numbers step by step takes longer than for many at once.
         """
         taken_s: dict[int, float] = {}
         stride, begun = 1, time.perf_counter()
@@ -96,7 +96,7 @@ class Bench:
         return taken_s[longest] / longest
 
     def measured(self) -> dict[str, float]:
-        """What a driver is answered, see `measure`."""
+        """The answer to a driver, see `measure`."""
         return {
             "step_time_s": self.step_time_s(),
             "memory_gib": self.memory_gib,
@@ -108,14 +108,14 @@ def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str
     """Time and memory of a pack of this many such runs, from about a second of training on random images.
 
     Returns:
-        `step_time_s` of the whole pack; `memory_gib`, on a GPU what training needed at its peak, on a CPU by how much
-        the process grew; `room_gib` of that share of the GPU, 0 on a CPU.
+        `step_time_s` of the whole pack; `memory_gib`, on a GPU the peak during training, on a CPU the growth of the
+        process; `room_gib`, the memory of that share of the GPU, 0 on a CPU.
     """
     return Bench(spec, num_runs, gpus, threads).measured()
 
 
 def main() -> None:
-    """Answer until standard input ends."""
+    """Answer questions until standard input ends."""
     prepared: list[Bench] = []
     for line in sys.stdin:
         question = json.loads(line)
@@ -124,8 +124,8 @@ def main() -> None:
         except (InputError, UnusableGpuError) as error:
             answer = {"error": str(error)}
         except OSError as error:
-            answer = {"error": f"{error}\nMend it, or name another file or folder."}
-        except (MemoryError, RuntimeError) as error:  # torch's own for a GPU is a RuntimeError
+            answer = {"error": f"{error}\nFix it, or use another file or folder."}
+        except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError for a GPU
             if not is_out_of_memory(str(error)) and not isinstance(error, MemoryError):
                 raise
             answer = {"out_of_memory": True}
@@ -163,7 +163,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _settled_memory_gib(device: torch.device) -> float:
-    """Memory in use once nothing of an earlier measurement is left; its peak counts anew from here."""
+    """Memory in use after everything of an earlier measurement is freed; resets the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def provenance(launch: str) -> dict[str, str]:
-    """What is recorded with a block for people; no number depends on it, and nothing compares it.
+    """The provenance recorded with a block for users; no number depends on it, and it is never compared.
 
     Args:
         launch: How steps are launched, see `trainables.stepping`.
@@ -24,11 +24,21 @@ def provenance(launch: str) -> dict[str, str]:
 
 @cache
 def git_commit() -> str:
-    """Commit of the checkout that this code runs from, `-dirty` if files were changed; empty outside of one."""
+    """Commit of the checkout that this code runs from, `-dirty` if files were changed; empty outside a checkout."""
     root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():  # installed, maybe inside of another checkout
+    if not (root / ".git").exists():  # installed, maybe inside another checkout
         return ""
-    words = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
+    words = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(root),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--match=",
+    ]
     try:
         ran = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):  # no git, or not our files

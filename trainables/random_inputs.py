@@ -1,6 +1,6 @@
-"""What randomness one step of a model needs, per run; the engine draws it and hands it to `update`.
+"""The random inputs that one step of a model needs, per run; the engine draws them and passes them to `update`.
 
-A draw's name is the name of its random stream, so models that name a draw alike see the same numbers.
+The name of an input is the name of its random stream, so models that use the same name get the same numbers.
 """
 
 from dataclasses import dataclass

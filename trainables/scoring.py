@@ -1,4 +1,4 @@
-"""The metrics of one encoding, the same whether a run has just been trained or is scored years later; needs no torch."""
+"""Metrics of an encoding, the same right after training and years later; needs no torch."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -10,10 +10,10 @@ from trainables.encoding import Encoding
 
 
 def scores(encoding: Encoding, metrics: Iterable[str]) -> dict[str, float]:
-    """Values of metrics under their names; parts of a metric are named after it, for example `kl/dim_0`.
+    """Values of metrics by name; parts of a metric are named after it, for example `kl/dim_0`.
 
     Raises:
-        UnknownNameError: There is no such metric.
+        UnknownNameError: No such metric.
         InputError: The images lack what a metric needs.
     """
     found: dict[str, float] = {}
@@ -24,10 +24,10 @@ def scores(encoding: Encoding, metrics: Iterable[str]) -> dict[str, float]:
 
 
 def cheap_metrics(num_factors: int) -> tuple[str, ...]:
-    """Metrics for every evaluation, anywhere: NumPy alone and about a second; the others take minutes or a library.
+    """Metrics for every evaluation: about a second with NumPy alone; the others take minutes or need a library.
 
     Args:
-        num_factors: Ground-truth factors that vary; metrics that need more are left out.
+        num_factors: Number of ground-truth factors that vary; metrics that need more are left out.
     """
     names = plugins.names("trainables.metrics")
     metrics = {name: plugins.load("trainables.metrics", name, "metric") for name in names}
@@ -35,6 +35,6 @@ def cheap_metrics(num_factors: int) -> tuple[str, ...]:
 
 
 def metric_generator(metric: str) -> np.random.Generator:
-    """The generator of a metric's own draws, the same for all runs, so that runs are compared on equal draws."""
+    """The random generator of a metric, the same for all runs, so that runs are compared on equal terms."""
     seed = int.from_bytes(sha256(metric.encode()).digest()[:8], "big")
     return np.random.Generator(np.random.PCG64(seed))

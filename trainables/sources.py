@@ -1,4 +1,4 @@
-"""What `--data` means: the name of a data set, or the path of one's own."""
+"""What `--data` means: the name of a data set, or the path of your own images."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import TYPE_CHECKING
 from trainables import plugins
 from trainables.errors import InputError, UnknownNameError
 
-if TYPE_CHECKING:  # a driver asks what is a path, and has no torch
+if TYPE_CHECKING:  # the driver uses `is_path` without torch
     from trainables.images import Source
 
 PACKAGE = "trainables.data"
 
 
 def is_path(data: str) -> bool:
-    """Whether this is a path, and no name: it has a slash, a dot or a tilde, which no name has."""
+    """Whether this is a path and not a name: it has a slash, a dot or a tilde, which no name has."""
     return re.search(r"[/.~\\]", data) is not None
 
 
 def path_of(data: str) -> Path:
-    """The absolute path that is meant.
+    """The absolute path of the data.
 
     Raises:
-        InputError: No path can be so.
+        InputError: The path is invalid.
     """
     try:
         path = Path(data).expanduser().absolute()
-        path.exists()  # asks the system, which knows what is too long a name
+        path.exists()  # raises if the system rejects the name, for example as too long
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"--data {data[:200]}: {error}.\nName a file or folder that you may read.") from None
+        raise InputError(f"--data {data[:200]}: {error}.\nUse a file or folder that you can read.") from None
     return path
 
 
 def check(data: str) -> None:
-    """Accept the name of a data set, or any path, without importing or opening anything.
+    """Check the name of a data set, or accept any path, without importing or opening anything.
 
     Raises:
         UnknownNameError: No such data set.
     """
     if not is_path(data) and data not in plugins.names(PACKAGE):
-        remedy = "A set of your own is named by its path, for example ./pictures or ./images.npz."
+        remedy = "For your own images give a path, for example ./pictures or ./images.npz."
         raise UnknownNameError("data set", data, plugins.names(PACKAGE), remedy)
 
 
 def find(data: str) -> Source:
-    """A data set by name, or one's own by path; files that it is made from are checked and converted now.
+    """The data set of a name, or your own images at a path; files are checked and converted now.
 
     Raises:
-        InputError: No such data set, or its files are not what they should be.
+        InputError: No such data set, or its files are missing or invalid.
     """
     check(data)
     if is_path(data):

@@ -1,9 +1,9 @@
-"""Layers and an optimizer for R runs computed as one.
+"""Layers and an optimizer that compute R runs as one.
 
 Every parameter has a leading axis R and lies in one row per run of an [R, P] buffer; every activation is x_RB...
 What makes a run's bits independent of its neighbors: R is at least 2 (the engine adds a ghost to a lone run), rows
 and layers start on multiples of 64 values, matrices on multiples of 16, and functions whose bits differ between a SIMD
-body and its tail see no tail.
+body and its tail never get a tail.
 
 Shape suffixes: R runs, B batch, C H W image, I inputs, O outputs, D latent dimensions, P parameters of a run.
 """
@@ -40,7 +40,7 @@ class Parameters:
 
     Attributes:
         values_RP: All parameters; the padding between layers stays zero.
-        gradients_RP: What `backward` wrote last.
+        gradients_RP: The gradients that `backward` wrote last.
         tensors: Views of `values_RP`, (R, *shape), leaves of autograd.
         gradients: Views of `gradients_RP`, (R, *shape).
         num_parameters: Values of one run without padding.
@@ -73,7 +73,7 @@ class Parameters:
 class Adam:
     """Adam (Kingma & Ba 2015) on the rows of `Parameters`, without weight decay or schedule.
 
-    A run whose gradient is not finite keeps its last finite parameters for ever: `alive_R` goes false, its gradient
+    A run whose gradient is not finite keeps its last finite parameters: `alive_R` becomes false, and its gradient
     and first moment are zeroed, so its row no longer moves. Nothing is read back from the device.
     """
 
@@ -96,9 +96,9 @@ class Adam:
         self._beta1, self._beta2 = beta1, beta2
 
     def step(self, alive_R: torch.Tensor) -> torch.Tensor:
-        """Apply the gradients of the runs that are alive; returns which still are, bool (R,)."""
+        """Apply the gradients of the runs that are alive; returns which are still alive, bool (R,)."""
         gradients = self.parameters.gradients_RP
-        # A norm overflows before the second moment would, so a run also ends whose squares are out of range.
+        # A norm overflows before the second moment would, so a run whose squares are out of range ends as well.
         alive_R = alive_R & torch.isfinite(torch.linalg.vector_norm(gradients, dim=1))
         optimizer = kernels.chosen(gradients.device).optimizer
         if optimizer == "one_pass" and _is_one_pass_there(gradients.device):
@@ -141,7 +141,7 @@ class Adam:
 
 @cache
 def _is_one_pass_there(device: torch.device) -> bool:
-    """Whether Triton is installed and compiles here, which takes a C compiler."""
+    """Whether Triton is installed and compiles here, which requires a C compiler."""
     if importlib.util.find_spec("triton") is None:
         return False
     from trainables import adam_kernel
@@ -151,7 +151,7 @@ def _is_one_pass_there(device: torch.device) -> bool:
         moments = (one.clone(), one.clone())
         adam_kernel.step(one.clone(), one, moments, one[:, 0] > 0, one[0, 0], (1e-3, 0.9, 0.999, 1e-8))
     except Exception as error:
-        print(f"One-pass Adam is not available, PyTorch's is used: {error!r}", file=sys.stderr, flush=True)
+        print(f"One-pass Adam is not available; using PyTorch's Adam: {error!r}", file=sys.stderr, flush=True)
         return False
     return True
 
@@ -167,7 +167,7 @@ def matmul(a_RMK: torch.Tensor, b_RKN: torch.Tensor) -> torch.Tensor:
 
 
 def matmul_into(out_RMN: torch.Tensor, a_RMK: torch.Tensor, b_RKN: torch.Tensor) -> None:
-    """Matrix product of each run, written where it belongs: these may be the largest gradients there are."""
+    """Matrix product of each run, written in place: these may be the largest gradients of all."""
     is_aligned = _is_aligned(a_RMK.shape[1], a_RMK.shape[2], b_RKN.shape[2])
     if is_aligned and out_RMN.dtype == a_RMK.dtype == b_RKN.dtype:
         torch.bmm(a_RMK, b_RKN, out=out_RMN)
@@ -185,7 +185,8 @@ def linear(x_RBI: torch.Tensor, weight_RIO: torch.Tensor, bias_RO: torch.Tensor)
 def _is_aligned(m: int, k: int, n: int) -> bool:
     """Whether all matrices of a product of m x k and k x n values, and of its gradients, start on 64 bytes.
 
-    The library's kernels for small matrices give other bits elsewhere, so a run would feel its slot.
+    The library's kernels for small matrices give other bits elsewhere, so results would depend on a run's position in
+    the pack.
     """
     return not (m * k % GEMM_BLOCK or k * n % GEMM_BLOCK or m * n % GEMM_BLOCK)
 
@@ -205,9 +206,9 @@ def _convolution(x: torch.Tensor) -> convolutions.Way:
 
 
 def elementwise(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Apply a function of single values so that none of them falls into a SIMD tail, whose bits may differ."""
+    """Apply a function to single values so that none of them is in a SIMD tail, whose bits may differ."""
     if x.device.type != "cpu":
-        return function(x)  # a thread of a GPU computes one value like another
+        return function(x)  # all threads of a GPU compute alike
     count = x.numel()
     missing = -count % _simd_span(count)
     if not missing:
@@ -216,7 +217,7 @@ def elementwise(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tenso
 
 
 def _simd_span(count: int) -> int:
-    """A tensor of a multiple of this many values has no SIMD tail in any thread's share of it."""
+    """A tensor whose size is a multiple of this has no SIMD tail in any thread's share."""
     num_shares = min(torch.get_num_threads(), -(-count // PARALLEL_GRAIN))
     return SIMD_BLOCK * num_shares
 
@@ -245,7 +246,7 @@ def bernoulli_nats(logits: torch.Tensor, x: torch.Tensor, *, is_valued: bool = T
     Args:
         logits: Log odds, (R, B, C, H, W).
         x: Targets in [0, 1], not necessarily binary, same shape.
-        is_valued: Whether the value is wanted; without it this is zero with the right gradient, and much cheaper.
+        is_valued: Whether the value is needed; without it the result is zero with the right gradient, and much cheaper.
     """
     nats: torch.Tensor = _BernoulliNats.apply(logits, x, is_valued)
     return nats
@@ -255,26 +256,26 @@ def softmax_nats(log_odds_RBK: torch.Tensor, target_RBK: torch.Tensor) -> torch.
     """Negative log likelihood of categories under a softmax, nats, (R, B).
 
     Args:
-        log_odds_RBK: Up to a constant for each image.
-        target_RBK: Ones and zeros.
+        log_odds_RBK: Log odds, up to a constant for each image.
+        target_RBK: The categories as ones and zeros.
     """
-    # The largest is a constant: subtracted, it keeps the sum in range and leaves the gradient as it is.
+    # The largest is treated as a constant: subtracting it keeps the sum in range and the gradient unchanged.
     shifted_RBK = log_odds_RBK - log_odds_RBK.detach().amax(2, keepdim=True)
     total_RB = elementwise(torch.exp, shifted_RBK).sum(2)
     return elementwise(torch.log, total_RB) - (shifted_RBK * target_RBK).sum(2)
 
 
 def widened(x: torch.Tensor) -> torch.Tensor:
-    """Results of products as float32, where they are bfloat16: losses and statistics are computed from these."""
+    """Results of products, as float32 if they are bfloat16: losses and statistics are computed from these."""
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def moments(rows_RMN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance of the M rows of each run, each (R, N)."""
-    if rows_RMN.device.type != "cpu":  # where a class of numerics names the size of the pack
+    if rows_RMN.device.type != "cpu":  # where the numerics class names the size of the pack
         variance_RN, mean_RN = torch.var_mean(rows_RMN, 1, correction=0)
         return mean_RN, variance_RN
-    # By products with ones: a reduction over the middle axis may give a run other bits in other packs.
+    # Uses products with ones: a reduction over the middle axis may give a run other bits in other packs.
     with _in_float32(rows_RMN):
         share_R1M = torch.full_like(rows_RMN[:, None, :, 0], 1 / rows_RMN.shape[1])
         mean_R1N = matmul(share_R1M, rows_RMN)
@@ -282,20 +283,20 @@ def moments(rows_RMN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def gradients_of(total: torch.Tensor, at: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Gradients of a sum at some tensors; products of the backward pass are as precise as those that they are of."""
+    """Gradients of a sum at some tensors; products of the backward pass have the precision of the forward ones."""
     with _in_float32(total):
         return torch.autograd.grad(total, list(at))
 
 
 def slope_at_images(total: torch.Tensor, x_RBCHW: torch.Tensor) -> torch.Tensor:
-    """The gradient of a sum at images, which can be differentiated again; slopes of weights are not computed."""
+    """The gradient of a sum at images, itself differentiable; slopes of weights are not computed."""
     with _in_float32(total), convolutions.of_images_alone():
         (slope_RBCHW,) = torch.autograd.grad(total, x_RBCHW, create_graph=True)
     return slope_RBCHW
 
 
 def narrowed(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """Parameters as products take them: cast once where several products in bfloat16 read them."""
+    """Parameters as products use them: cast once if several products in bfloat16 read them."""
     device = next(iter(tensors.values())).device
     if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return tensors
@@ -303,7 +304,7 @@ def narrowed(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
 
 
 def _in_float32(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:
-    """A context whose products keep float32 in a model that computes in bfloat16."""
+    """A context in which products stay float32 in a model that computes in bfloat16."""
     return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 

@@ -21,12 +21,12 @@ from trainables.errors import is_out_of_memory
 Tensors = Mapping[str, torch.Tensor]
 
 Step = Callable[[Tensors, bool], None]
-"""One update of a pack, from what it draws and whether it reports; all that it changes lies on the device."""
+"""One update of a pack, from its random inputs and whether it reports; changes only memory of the device."""
 
 Launch = Literal["eager", "graph"]
 
 WARM_UP_STEPS = 4
-"""Steps before a capture: libraries load kernels and take workspaces at their first use, which no capture may do."""
+"""Steps before a capture: libraries load kernels and allocate workspaces on first use, which a capture forbids."""
 
 
 def choose(device: torch.device, are_images_there: bool, launch: Launch | None) -> Launch:
@@ -35,7 +35,7 @@ def choose(device: torch.device, are_images_there: bool, launch: Launch | None) 
     Args:
         device: Where the pack trains.
         are_images_there: Whether the device holds the data set.
-        launch: What was asked for; None for what is best.
+        launch: The requested way; None for the best one.
     """
     if launch is not None:
         return launch
@@ -43,15 +43,15 @@ def choose(device: torch.device, are_images_there: bool, launch: Launch | None) 
 
 
 class Stepper(ABC):
-    """Launches steps. It is given the step each time, since to keep it would keep its pack alive."""
+    """Launches steps; it gets the step function on each call, since storing it would keep the pack alive."""
 
     @abstractmethod
     def run(self, step: Step, drawn: Tensors, is_reported: bool) -> None:
-        """Launch as many steps as were drawn for.
+        """Launch as many steps as inputs were drawn for.
 
         Args:
-            step: Always the same.
-            drawn: What the steps draw, each (T, ...).
+            step: The step function, the same on every call.
+            drawn: The random inputs of the steps, each (T, ...).
             is_reported: Whether the last one reports.
         """
 
@@ -67,16 +67,16 @@ class Eager(Stepper):
 
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
-"""Turns a function of device work into one that repeats this work."""
+"""Turns a function that does work on a device into one that repeats this work."""
 
 
 class Graph(Stepper):
-    """Replays a step that was captured once; the place in what was drawn is counted on the device.
+    """Replays a step that was captured once; the position in the random inputs is counted on the device.
 
-    The first steps are launched one by one. Where capturing fails, all are.
+    The first steps are launched one by one. If capturing fails, all are.
 
     Args:
-        max_steps: Most steps that are drawn at once.
+        max_steps: Most steps whose inputs are drawn at once.
         capture: How a step is captured, see `capture_on`.
     """
 
@@ -90,7 +90,7 @@ class Graph(Stepper):
         """Launch steps; see `Stepper.run`."""
         num_steps, first = _num_steps(drawn), 0
         while first < num_steps and self._num_warm < WARM_UP_STEPS:
-            # Both kinds of step are warmed; one that need not report may.
+            # Both kinds of step are warmed up; a step that need not report may do so.
             reports = self._num_warm % 2 == 0 or (is_reported and first == num_steps - 1)
             step({name: values[first] for name, values in drawn.items()}, reports)
             self._num_warm, first = self._num_warm + 1, first + 1
@@ -116,11 +116,11 @@ class Graph(Stepper):
         try:
             self._replays = {is_reported: self._capture(work) for is_reported, work in works.items()}
         except RuntimeError as error:
-            first = _first_error(error)  # of a capture that fails in the middle, the last one says nothing
+            first = _first_error(error)  # if a capture fails midway, the last error is uninformative
             if is_out_of_memory(str(first)):
                 raise first from None
             print(
-                f"CUDA graph capture failed, steps are launched one by one: {first}",
+                f"CUDA graph capture failed; launching steps one by one: {first}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -143,9 +143,9 @@ def _first_error(error: BaseException) -> BaseException:
 
 
 def capture_on(device: torch.device) -> Capture:
-    """How a step is captured: by CUDA, in graphs that share their memory since they never run at once.
+    """The way to capture a step: by CUDA, in graphs that share memory since they never run at the same time.
 
-    Elsewhere the step itself is repeated, the graph's eager twin: the same function on the same memory.
+    On other devices the step itself is repeated: the same function on the same memory.
     """
     if device.type != "cuda":
         return lambda step: step
@@ -162,15 +162,15 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _capture(device: torch.device, pool: Any, step: Callable[[], None]) -> Callable[[], None]:
-    """As `torch.cuda.graph`, which leaves the thread on its own stream and the pool open where a capture fails."""
+    """Like `torch.cuda.graph`, which, if a capture fails, leaves the thread on its own stream and the pool open."""
     graph = torch.cuda.CUDAGraph()
-    gc.collect()  # a graph that is destroyed during a capture spoils it
+    gc.collect()  # destroying a graph during a capture breaks the capture
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     gc.disable()
     try:
         with torch.cuda.stream(_capture_stream(device)):
-            # Another thread of the process may use CUDA meanwhile.
+            # Other threads of the process may use CUDA in the meantime.
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 step()

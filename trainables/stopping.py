@@ -1,4 +1,4 @@
-"""Whether the user has asked that training stops."""
+"""Requests by the user to stop training."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 
 class StopRequest:
-    """Whether the user has asked to stop.
+    """Whether the user has requested a stop.
 
     Attributes:
         is_asked: Set by a signal.
@@ -17,10 +17,10 @@ class StopRequest:
 
     @contextlib.contextmanager
     def by_signals(self, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """While inside, a first SIGINT or SIGTERM sets `is_asked`; a second one acts at once.
+        """In this context, the first SIGINT or SIGTERM sets `is_asked`; a second one acts at once.
 
         Args:
-            tell: Called at the first one.
+            tell: Called on the first signal.
         """
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

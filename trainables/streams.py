@@ -3,11 +3,11 @@
 Word `index` of a stream is output `index % 4` of Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as
 1, 2, 3", SC 2011) under the key (seed, hash 0 of the stream's name) at the counter (index // 4, step mod 2**32,
 step // 2**32, hash 1 of the name); the hashes are the first two big-endian words of the name's sha256. Nothing else
-enters: not the pack, the slot, the length of the draw, nor the chunk of steps that is drawn at once. So a resumed run
-needs no random state, and a run cannot know its neighbours.
+enters: not the pack, the slot, the length of the draw, or the number of steps drawn at once. So a resumed run
+needs no random state, and a run does not depend on its neighbours.
 
-The float transforms use only sums, products and quotients of float32, each one rounded as IEEE 754 says and each a
-kernel of its own. Hence their bits, too, are the same on every device, at any number of threads and at any place in a
+The float transforms use only sums, products and quotients of float32, each one rounded as IEEE 754 requires and each in a
+separate kernel. Hence their bits are also the same on every device, at any number of threads and at any place in a
 tensor: `torch.log`, `torch.cos` and, with MKL, even `torch.sqrt` have other last bits elsewhere. A compiler that fuses
 a product with a sum would undo this: draw outside of compiled code (a captured CUDA graph fuses nothing).
 
@@ -34,7 +34,7 @@ _INDEX = 2**31 - 1
 def philox(counter: Sequence[Words], key: Sequence[Words]) -> tuple[Words, Words, Words, Words]:
     """Four random words of a counter under a key: Philox 4x32-10, with the constants of Random123.
 
-    Takes arrays, which are faster on a CPU, or tensors on any device; the operators are the same.
+    Accepts arrays, which are faster on a CPU, or tensors on any device; the operators are the same.
 
     Args:
         counter: Four words, int64 in 0 .. 2**32 - 1, of any shapes of one or more axes that broadcast.
@@ -46,8 +46,8 @@ def philox(counter: Sequence[Words], key: Sequence[Words]) -> tuple[Words, Words
     word0, word1, word2, word3 = counter
     key0, key1 = key
     for round_number in range(10):
-        # A wrapped product has the right low 32 bits, and the right high ones under the mask. Words 1 and 3 and the
-        # keys carry rubbish above 32 bits until the mask of the next round removes it.
+        # A wrapped product has correct low 32 bits, and correct high bits under the mask. Words 1 and 3 and the
+        # keys carry garbage above 32 bits until the mask of the next round removes it.
         product0, product2 = word0 * 0xD2511F53, word2 * 0xCD9E8D57
         # After three rounds every word has the common shape; until then small shapes make rounds nearly free.
         mixed = _mixed_in_place if round_number > 2 else _mixed
@@ -75,11 +75,11 @@ class Streams:
 
     Args:
         seeds: Seed of each run, 0 .. 2**32 - 1.
-        counts: Name of each stream, and how many words of it a run takes in a step.
+        counts: Name of each stream, and how many of its words a run uses per step.
         device: Where to draw.
 
     Raises:
-        InputError: A seed outside of the range.
+        InputError: A seed is out of range.
     """
 
     def __init__(self, seeds: Sequence[int], counts: Mapping[str, int], device: torch.device | str) -> None:
@@ -97,7 +97,7 @@ class Streams:
         self._seeds_R1 = torch.tensor(seeds, dtype=torch.int64, device=device)[:, None]
 
     def bits(self, steps_T: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Words of some steps: for each stream an int64 tensor (T, R, count) of values in 0 .. 2**32 - 1.
+        """Random words of some steps: for each stream an int64 tensor (T, R, count) of values in 0 .. 2**32 - 1.
 
         Costs some 120 tensor operations whatever the size, so draw many steps at once: on a CPU as many as keep T *
         R * words below about 250,000. Never waits for the device, and can be captured in a CUDA graph.
@@ -144,7 +144,7 @@ def integers(bits: torch.Tensor, high: int) -> torch.Tensor:
         ValueError: `high` is not in 1 .. 2**31.
     """
     if not 1 <= high <= 2**31:
-        raise ValueError(f"integers below {high}: valid are 1 .. 2**31")
+        raise ValueError(f"integers below {high}: must be in 1 .. 2**31")
     return (bits * high) >> 32
 
 
@@ -173,7 +173,9 @@ def normal(bits: torch.Tensor) -> torch.Tensor:
         ValueError: The last axis is odd.
     """
     if bits.shape[-1] % 2:
-        raise ValueError(f"normal of {bits.shape[-1]} words: draw an even count and drop the last normal")
+        raise ValueError(
+            f"normal of {bits.shape[-1]} words: expected an even number; draw one more and drop the last normal"
+        )
     pairs = bits.unflatten(-1, (-1, 2))
     radius = _radius(pairs[..., 0])
     x, y = _point_on_circle(pairs[..., 1])
@@ -191,7 +193,7 @@ def _radius(bits: torch.Tensor) -> torch.Tensor:
     s = (mantissa - 1).div_(mantissa + 1)
     series = _horner(s * s, (-4.0, -1.3333332539, -0.8000194430, -0.5699757338, -0.4855815768))
     minus_two_log = (32 - exponent).to(torch.float32).mul_(2 * math.log(2)).add_(series.mul_(s))
-    # Heron's method, because `torch.sqrt` on a CPU is MKL's, which is not rounded as IEEE 754 says.
+    # Heron's method, because `torch.sqrt` on a CPU is MKL's, which is not rounded as IEEE 754 requires.
     root = (minus_two_log.view(torch.int32) >> 1).add_(0x1FBD1DF5).view(torch.float32)
     for _ in range(3):
         root = (minus_two_log / root).add_(root).mul_(0.5)

@@ -1,6 +1,6 @@
 """The Ray Tune adapter: one trial is one attempt at a pack, one training iteration is one committed block.
 
-A result carries the path of a manifest and how far it goes; what is true is in the storage.
+A result carries only the path of a manifest and the steps reached; the storage holds the truth.
 """
 
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from ray.tune import Trainable
 
 
 class PackTrainable(Trainable):
-    """Works on a pack until every run has ended.
+    """Trains a pack until every run has ended.
 
     The configuration is a dictionary with one entry, `assignment`: a `trainables.assignment.Assignment`.
     """
@@ -22,12 +22,12 @@ class PackTrainable(Trainable):
         self._worker = PackWorker(config["assignment"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take on another pack in the same process, which has imported torch already."""
+        """Switch to another pack in the same process, which has already imported torch."""
         self._worker.close()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Work one block and commit it; returns the fields of a `trainables.assignment.Report`."""
+        """Train one block and commit it; returns the fields of a `trainables.assignment.Report`."""
         report = self._worker.step()
         return asdict(report) | {"done": report.is_over}

@@ -1,4 +1,4 @@
-"""Trains one pack in this process, block by block: what a worker does, whoever started it."""
+"""Trains one pack in this process, block by block, whether Ray started the process or not."""
 
 import gc
 import socket
@@ -16,23 +16,23 @@ from trainables.errors import DamagedStatesError
 
 
 class PackWorker:
-    """Loads the images, restores the runs, and works on them until all have ended.
+    """Loads the images, restores the runs, and trains them until all have ended.
 
     Args:
         assignment: What to train.
 
     Raises:
-        FileNotFoundError: This machine does not have the storage.
-        RuntimeError: It has other images than the driver.
-        DamagedStatesError: Of the newest states some are damaged.
+        FileNotFoundError: The storage does not exist on this machine.
+        RuntimeError: The images on this machine differ from the driver's.
+        DamagedStatesError: Some of the newest states are damaged.
     """
 
     def __init__(self, assignment: Assignment) -> None:
         storage = Path(assignment.storage)
         if not storage.exists():
             raise FileNotFoundError(
-                f"{storage} is not there on {socket.gethostname()}: machines that train need a folder that"
-                " they share with the driver, named with --storage."
+                f"{storage} does not exist on {socket.gethostname()}: give --storage a folder that all machines"
+                " share with the driver."
             )
         specs = [spec_of(stored) for stored in assignment.specs]
         arithmetic.set_arithmetic(specs[0].precision, assignment.threads)
@@ -41,8 +41,8 @@ class PackWorker:
         planned, found = assignment.specs[0]["recipe"], runs[0].source.recipe
         if found != planned:
             raise RuntimeError(
-                f"{socket.gethostname()} has other images, {found}, than the driver, {planned}: give all machines the"
-                " same files in SWEEPER_DATA."
+                f"{socket.gethostname()} has the images {found}, but the driver has {planned}: use the same files in"
+                " SWEEPER_DATA on all machines."
             )
         images = runs[0].source.load(arithmetic.pick_device(assignment.gpus))
         start = newest_intact([run.key for run in runs], assignment.states)
@@ -50,7 +50,7 @@ class PackWorker:
         self._committer = Committer(storage, attempt, assignment.block_s, assignment.state_every_s)
 
     def step(self) -> Report:
-        """Work one block and commit it."""
+        """Train one block and commit it."""
         block = self._committer.commit()
         return Report(
             manifest=str(block.path) if block else "",
@@ -61,7 +61,7 @@ class PackWorker:
         )
 
     def close(self) -> None:
-        """Give back the memory of the pack: two would not fit the share of a GPU that one fills."""
+        """Free the memory of the pack: two packs would not fit into the share of a GPU that one fills."""
         del self._committer
         gc.collect()
         arithmetic.return_gpu_memory()
@@ -70,15 +70,15 @@ class PackWorker:
 def newest_intact(
     keys: Sequence[str], states: Sequence[Sequence[StoredState]], *, is_together: bool = False
 ) -> Start:
-    """The newest step at which every run's state is intact; the beginning where there is none.
+    """The newest step at which every run has an intact state, with these states; step 0 if there is none.
 
     Args:
-        keys: Of the runs.
-        states: Of each run.
-        is_together: The runs stay together: where some states are damaged all go back.
+        keys: Keys of the runs.
+        states: Stored states of each run.
+        is_together: Keep the runs together: if some states are damaged, all runs go back.
 
     Raises:
-        DamagedStatesError: The newest states of some runs are damaged, of others intact: these need not go back.
+        DamagedStatesError: The newest states of some runs are damaged; the other runs need not go back.
     """
     by_step = [{state.step: state for state in run} for run in states]
     shared = set.intersection(*(set(run) for run in by_step)) if by_step else set()
@@ -88,12 +88,12 @@ def newest_intact(
             try:
                 blobs.append(blocks.read_slice(Path(run[step].manifest).parent, run[step].slice))
             except DamagedBlockError as error:
-                print(f"{error} Going back to an older block.", file=sys.stderr)
+                print(f"{error} Falling back to an older block.", file=sys.stderr)
                 damaged.append(key)
         if damaged and len(damaged) < len(keys) and not is_together:
             raise DamagedStatesError(damaged)
         if not damaged:
             return Start(step, tuple(map(blocks.unpack_arrays, blobs)))
     if any(states) and not is_together:
-        print("No state is left that all of these runs have: they start over.", file=sys.stderr)
+        print("No state is available for all of these runs; starting over from step 0.", file=sys.stderr)
     return Start()

@@ -1,6 +1,6 @@
 """What the sweeps of the VAE family share: protocol, data and networks at each scale.
 
-The laptop's sizes are explained in docs/laptop_scale.md, where they were found by experiment.
+The laptop sizes were found by experiment, see docs/laptop_scale.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def scales(
         hyperparameter: Field of the model's configuration.
         paper: Its values at paper scale.
         laptop: Its values at laptop scale; the first and the last are used at smoke scale.
-        discriminator: Fields of the small discriminator, empty for a model without one.
+        discriminator: Fields of the small discriminator; empty for a model without a discriminator.
     """
     small = {"vae.network": "mlp", "vae.latent_dim": 6, "vae.width": 64, "adam.learning_rate": 1e-3}
     return {

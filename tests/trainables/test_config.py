@@ -321,7 +321,7 @@ def test_assignments_are_read_as_name_and_text(fields):
 
 @pytest.mark.parametrize("text", ["gamma", "=3", "gamma=", "=", ""])
 def test_what_assigns_nothing_is_refused_with_an_example(text):
-    with pytest.raises(InputError, match=r"sets nothing\.\nWrite field=value, for example gamma=10"):
+    with pytest.raises(InputError, match=r"is not an assignment\.\nUse field=value, for example gamma=10"):
         parse_fields([text])
 
 

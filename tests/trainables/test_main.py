@@ -172,7 +172,7 @@ def test_a_damaged_block_is_passed_over_for_an_older_one(main, stopped, damaged)
     code, lines, errors = main(*FACTOR, "--seeds", "0,4", "--steps", 40, "--resume", stopped)
     assert code == 0
     assert path.name in errors
-    assert "Going back to an older block." in errors
+    assert "Falling back to an older block." in errors
     assert blocks.read_manifest(Layout(stopped).manifests(2)[0]).start_step == 29
     _, undisturbed, _ = main(*FACTOR, "--seeds", "0,4", "--steps", 40)
     assert [line["params_sha256"] for line in lines[-2:]] == [
@@ -252,7 +252,7 @@ def test_other_settings_find_nothing_to_resume(main, stopped):
     for other in (["--seeds", "0,5"], ["--seeds", "0", "--set", "adam.beta1=0.8"]):
         code, lines, errors = main(*FACTOR, "--steps", 40, "--resume", stopped, *other)
         assert (code, lines) == (2, [])
-        assert errors.startswith(f"--resume {stopped}: no block there holds all of these runs")
+        assert errors.startswith(f"--resume {stopped}: these runs have no saved states at a common step")
 
 
 # What a person got wrong.
@@ -273,25 +273,25 @@ def test_other_settings_find_nothing_to_resume(main, stopped):
         ([*BETA, "--set", "beta=3", "--set", "beta=4"], "'beta=4': beta is set twice.\nSet it once."),
         ([*BETA, "--set", "betta=3"], "Unknown field 'betta'. Did you mean 'beta'?\nValid: adam.beta1, "),
         ([*BETA, "--set", "gamma=3"], "Unknown field 'gamma'."),
-        ([*BETA, "--set", "beta"], "'beta' sets nothing.\nWrite field=value"),
+        ([*BETA, "--set", "beta"], "'beta' is not an assignment.\nUse field=value"),
         ([*BETA, "--set", "beta=high"], "beta=high: expected a number, for example beta=0.5."),
-        ([*BETA, "--set", "beta=-2"], "beta=-2: beta is a number of at least 0"),
+        ([*BETA, "--set", "beta=-2"], "beta=-2: beta must be at least 0"),
         ([*BETA, "--set", "beta=inf"], "beta=inf"),
         ([*BETA[:3], "--set", "vae.latent_dim=2.5"], "vae.latent_dim=2.5: expected a whole number"),
         ([*BETA[:3], "--set", "vae.network=cnov"], "'cnov'. Did you mean 'conv'?\nValid: conv, mlp."),
         (
             [*BETA[:3], "--set", "vae.network=conv"],
-            "needs 64 x 64 images, these are 16 x 16: set vae.network=mlp.",
+            "needs 64 x 64 images, but these are 16 x 16.\nSet vae.network=mlp.",
         ),
-        ([*BETA, "--seeds", "1-"], "Seeds '1-': '1-' is no seed and no range.\nFor example 0-9"),
-        ([*BETA, "--seeds", "4294967296"], "no range of seeds in 0 .. 4294967295"),
+        ([*BETA, "--seeds", "1-"], "Seeds '1-': '1-' is not a seed or a range.\nUse for example 0-9"),
+        ([*BETA, "--seeds", "4294967296"], "not an ascending range within 0 .. 4294967295"),
         ([*BETA, "--steps", "0"], "at least 1"),
         ([*BETA, "--report-every", "0"], "at least 1"),
         ([*BETA, "--evaluate-every", "0"], "at least 1"),
         ([*BETA, "--threads", "0"], "threads"),
-        ([*BETA, "--precision", "tf32"], "--precision tf32: a CPU has none."),
+        ([*BETA, "--precision", "tf32"], "--precision tf32: not available on a CPU."),
         ([*BETA, "--out", "/proc/nope"], "/proc/nope"),
-        ([*BETA, "--resume", "nowhere"], "--resume nowhere: no block there"),
+        ([*BETA, "--resume", "nowhere"], "--resume nowhere: these runs have no saved states"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )

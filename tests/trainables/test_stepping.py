@@ -181,7 +181,7 @@ def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(small_run, s
         each.advance(20)
     assert digest(pack) == digest(eager)
     err = capsys.readouterr().err
-    assert "capture failed, steps are launched one by one: operation not permitted" in err
+    assert "capture failed; launching steps one by one: operation not permitted" in err
 
 
 def test_a_capture_that_runs_out_of_memory_is_an_out_of_memory(small_run, sprites):

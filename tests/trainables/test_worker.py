@@ -58,7 +58,7 @@ def test_where_all_are_damaged_all_go_back(candidates, capsys):
     for r in range(3):
         damage(candidates, r, age=0)
     assert newest_intact(KEYS, candidates).step == 10
-    assert "Going back to an older block." in capsys.readouterr().err
+    assert "Falling back to an older block." in capsys.readouterr().err
 
 
 def test_where_nothing_is_left_all_start_over(candidates, capsys):
@@ -66,7 +66,7 @@ def test_where_nothing_is_left_all_start_over(candidates, capsys):
         for age in range(2):
             damage(candidates, r, age)
     assert newest_intact(KEYS, candidates).step == 0
-    assert "they start over" in capsys.readouterr().err
+    assert "starting over from step 0" in capsys.readouterr().err
     assert newest_intact(KEYS, [[], [], []]).step == 0
 
 

@@ -1,1 +1,1 @@
-"""Data sets, one a file: the file's name is the data set's name."""
+"""Data sets, one per file: the file's name is the data set's name."""

@@ -1,6 +1,6 @@
 """dSprites: a white square, ellipse or heart on black, binary, 64 x 64, on the full grid of five factors.
 
-The official set where its file lies in SWEEPER_DATA (default ~/.cache/sweeper), see `_official_dsprites`; else rendered.
+The official set if its file is in SWEEPER_DATA (default ~/.cache/sweeper), see `official.dsprites`; otherwise rendered.
 
 Factors, the last fastest: shape 3 (square, ellipse, heart), scale 6 (0.5 .. 1), orientation 40 (0 .. 2 pi,
 both ends included: the first is the last), pos_x 32 (left to right), pos_y 32 (top to bottom): 737,280
@@ -11,7 +11,7 @@ geometry fitted to official frames. Of 12 labelled official images 9 are exact, 
 the whole set 0.023 % fewer pixels are white than in the official one. A square looks alike at 4 angles and an
 ellipse at 2, so no representation can identify orientation.
 
-Rendering takes 4 s of one core, once per user, and 377 MB of disk; see `_cache`.
+Rendering takes 4 s of one core, once per user, and 377 MB of disk; see `readers.cache`.
 """
 
 import math
@@ -30,10 +30,10 @@ SHAPE = (1, 64, 64)
 FACTOR_NAMES = ("shape", "scale", "orientation", "pos_x", "pos_y")
 FACTOR_SIZES = (3, 6, 40, 32, 32)
 POSITIONS = 32 * 32
-"""Images of one sprite, which are rendered at once."""
+"""Images of one sprite, which are rendered together."""
 
 SHA256 = "d20cc24edfe054d48f6d9f113da71ac73eb72cbb9a865a919128408e4bf312c8"
-"""Of the bit-packed set. At scale 1, no pixel center is closer to an outline than 4e-8 pixels (square), 1e-7
+"""sha256 of the bit-packed set. At scale 1, no pixel center is closer to an outline than 4e-8 pixels (square), 1e-7
 (heart, along the radius) or 5e-9 in the ellipse's quadratic form, and double precision errs by about 1e-14:
 machines agree."""
 
@@ -57,7 +57,7 @@ _WINDOW = 32
 
 
 def find() -> Source:
-    """The official set where its file is, else the rendered one.
+    """The official set if its file exists, otherwise the rendered set.
 
     Raises:
         InputError: The file is not the official set.
@@ -111,7 +111,7 @@ def _block(shape: int, scale: int, orientation: int) -> np.ndarray:
 
 
 def _in_square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Whether points, u to the right and v up, are in the sprite of scale 1 at angle 0; so below."""
+    """Whether points, u to the right and v up, are in the sprite of scale 1 at angle 0; the same below."""
     return np.maximum(np.abs(u), np.abs(v)) <= SQUARE_HALF_SIDE
 
 

@@ -1,12 +1,12 @@
 """3D Shapes: an object in a room, RGB, 64 x 64, on the full grid of six factors.
 
 Factors, the last fastest: floor_hue 10, wall_hue 10, object_hue 10, scale 8, shape 4 (cube, cylinder, sphere, capsule),
-orientation 15: 480,000 images. The official set where `3dshapes.h5` lies in SWEEPER_DATA (default ~/.cache/sweeper), see
-`_official_shapes3d`; else a lookalike with the same factors and the geometry measured on official images, see `_room`. The
-lookalike is kept as layers, 10 MB in all, of which images are composed as they are asked for.
+orientation 15: 480,000 images. The official set if `3dshapes.h5` is in SWEEPER_DATA (default ~/.cache/sweeper), see
+`official.shapes3d`; otherwise a lookalike with the same factors and the geometry measured on official images, see
+`rendering.room`. The lookalike is stored as layers, 10 MB in all, from which images are composed on demand.
 
-Reconstruction errors of the two do not compare but above their floors, the entropy of the levels: 3,401 nats per image for the
-lookalike (standard error 7), some 3,270 (110) on 25 official images. The paper takes six latents and a width of 256.
+Reconstruction errors of the two are comparable only above their floors, the entropy of the levels: 3,401 nats per image for the
+lookalike (standard error 7), some 3,270 (110) on 25 official images. The paper uses six latents and a width of 256.
 
 Source: Burgess & Kim, 3D Shapes Dataset, 2018.
 """
@@ -34,7 +34,7 @@ _LAYERS_SHAPE = (len(room.MATERIALS), room.SIZE, room.SIZE)
 
 
 def find() -> Source:
-    """The official set where its file is, 5.9 GB once it is converted; else the lookalike.
+    """The official set if its file exists, 5.9 GB once converted; otherwise the lookalike.
 
     Raises:
         InputError: The file is not the official set.

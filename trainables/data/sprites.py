@@ -1,14 +1,14 @@
 """A small data set that a CPU learns in minutes: one ellipse, 16 x 16 grey, on the grid of three factors.
 
 Factors, the last fastest: scale 6 (0.5 .. 1), pos_x 16 (left to right), pos_y 16 (top to bottom): 1,536
-images. The ellipse is that of dSprites, long axis horizontal, shrunk to a quarter; its center moves over the
+images. The ellipse is the one of dSprites, long axis horizontal, shrunk to a quarter; its center moves over the
 middle half of the image. Each value is the share of 8 x 8 points of a pixel that are inside, exact in 64ths.
 The Bernoulli reconstruction error of a perfect model, the entropy of the images, is 5.99 nats per image.
 
 Source: our own. It was chosen because at this size it shows what the paper finds on dSprites: two factors are
 easy to see and one is weak, and a plain VAE loses the weak one. Many other small sets show nothing.
 
-Rendered anew by each load, in about 30 ms.
+Rendered again by each load, in about 30 ms.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ FACTOR_NAMES = ("scale", "pos_x", "pos_y")
 FACTOR_SIZES = (6, 16, 16)
 
 SHA256 = "91ff179640aeb7adf0c7d4126005393c87131e201edf580376064ca72d87e805"
-"""Of the levels. No sample is closer to an outline than 3e-6 in the ellipse's quadratic form, and double
+"""sha256 of the levels. No sample is closer to an outline than 3e-6 in the ellipse's quadratic form, and double
 precision errs by about 1e-14: machines agree."""
 
 SEMI_AXES = (12.77 / 4, 7.21 / 4)  # pixels at scale 1

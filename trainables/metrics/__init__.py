@@ -1,1 +1,1 @@
-"""Metrics, one a file: the file's name is the metric's name."""
+"""Metrics, one per file: the file's name is the metric's name."""

@@ -1,4 +1,4 @@
-"""Active dimensions: how many codes say anything about the image.
+"""Active dimensions: how many codes carry information about the image.
 
 Definition: Number of codes whose mean KL to the prior is above 0.01 nats; a category or a code without a posterior
     counts where its standard deviation over the images is above 0.05 (for a category, the root of Gini's variance).

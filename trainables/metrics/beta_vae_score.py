@@ -1,4 +1,4 @@
-"""beta-VAE score: how surely the factor that two images share is read off the distances of their codes.
+"""beta-VAE score: how reliably the factor that two images share is predicted from the distances of their codes.
 
 Definition: An example picks a factor uniformly and takes 64 pairs of images that share its value, which may be another
     for every pair; its features are the mean distance |z1 - z2| of every code over the pairs. A linear classifier
@@ -57,7 +57,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     """Score one run.
 
     Raises:
-        InputError: The images have no two ground-truth factors with two values each.
+        InputError: The images have fewer than two ground-truth factors with two values.
     """
     varying = ground_truth.varying_factors(encoding, "beta_vae_score", num_needed=2)
     if activity.has_diverged(encoding):

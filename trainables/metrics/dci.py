@@ -1,4 +1,4 @@
-"""DCI disentanglement: whether each code matters for one factor only, by what a classifier of the factor uses.
+"""DCI disentanglement: whether each code matters for only one factor, by what classifiers of the factors use.
 
 Definition: For every factor a gradient boosting classifier learns its value from all codes; its importances, which sum
     to 1, are a column of a matrix of codes by factors. `dci` is the mean over codes, weighted by their total importance,
@@ -77,7 +77,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
 
 
 def split(num_images: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and, none of them among these, rows for testing."""
+    """Rows for training and other rows for testing."""
     order_N = generator.permutation(num_images)
     num_train = min(NUM_TRAIN, num_images // 2)
     return order_N[:num_train], order_N[num_train : num_train + NUM_TEST]
@@ -105,7 +105,7 @@ def _boost(
     """Importance of every code for one factor, (D,), and the predictions of its values for the test images."""
     from sklearn.ensemble import GradientBoostingClassifier
 
-    # Trees are grown in the order that decides between equally good splits.
+    # The random state decides between equally good splits.
     classifier = GradientBoostingClassifier(**BOOSTING, random_state=int(generator.integers(2**31)))
     if (training_values_N == training_values_N[0]).all():
         return np.zeros(training_codes_ND.shape[1]), np.full(len(test_codes_ND), training_values_N[0])

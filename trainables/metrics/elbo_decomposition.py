@@ -43,7 +43,7 @@ NUM_SAMPLES = 1000
 SETTINGS: dict[str, int | float | str] = {"samples": NUM_SAMPLES}
 
 CHUNK = 4
-"""Samples that meet all posteriors at once, few so that they stay in the cache."""
+"""Samples that are compared with all posteriors at once; few, so that they stay in the cache."""
 
 PARTS = ("information", "marginal_kl", "dimension_kl")
 
@@ -75,9 +75,9 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
 def log_densities(
     z_SD: np.ndarray, mu_ND: np.ndarray, logvar_ND: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log densities of the equal mixture of N Gaussians, float64: of the whole code (S,), of each code alone (S, D)."""
+    """Log densities of the equal mixture of N Gaussians, float64: of the whole code (S,), of each single code (S, D)."""
     num_images, num_codes = mu_ND.shape
-    # One code after the other, contiguous: the large arrays are (chunk, N), never (chunk, N, D).
+    # One code after another, contiguous: the large arrays are (chunk, N), never (chunk, N, D).
     mu_DN, half_logvar_DN = mu_ND.T.copy(), 0.5 * logvar_ND.T.copy()
     inverse_std_DN = np.exp(-half_logvar_DN)
     log_joint_S, log_marginal_SD = np.empty(len(z_SD)), np.empty(z_SD.shape)
@@ -99,7 +99,7 @@ def log_densities(
 
 
 def _log_mean_exp(terms_SN: np.ndarray) -> np.ndarray:
-    """Logarithm of the mean exponential over the last axis, (S,); spoils its argument."""
+    """Logarithm of the mean exponential over the last axis, (S,); overwrites its argument."""
     greatest_S = terms_SN.max(axis=1)
     terms_SN -= greatest_S[:, None]
     return greatest_S + np.log(np.exp(terms_SN, out=terms_SN).mean(axis=1))

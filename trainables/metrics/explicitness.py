@@ -1,4 +1,4 @@
-"""Explicitness: how surely a linear classifier reads every value of every factor off all codes together.
+"""Explicitness: how reliably a linear classifier predicts every value of every factor from all codes together.
 
 Definition: Of every factor a multinomial logistic regression on all codes; of every value, the area under the ROC curve
     of its probability on the test images, against the rest; the mean over the values, then over factors. Codes are
@@ -71,7 +71,7 @@ def mean_area(score_NV: np.ndarray, value_N: np.ndarray) -> float:
 
 
 def _features(encoding: Encoding) -> np.ndarray:
-    """Codes, those that are categories spread out to a column for each label, float64 (N, F)."""
+    """Codes, with categories expanded to one column per label, float64 (N, F)."""
     columns = []
     for code_N, is_category in zip(encoding.mu_ND.T, encoding.discrete_D, strict=True):
         columns.append(code_N[:, None] == np.unique(code_N) if is_category else code_N[:, None])
@@ -81,7 +81,7 @@ def _features(encoding: Encoding) -> np.ndarray:
 def _probability(
     features_NF: np.ndarray, factor_N: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """Probabilities on the test images of those values of a factor that the training images have, ascending."""
+    """Probabilities on the test images of the values of a factor that occur in training, in ascending order."""
     from sklearn.linear_model import LogisticRegression
 
     classifier = LogisticRegression(C=PENALTY_C, max_iter=MAX_ITERATIONS)

@@ -1,4 +1,4 @@
-"""FactorVAE score: how surely the one code that stands still tells which factor of the images is fixed.
+"""FactorVAE score: how reliably the code that varies least identifies the factor that is fixed.
 
 Definition: A vote picks a factor and one of its values, both uniformly, takes 100 images that have this value and
     names the code with the least variance over them, after division by its variance over all images. Codes that carry
@@ -56,7 +56,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
         return {"factor_vae_score": float("nan")}
     codes_ND, discrete_D = encoding.mu_ND, encoding.discrete_D
     whole_D = activity.variance(codes_ND[None], discrete_D)[0]
-    # A posterior may differ from the prior by its width alone, while its mean tells nothing: KL > 0, variance 0.
+    # A posterior may differ from the prior only in width, while its mean is uninformative: KL > 0, variance 0.
     survives_D = activity.is_active(encoding) & (whole_D > 0)
     if not survives_D.any():
         return {"factor_vae_score": 0.0}

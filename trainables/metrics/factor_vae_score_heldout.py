@@ -1,4 +1,4 @@
-"""FactorVAE score on fresh votes, as the field's reference library has it: comparable with published numbers.
+"""FactorVAE score on fresh votes, as in the field's reference library, comparable with published numbers.
 
 Definition: A vote picks a factor and one of its values, both uniformly, takes 64 images that have this value and
     names the code with the least variance over them, after division by its variance over all images (the first of

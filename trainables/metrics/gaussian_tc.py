@@ -29,7 +29,7 @@ IS_CHEAP: bool = True
 SETTINGS: dict[str, int | float | str] = {}
 
 ROUNDING = 1e-12
-"""Share of a code's variance that single precision leaves to a sum of others, with room for a mean far from zero."""
+"""Share of its variance that rounding leaves to a code that is a sum of others, with room for a mean far from zero."""
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""KL of the posterior to the prior: how many nats the code spends on an image, in all and by dimension.
+"""KL of the posterior to the prior: how many nats the code spends on an image, in total and by dimension.
 
 Definition: KL(q(z|x) || N(0, I)), mean over the images; `kl/dim_0`, `kl/dim_1` and on are its terms, in the order of
     the code. All nan for a model without a posterior.

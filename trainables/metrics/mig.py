@@ -1,4 +1,4 @@
-"""Mutual information gap: how far one code alone tells each factor, more than any other code does.
+"""Mutual information gap: how much more information one code has about each factor than any other code.
 
 Definition: Every code is cut into 20 bins of equal width between its extremes (`_information`); of every factor, the
     mutual information with the code that tells most of it less that with the second, divided by the entropy of the

@@ -1,4 +1,4 @@
-"""Modularity: whether every code tells of one factor alone; several codes may tell of the same.
+"""Modularity: whether every code has information about only one factor; several codes may share a factor.
 
 Definition: Of every code, 1 - sum over all factors but its best of I^2 / (I_best^2 (K - 1)), where I is its mutual
     information with a factor (20 bins, as in `mig`) and K the number of factors: 1 less the squared distance from the
@@ -38,7 +38,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     """Score one run, with `modularity/dim_D` for every code; draws nothing.
 
     Raises:
-        InputError: The images have no two ground-truth factors with two values each.
+        InputError: The images have fewer than two ground-truth factors with two values.
     """
     varying = ground_truth.varying_factors(encoding, "modularity", num_needed=2)
     names = [f"dim_{d}" for d in range(len(encoding.kl_D))]

@@ -1,4 +1,4 @@
-"""Mutual information between codes: how much two of them tell about one another, linear or not.
+"""Mutual information between codes: how much information two of them share, linear or not.
 
 Definition: Mean over all pairs of different codes of their mutual information in nats, every code cut into 20 bins of
     equal width between its least and greatest value; a category's bins are its labels. A constant code has 0 with every

@@ -1,4 +1,4 @@
-"""Reconstruction error: what the decoder still does not know of an image that it is told about.
+"""Reconstruction error: what the decoder still does not know about an image, given its code.
 
 Definition: Bernoulli cross entropy of an image with its reconstruction from one sampled z, summed over pixels and
     channels, mean over the images. nan for a model without a likelihood (a GAN): `recon_mse` is what all models share.

@@ -1,4 +1,4 @@
-"""Separated attribute predictability: how far one code alone predicts each factor, better than any other code does.
+"""Separated attribute predictability: how much better one code predicts each factor than any other code.
 
 Definition: Every factor is predicted from every single code by a linear support vector machine, one against the rest;
     of every factor, the test accuracy of the code that predicts it best less that of the second; the mean over
@@ -66,7 +66,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
 
 
 def _codes(encoding: Encoding) -> list[tuple[np.ndarray, bool]]:
-    """Every code, and whether it is a category; beside a lone one, a constant."""
+    """Every code, and whether it is a category; a constant is added to a lone code."""
     codes = [
         (code_N.astype(np.float64), bool(d))
         for code_N, d in zip(encoding.mu_ND.T, encoding.discrete_D, strict=True)
@@ -85,7 +85,7 @@ def _accuracy(
     from sklearn.svm import LinearSVC
 
     standard_N1 = examples.standardized(code_N[:, None], train)
-    # The primal problem has no random order; without a seed the global one would be asked all the same.
+    # The primal problem has no random order, but without a seed the global generator would still be used.
     machine = LinearSVC(C=PENALTY_C, class_weight="balanced", dual=False, random_state=0)
     return float(machine.fit(standard_N1[train], factor_N[train]).score(standard_N1[test], factor_N[test]))
 
@@ -93,7 +93,7 @@ def _accuracy(
 def _most_frequent(labels_N: np.ndarray, factor_N: np.ndarray, train: np.ndarray) -> np.ndarray:
     """The factor's most frequent value among the training images of every label, (C,).
 
-    The more frequent value on the whole decides ties, and labels that no training image has.
+    The value that is more frequent overall decides ties, and is used for labels without a training image.
     """
     counts_CV = np.zeros((labels_N.max() + 1, factor_N.max() + 1), dtype=np.int64)
     np.add.at(counts_CV, (labels_N[train], factor_N[train]), 1)

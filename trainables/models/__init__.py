@@ -1,1 +1,1 @@
-"""Objectives, one a file: the file's name is the model's name."""
+"""Objectives, one per file: the file's name is the model's name."""

@@ -35,16 +35,16 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.beta >= 0:
-            raise InputError("beta is a number of at least 0; the paper uses 1 to 16.")
+            raise InputError("beta must be at least 0; the paper uses 1 to 16.")
         if self.batch_size < 1:
-            raise InputError("batch_size is at least 1.")
+            raise InputError("batch_size must be at least 1.")
 
 
 def check_shape(config: Config, image: tuple[int, int, int]) -> None:
-    """Accept images (C, H, W) that the networks take.
+    """Check that the networks support images of shape (C, H, W).
 
     Raises:
-        InputError: They are of another size.
+        InputError: They do not support this size.
     """
     networks.vae_shapes(config.vae, image)
 
@@ -53,20 +53,20 @@ class Model:
     """R stacked beta-VAEs.
 
     Args:
-        configs: One a run; equal but for per-run fields.
+        configs: One per run; equal except for per-run fields.
         image: (C, H, W).
-        uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
+        uniform: Draws numbers in (0, 1), (R, count), from the stream of a given name.
         device: Where to train.
 
     Attributes:
-        optimizers: By network.
-        buffers: What training moves beside the parameters, a row per run, (R, P); nothing here.
+        optimizers: The optimizers, by network.
+        buffers: What training changes besides the parameters, one row per run, (R, P); empty here.
         discrete_D: Which codes are categories.
-        traversal_DV: Values that a picture shows of each code, in the order of V.
+        traversal_DV: Values of each code that a picture shows, in the order of V.
     """
 
     KEPT = ("vae",)
-    """Networks whose weights outlive training."""
+    """Networks whose weights are kept after training."""
 
     HAS_LIKELIHOOD = True
     """Whether `logits` gives a Bernoulli likelihood of the pixels."""
@@ -96,7 +96,7 @@ class Model:
     def update(
         self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
     ) -> dict[str, torch.Tensor]:
-        """One step of Adam on the objective; values, where reported, are those before it: (R,), nats per image."""
+        """One step of Adam on the objective; reported values are those before it: (R,), nats per image."""
         x_RBCHW = draw["batch a"]
         mu_RBD, logvar_RBD = self.encode(x_RBCHW)
         z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise a"])

@@ -40,7 +40,7 @@ class Discriminator:
 
     def __post_init__(self) -> None:
         if self.depth < 1 or self.width < 1:
-            raise InputError("discriminator.depth and discriminator.width are at least 1.")
+            raise InputError("discriminator.depth and discriminator.width must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.gamma >= 0:
-            raise InputError("gamma is a number of at least 0; the paper uses up to 100.")
+            raise InputError("gamma must be at least 0; the paper uses up to 100.")
         if self.batch_size < 2:
-            raise InputError("batch_size is at least 2: codes are permuted across the batch.")
+            raise InputError("batch_size must be at least 2: codes are permuted across the batch.")
 
 
 def check_shape(config: Config, image: tuple[int, int, int]) -> None:
-    """Accept images (C, H, W) that the networks take.
+    """Check that the networks support images of shape (C, H, W).
 
     Raises:
-        InputError: They are of another size.
+        InputError: They do not support this size.
     """
     networks.vae_shapes(config.vae, image)
 
@@ -81,20 +81,20 @@ class Model:
     """R stacked FactorVAEs.
 
     Args:
-        configs: One a run; equal but for per-run fields.
+        configs: One per run; equal except for per-run fields.
         image: (C, H, W).
-        uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
+        uniform: Draws numbers in (0, 1), (R, count), from the stream of a given name.
         device: Where to train.
 
     Attributes:
-        optimizers: By network.
-        buffers: What training moves beside the parameters, a row per run, (R, P); nothing here.
+        optimizers: The optimizers, by network.
+        buffers: What training changes besides the parameters, one row per run, (R, P); empty here.
         discrete_D: Which codes are categories.
-        traversal_DV: Values that a picture shows of each code, in the order of V.
+        traversal_DV: Values of each code that a picture shows, in the order of V.
     """
 
     KEPT = ("vae",)
-    """Networks whose weights outlive training."""
+    """Networks whose weights are kept after training."""
 
     HAS_LIKELIHOOD = True
     """Whether `logits` gives a Bernoulli likelihood of the pixels."""
@@ -124,7 +124,7 @@ class Model:
         }
 
     def draws(self) -> dict[str, Draw]:
-        """Randomness of one step: two independent batches, noise for each, one permutation a dimension."""
+        """Randomness of one step: two independent batches, noise for each, one permutation per dimension."""
         size, latent = self.config.batch_size, self.config.vae.latent_dim
         return {
             "batch a": ImageBatch(size),
@@ -137,7 +137,7 @@ class Model:
     def update(
         self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
     ) -> dict[str, torch.Tensor]:
-        """One iteration of Algorithm 2; values, where reported, are those before it: (R,), nats per image."""
+        """One iteration of Algorithm 2; reported values are those before it: (R,), nats per image."""
         # Batch A: the VAE's step, D frozen.
         x_RBCHW = draw["batch a"]
         mu_RBD, logvar_RBD = self.encode(x_RBCHW)
@@ -147,7 +147,7 @@ class Model:
         discriminator = stacked.narrowed(self.discriminator.tensors)  # the same for both batches
         real = Chain(discriminator, z_RBD.detach())
         tc_R = real.log_ratio_RB.mean(1)
-        # A term of value 0 whose gradient on z is that of gamma mean log D/(1 - D).
+        # A term of value 0 whose gradient at z is the gradient of gamma mean log D/(1 - D).
         tc_slope_RBD = real.input_slope_RBD * (self.gamma_R / self.config.batch_size)[:, None, None]
         tc_pull = (z_RBD * tc_slope_RBD).sum()
 

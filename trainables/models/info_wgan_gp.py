@@ -43,7 +43,7 @@ class Critic:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.penalty >= 0:
-            raise InputError("critic.steps is at least 1 and critic.penalty at least 0.")
+            raise InputError("critic.steps must be at least 1, and critic.penalty at least 0.")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Generator:
     """The generator's noise and optimizer.
 
     Attributes:
-        noise_dim: Noise variables beside the codes (paper: 5 to 160).
+        noise_dim: Number of noise variables besides the codes (paper: 5 to 160).
         adam: Its optimizer (paper: learning rate 1e-3 or 1e-4).
     """
 
@@ -60,7 +60,7 @@ class Generator:
 
     def __post_init__(self) -> None:
         if self.noise_dim < 0:
-            raise InputError("generator.noise_dim is at least 0.")
+            raise InputError("generator.noise_dim must be at least 0.")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Config:
 
     Attributes:
         information: Weight lambda of the mutual information (paper: 0 to 1); may differ inside a pack.
-        batch_size: Images of each update of the critic or the generator.
+        batch_size: Images per update of the critic or the generator.
         network: `conv` for 64 x 64 images as in the paper, `mlp` for small ones.
         width: Units of a hidden fully connected layer.
         continuous: Number of continuous codes (paper: 4 on 2D Shapes).
@@ -89,20 +89,20 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.information >= 0:
-            raise InputError("information is a number of at least 0; the paper uses 0 to 1.")
+            raise InputError("information must be at least 0; the paper uses 0 to 1.")
         if self.batch_size < 2 or self.width < 1:
             raise InputError(
-                "batch_size is at least 2 (the generator normalizes by it) and width at least 1."
+                "batch_size must be at least 2 (the generator normalizes by batch), and width at least 1."
             )
         if self.continuous < 1 or self.categories < 0 or self.categories == 1:
-            raise InputError("continuous is at least 1, and categories 0 or at least 2.")
+            raise InputError("continuous must be at least 1, and categories 0 or at least 2.")
 
 
 def check_shape(config: Config, image: tuple[int, int, int]) -> None:
-    """Accept images (C, H, W) that the networks take.
+    """Check that the networks support images of shape (C, H, W).
 
     Raises:
-        InputError: They are of another size.
+        InputError: They do not support this size.
     """
     gan.generator_shapes(config.network, config.width, image, num_inputs=1)
 
@@ -111,20 +111,20 @@ class Model:
     """R stacked InfoWGAN-GPs.
 
     Args:
-        configs: One a run; equal but for per-run fields.
+        configs: One per run; equal except for per-run fields.
         image: (C, H, W).
-        uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
+        uniform: Draws numbers in (0, 1), (R, count), from the stream of a given name.
         device: Where to train.
 
     Attributes:
-        optimizers: By network.
-        buffers: The running moments of the generator's normalization, a row per run, (R, P).
+        optimizers: The optimizers, by network.
+        buffers: The running moments of the generator's normalization, one row per run, (R, P).
         discrete_D: Which codes are categories.
-        traversal_DV: Values that a picture shows of each code, in the order of V.
+        traversal_DV: Values of each code that a picture shows, in the order of V.
     """
 
     KEPT = ("critic", "generator")
-    """Networks whose weights outlive training."""
+    """Networks whose weights are kept after training."""
 
     HAS_LIKELIHOOD = False
     """Whether `logits` gives a Bernoulli likelihood of the pixels."""
@@ -183,7 +183,7 @@ class Model:
     def update(
         self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
     ) -> dict[str, torch.Tensor]:
-        """Some updates of critic and Q, one of the generator; values are those before the last of each, (R,).
+        """Some updates of critic and Q, then one of the generator; values are those before the last update of each, (R,).
 
         `wasserstein` estimates the distance of images and generated ones in units of the critic, `information` is
         -E[log Q(c|G)] in nats up to a constant, `penalty` is E[(|grad D| - 1)^2].
@@ -219,7 +219,7 @@ class Model:
     def _inputs(
         self, draw: dict[str, torch.Tensor], update: str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Continuous codes, the category as ones and zeros, and both with noise as the generator takes them."""
+        """Continuous codes, the category as ones and zeros, and both with noise as the generator's input."""
         uniform_RBI = draw[f"codes {update}"] * 2 - 1
         continuous_RBC = uniform_RBI[..., : self.config.continuous]
         if not self.config.categories:

@@ -1,7 +1,3 @@
-import ast
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -36,13 +32,6 @@ def hypervolume_by_inclusion_exclusion(losses_NM, reference_M):
 
 def staircase_by_hand(losses_N2, at):
     return min([y for x, y in losses_N2 if x <= at], default=np.inf)
-
-
-def test_pareto_imports_numpy_alone_beside_the_standard_library():
-    tree = ast.parse(Path(pareto.__file__).read_text())
-    imported = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
-    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in imported} - sys.stdlib_module_names == {"numpy"}
 
 
 # Signs

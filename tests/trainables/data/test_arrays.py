@@ -268,7 +268,7 @@ def test_reading_200_mb_of_hdf5_takes_the_memory_of_a_block(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    assert "is not there; expected an .npz or HDF5 file" in refused(tmp_path / "a.npz")
+    assert "is missing; expected an .npz or HDF5 file" in refused(tmp_path / "a.npz")
 
 
 def test_a_folder_is_refused(tmp_path):
@@ -289,7 +289,7 @@ FOREIGN = {
     b"\n  <!DOCTYPE html>\n<html>": [
         "begins with '<!DOCTYPE html>'",
         "A web page was saved",
-        "Download again",
+        "Download it again",
     ],
     b"\xef\xbb\xbf<html>" + 60 * b"x": ["begins with '<html>xxx", "A web page was saved"],
     b"version https://git-lfs.github.com/spec/v1\n": [
@@ -402,9 +402,9 @@ def test_what_is_no_plain_number_is_refused(tmp_path, values):
 def test_an_array_without_rows_or_values_is_refused(tmp_path, shape):
     header = npy_header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n")
     path = zipped(tmp_path / "a.npz", ("images.npy", header + bytes(shape == ())))
-    assert f"has shape {shape}; expected rows" in refused(path)
+    assert f"has shape {shape}; expected non-empty rows" in refused(path)
     path = hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("images", shape, "u1"))
-    assert f"has shape {shape}; expected rows" in refused(path)
+    assert f"has shape {shape}; expected non-empty rows" in refused(path)
 
 
 HEADERS = {
@@ -591,7 +591,7 @@ def test_values_of_no_fixed_size_are_refused(tmp_path, dtype):
 
 def test_an_array_without_a_space_is_refused(tmp_path):
     path = hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("images", data=h5py.Empty("u1")))
-    assert "has shape (); expected rows" in refused(path)
+    assert "has shape (); expected non-empty rows" in refused(path)
 
 
 def test_a_filter_that_is_not_installed_is_refused(tmp_path):

@@ -101,7 +101,7 @@ def test_killing_a_process_that_renders_leaves_no_file_and_the_next_takes_over(p
 
 def test_a_machine_that_renders_other_bits_leaves_no_file(cache):
     other = dataclasses.replace(TINY, sha256="ab" * 32)
-    with pytest.raises(InputError, match=rf"tiny \(v1\).*other bits[^$]*{TINY_SHA256[:12]}[^$]*abab"):
+    with pytest.raises(InputError, match=rf"tiny \(v1\).*different bits[^$]*{TINY_SHA256[:12]}[^$]*abab"):
         image_cache.load(other)
     assert [p.name for p in cache.iterdir()] == ["tiny_v1.lock"]
 
@@ -144,7 +144,7 @@ def rewrite(
 
 
 DAMAGES = {
-    "is not a whole copy": truncate,
+    "is not a complete copy": truncate,
     "images are damaged": flip_a_bit,
     "signature not found": replace_by_text,
     "its recipe is tiny .v2.": lambda path: rewrite(path, recipe="tiny (v2)"),
@@ -265,7 +265,7 @@ def test_images_that_are_found_wrong_leave_nothing_to_go_on_from(cache, monkeypa
 
 
 def test_fewer_images_than_there_should_be_are_a_bug(cache):
-    with pytest.raises(ValueError, match="3 images came, not 5"):
+    with pytest.raises(ValueError, match="got 3 images; expected 5"):
         image_cache.load(dataclasses.replace(TINY, blocks=lambda _: iter([TINY_ROWS[:3]])))
 
 

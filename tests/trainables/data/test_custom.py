@@ -177,7 +177,7 @@ WRONG = {
     r"\.\./evil\.png": climbing,
     "picture": empty,
     r"late\.png' is in color, but the first 16 pictures are grey": late_color,
-    "has 1 images: no model learns": lambda folder: npz(folder, images=BITS[:1]),
+    "has 1 images, too few to train on": lambda folder: npz(folder, images=BITS[:1]),
     "factor 0 has 20 values in 20 images": lambda f: npz(f, images=BITS, factors=np.arange(20.0)[:, None]),
     "images": lambda folder: npz(folder, imgs=BITS),
     r"images are int64 \(20, 5, 7\); expected": lambda folder: npz(folder, images=BITS.astype(np.int64)),
@@ -187,8 +187,10 @@ WRONG = {
     "values 0 to 255; expected": lambda folder: npz(folder, images=LEVELS.astype(np.float32)),
     "values 1 to 1 and NaN": lambda folder: npz(folder, images=np.full((2, 1, 2), [[1, np.nan]])),
     "levels up to 7, but the first ones only 0 and 1": late_level,
-    r"factors are \(19, 1\), expected \(20, K\)": lambda f: npz(f, images=BITS, factors=np.zeros((19, 1))),
-    "factors have NaN": lambda f: npz(f, images=BITS, factors=np.full((20, 1), np.nan)),
+    r"factors have shape \(19, 1\); expected \(20, K\)": lambda f: npz(
+        f, images=BITS, factors=np.zeros((19, 1))
+    ),
+    "factors contain NaN": lambda f: npz(f, images=BITS, factors=np.full((20, 1), np.nan)),
     "K at most 32": lambda f: npz(f, images=BITS, factors=np.zeros((20, 33))),
 }
 
@@ -215,7 +217,7 @@ def test_a_model_trains_on_images_of_ones_own(folder, arithmetic):
 
 def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_built(folder):
     path = npz(folder, images=LEVELS)
-    with pytest.raises(InputError, match="64 x 64 images, these are 5 x 7: set"):
+    with pytest.raises(InputError, match=r"64 x 64 images, but these are 5 x 7\.\nSet"):
         engine.resolve(RunSpec("beta_vae", str(path), {}, 0))
 
 

@@ -57,7 +57,7 @@ def test_an_unknown_name_is_answered_with_the_valid_ones_and_a_path():
 
 @pytest.mark.parametrize("path", ["./nope", "/nope/images.npz", "nope.h5", "~/nope"])
 def test_a_path_that_leads_nowhere_is_named(path):
-    with pytest.raises(InputError, match=r"nope.*there is no such file or folder"):
+    with pytest.raises(InputError, match=r"nope.*no such file or folder"):
         sources.find(path)
 
 

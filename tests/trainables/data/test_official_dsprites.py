@@ -137,13 +137,15 @@ def truncated(folder: Path) -> Path:
 WRONG = {
     "A web page was saved": web_page,
     "not a whole|truncated|no end|broken": truncated,
-    r"uint8 \(2047, 64, 64\), not uint8 \(2048, 64, 64\)": lambda f: as_npz(f, imgs=imgs()[1:]),
+    r"uint8 \(2047, 64, 64\); expected uint8 \(2048, 64, 64\)": lambda f: as_npz(f, imgs=imgs()[1:]),
     "imgs are int64": lambda f: as_npz(f, imgs=imgs().astype(np.int64)),
-    "levels up to 255, not 0 and 1": lambda f: as_npz(f, imgs=imgs() * 255),
+    "levels up to 255; expected 0 and 1": lambda f: as_npz(f, imgs=imgs() * 255),
     "image 3 differs in .* pixels": lambda f: as_npz(f, imgs=swapped()),
-    "white pixels, not": lambda f: as_npz(f, imgs=with_more_white()),
-    "latents_classes from row 0 on are not the grid": lambda f: as_npz(f, latents_classes=classes()[:, ::-1]),
-    r"latents_classes are \(2048, 5\)": lambda f: as_npz(f, latents_classes=classes()[:, 1:]),
+    "white pixels; expected": lambda f: as_npz(f, imgs=with_more_white()),
+    "latents_classes from row 0 on do not follow the factor grid": lambda f: as_npz(
+        f, latents_classes=classes()[:, ::-1]
+    ),
+    r"latents_classes have shape \(2048, 5\)": lambda f: as_npz(f, latents_classes=classes()[:, 1:]),
 }
 
 

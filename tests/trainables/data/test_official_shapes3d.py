@@ -75,11 +75,14 @@ def swapped(images: np.ndarray) -> np.ndarray:
 
 
 WRONG = {
-    r"images are uint8 \(959, 64, 64, 3\), not": lambda i, y: (i[1:], y[1:]),
-    r"images are float32 \(960, 64, 64, 3\), not": lambda i, y: (i.astype(np.float32), y),
-    r"labels are \(960, 5\), not \(960, 6\)": lambda i, y: (i, y[:, 1:]),
-    "labels from row 0 on are not the grid": lambda i, y: (i, y[::-1]),
-    r"the object of image 5 has hue 0\.1, its place in the grid says 0\.0": lambda i, y: (swapped(i), y),
+    r"images are uint8 \(959, 64, 64, 3\); expected": lambda i, y: (i[1:], y[1:]),
+    r"images are float32 \(960, 64, 64, 3\); expected": lambda i, y: (i.astype(np.float32), y),
+    r"labels have shape \(960, 5\); expected \(960, 6\)": lambda i, y: (i, y[:, 1:]),
+    "labels from row 0 on do not follow the factor grid": lambda i, y: (i, y[::-1]),
+    r"the object of image 5 has hue 0\.1; expected 0\.0 at its place in the grid": lambda i, y: (
+        swapped(i),
+        y,
+    ),
     r"the floor of image 0 has hue 0\.[34]": lambda i, y: (i[..., [1, 0, 2]], y),
     "channels have means": lambda i, y: (i // 2, y),
 }

@@ -49,7 +49,7 @@ def test_a_conversion_goes_on_at_any_picture(cache):
 
 
 def test_another_number_of_pictures_is_another_set(cache):
-    with pytest.raises(InputError, match=r"faces has 5 pictures, not 6\.\n.*--data .*faces"):
+    with pytest.raises(InputError, match=r"faces has 5 pictures; expected 6\.\n.*--data .*faces"):
         find(6)
     assert not list(image_cache.folder().glob("*.h5"))
 

@@ -282,7 +282,7 @@ def test_sorted_reading_of_a_tar_in_another_order_takes_linear_time(tmp_path):
 
 
 def test_a_missing_or_empty_place_is_refused(tmp_path):
-    assert "is not there; expected a folder, .zip or .tar of pictures" in refused(tmp_path / "set.zip")
+    assert "is missing; expected a folder, .zip or .tar of pictures" in refused(tmp_path / "set.zip")
     (tmp_path / "set.tar").touch()
     assert "is empty" in refused(tmp_path / "set.tar")
 
@@ -292,7 +292,7 @@ def test_a_web_page_under_the_name_of_an_archive_is_refused(tmp_path, name):
     (tmp_path / name).write_text("<!DOCTYPE html><html>")
     text = refused(tmp_path / name)
     assert "begins with '<!DOCTYPE html>" in text
-    assert "A web page was saved instead of the data. Download again." in text
+    assert "A web page was saved instead of the data. Download it again." in text
 
 
 def test_a_single_picture_is_refused_as_a_place(tmp_path):
@@ -329,13 +329,13 @@ def test_a_damaged_header_within_a_tar_is_refused(tmp_path):
 def test_a_place_without_pictures_is_refused_with_what_it_has(pack):
     path = pack({f"{k:02d}.gif": b"x" for k in range(12)})
     text = refused(path)
-    assert "has no pictures (.png .jpg .jpeg .bmp .ppm .pgm .webp); it has " in text
+    assert "contains no pictures (.png .jpg .jpeg .bmp .ppm .pgm .webp); it contains " in text
     assert text.count(".gif") == 10
     assert "..." in text
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    assert "it has nothing" in refused(tmp_path)
+    assert "it contains nothing" in refused(tmp_path)
 
 
 def test_a_compressed_tar_that_is_large_is_refused_with_the_remedy(tmp_path, monkeypatch):
@@ -371,20 +371,20 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path, kind, name):
     path = ARCHIVES[kind](tmp_path / "set", {"ok.png": TREE["a.png"], name: TREE["a.png"]})
     text = refused(path)
     assert ascii(name) in text
-    assert "names that stay inside" in text
+    assert "names inside the archive" in text
 
 
 def test_a_name_with_a_nul_is_refused(tmp_path):
     path = in_zip(tmp_path / "a.zip", {"a.png_b.png": TREE["a.png"]})
     path.write_bytes(path.read_bytes().replace(b"a.png_b", b"a.png\0b"))
-    assert r"'a.png\x00b.png'; expected names that stay inside" in refused(path)
+    assert r"'a.png\x00b.png'; expected names inside the archive" in refused(path)
     pax = {"pax_headers": {"path": "a\0b.png"}}
     path = in_tar(tmp_path / "a.tar", {"a.png": TREE["a.png"]}, **pax)
-    assert r"'a\x00b.png'; expected names that stay inside" in refused(path)
+    assert r"'a\x00b.png'; expected names inside the archive" in refused(path)
 
 
 def test_unsafe_names_are_refused_even_where_they_are_no_pictures(tmp_path):
-    assert "names that stay inside" in refused(in_zip(tmp_path / "a.zip", TREE | {"../evil.sh": b"x"}))
+    assert "names inside the archive" in refused(in_zip(tmp_path / "a.zip", TREE | {"../evil.sh": b"x"}))
 
 
 KINDS = {
@@ -400,12 +400,12 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_what_is_no_plain_file_in_a_tar_is_refused(tmp_path, kind):
     path = in_tar(tmp_path / "set.tar", {"a.png": b""}, type=kind, linkname="/etc/passwd")
-    assert "'a.png' is a link, a device or another thing" in refused(path)
+    assert "'a.png' is a link, a device or something else than a plain file" in refused(path)
 
 
 def test_a_sparse_file_in_a_tar_is_refused(tmp_path):
     path = in_tar(tmp_path / "set.tar", {"a.png": bytes(512)}, type=tarfile.GNUTYPE_SPARSE)
-    assert "'a.png' is a link, a device or another thing" in refused(path)
+    assert "'a.png' is a link, a device or something else than a plain file" in refused(path)
 
 
 def test_a_negative_size_in_a_tar_is_refused(tmp_path):
@@ -413,7 +413,7 @@ def test_a_negative_size_in_a_tar_is_refused(tmp_path):
     member.size = -512  # so that the next member is this one again
     path = tmp_path / "set.tar"
     path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    assert "'a.png' is a link, a device or another thing" in refused(path)
+    assert "'a.png' is a link, a device or something else than a plain file" in refused(path)
 
 
 def test_a_link_in_a_zip_is_refused(tmp_path):
@@ -435,7 +435,7 @@ def test_links_in_a_folder_may_lead_inside_only(tmp_path):
         assert len(list(pictures.levels((1, 4, 4)))) == 2
     for target in (tmp_path / "out.png", tmp_path, Path("/dev/zero"), Path("../out.png")):
         (folder / "d.png").symlink_to(target)
-        assert "'d.png' is a link that leads out of the folder" in refused(folder)
+        assert "'d.png' is a link that leads outside the folder" in refused(folder)
         (folder / "d.png").unlink()
 
 
@@ -464,7 +464,7 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
 
 def test_an_encrypted_or_rarely_compressed_member_is_refused(tmp_path):
     path = in_zip(tmp_path / "a.zip", {"a.png": TREE["a.png"]}, zipfile.ZIP_LZMA)
-    assert "'a.png' is compressed by zip method 14" in refused(path)
+    assert "'a.png' is compressed with zip method 14" in refused(path)
     path = in_zip(tmp_path / "a.zip", {"a.png": TREE["a.png"]})
     content = bytearray(path.read_bytes())
     for at in (6, content.index(b"PK\x01\x02") + 8):  # the flags, in front of the member and in the directory
@@ -499,14 +499,14 @@ def test_a_zip_member_is_inflated_no_further_than_it_declares(tmp_path):
 def test_a_zip_member_of_fewer_bytes_than_it_declares_is_refused(tmp_path):
     path, size = in_zip(tmp_path / "a.zip", {"a.png": TREE["a.png"]}), len(TREE["a.png"])
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", size), struct.pack("<I", size + 10)))
-    assert "the data end early" in refused_at_reading(path)
+    assert "the data ends early" in refused_at_reading(path)
 
 
 def test_a_tar_that_is_cut_after_it_was_opened_is_refused(tmp_path):
     path = in_tar(tmp_path / "a.tar", TREE)
     with open_pictures(path) as pictures:
         os.truncate(path, 512)
-        with pytest.raises(InputError, match="the data end early"):
+        with pytest.raises(InputError, match="the data ends early"):
             list(pictures.levels((1, 4, 4)))
 
 
@@ -532,7 +532,7 @@ def test_damage_anywhere_in_an_archive_is_an_input_error_if_any(tmp_path_factory
 
 
 BROKEN = {
-    "empty": (b"", "begins with b''; expected a whole PNG, JPEG, BMP, PPM or WEBP picture"),
+    "empty": (b"", "begins with b''; expected a complete PNG, JPEG, BMP, PPM or WEBP picture"),
     "a web page": (b"<html>404</html>", "begins with '<html>404</html>'"),
     "noise": (b"\x89PNG\r\n\x1a\n" + bytes(50), r"begins with b'\x89PNG"),
     "a GIF": (encoded(GREY, "GIF"), "begins with b'GIF"),
@@ -542,8 +542,8 @@ BROKEN = {
     "half a BMP": (encoded(RGB, "BMP")[:-100], "cannot be read (OSError: image file is truncated"),
     "half a WEBP": (encoded(RGB, "WEBP", lossless=True)[:-100], ""),
     "half a PPM": (encoded(RGB, "PPM")[:-100], "cannot be read (OSError: image file is truncated"),
-    "16 bits": (encoded(GREY.astype(np.uint16)), "has more than 8 bits a channel"),
-    "16 bits of PGM": (b"P5 2 1 65535\n\0\1\0\2", "has more than 8 bits a channel"),
+    "16 bits": (encoded(GREY.astype(np.uint16)), "has more than 8 bits per channel"),
+    "16 bits of PGM": (b"P5 2 1 65535\n\0\1\0\2", "has more than 8 bits per channel"),
 }
 
 

@@ -73,5 +73,5 @@ def test_a_mirrored_position_gives_the_mirrored_image(pixels_NHW):
 
 def test_a_machine_that_renders_other_bits_stops(monkeypatch):
     monkeypatch.setattr(sprites, "SEMI_AXES", (12.78 / 4, 7.21 / 4))
-    with pytest.raises(InputError, match="other bits"):
+    with pytest.raises(InputError, match="different bits"):
         sprites.find().load(CPU)

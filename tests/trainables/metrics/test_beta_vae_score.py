@@ -133,7 +133,7 @@ def test_factors_with_one_value_are_never_picked():
     factors_NK = grid((1, 6, 8))
     # A classifier without features names the commoner of two factors, not of three.
     assert score(encoding_of(factors_NK, 0 * factors_NK)) == pytest.approx(0.5, abs=0.03)
-    with pytest.raises(InputError, match=r"beta_vae_score needs .* 2 at least, .* has 1\."):
+    with pytest.raises(InputError, match=r"beta_vae_score needs .* at least 2; .* has 1\."):
         score(encoding_of(grid((1, 40)), grid((1, 40))))
 
 

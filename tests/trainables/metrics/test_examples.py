@@ -54,7 +54,7 @@ def test_factors_vary_where_every_part_has_two_of_their_values():
     assert varying_factors(vae, "any") == [0, 2]
     assert varying_factors(vae, "any", np.arange(16), np.arange(384)) == [2]
     assert varying_factors(vae, "any", np.arange(384), num_needed=2) == [0, 2]
-    with pytest.raises(InputError, match=r"any needs ground-truth factors .* 3 at least, .* has 2\."):
+    with pytest.raises(InputError, match=r"any needs ground-truth factors .* at least 3; .* has 2\."):
         varying_factors(vae, "any", num_needed=3)
     with pytest.raises(InputError, match="has 0"):
         varying_factors(vae, "any", np.arange(0))

@@ -309,7 +309,7 @@ def test_a_value_that_one_image_has_is_never_picked_since_no_code_moves_there():
         score(encoding_of(factors_NK, codes_ND[:, order])) for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0])
     ]
     assert scores == [1.0] * 3
-    with pytest.raises(InputError, match=r"needs ground-truth factors \(two values that two"):
+    with pytest.raises(InputError, match=r"needs ground-truth factors with two values of two"):
         score(encoding_of(factors_NK[:, :1], codes_ND))
 
 

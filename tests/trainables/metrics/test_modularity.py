@@ -108,5 +108,5 @@ def test_factors_with_one_value_do_not_count():
     factors_NK = grid((1, 8, 8))
     a_N, b_N = factors_NK[:, 1:].T
     assert modularity_of(factors_NK, np.column_stack([a_N + b_N])) == pytest.approx(0, abs=1e-12)
-    with pytest.raises(InputError, match=r"modularity needs .* 2 at least, .* has 1\."):
+    with pytest.raises(InputError, match=r"modularity needs .* at least 2; .* has 1\."):
         modularity_of(grid((1, 8)), grid((1, 8)))

@@ -533,5 +533,7 @@ def test_the_chain_and_the_gradients_are_those_of_autograd(latent_dim, depth, wi
 
 
 def test_images_that_are_not_64_x_64_need_the_mlp(small_run, sprites):
-    with pytest.raises(InputError, match=r"needs 64 x 64 images, these are 16 x 16: set vae\.network=mlp"):
+    with pytest.raises(
+        InputError, match=r"needs 64 x 64 images, but these are 16 x 16\.\nSet vae\.network=mlp"
+    ):
         engine.Pack([small_run("beta_vae", 0, {"vae.network": "conv"})], sprites)

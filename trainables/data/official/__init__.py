@@ -1,1 +1,1 @@
-"""Published data sets, from the files that the user has."""
+"""Published data sets, from files that the user provides."""

@@ -1,4 +1,4 @@
-"""A published set of pictures without ground truth, from the files that the user has: cropped and resized once."""
+"""A published set of pictures without ground truth, cropped and resized once from the user's files."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +15,7 @@ from trainables.images import Source
 from trainables.pixels import Levels
 
 BLOCK = 256
-"""Pictures that are kept at once."""
+"""Pictures that are stored at once."""
 
 
 def find(
@@ -26,18 +26,18 @@ def find(
     crop: tuple[int, int] | None,
     source: str,
 ) -> Source:
-    """The set, converted when it is first asked for.
+    """The set, converted on first use.
 
     Args:
-        recipe: What the images are, to which a digest of their content is added: nobody else knows which pictures these are.
-        places: Names of the archive or folder in SWEEPER_DATA, whichever is there first.
-        num_images: How many pictures it has.
+        recipe: Recipe of the images; a digest of their content is added, since the files may differ between users.
+        places: Names of the archive or folder in SWEEPER_DATA; the first that exists is used.
+        num_images: Number of pictures of the set.
         shape: (C, H, W) of the images.
-        crop: Height and width of the middle that is kept of each picture, before it is resized.
-        source: Where the files come from, for who lacks them.
+        crop: Height and width of the central part of each picture that is kept, before resizing.
+        source: How to get the files, for the error message.
 
     Raises:
-        InputError: The files are not there, or not what they should be.
+        InputError: The files are missing or invalid.
     """
     paths = [cache.folder() / place for place in places]
     found = [path for path in paths if is_there(path)]
@@ -51,7 +51,7 @@ def find(
     )
     if not found and not kept.path.exists():
         raise InputError(
-            f"{recipe} needs files of yours: {' or '.join(places)} in {cache.folder()} (or SWEEPER_DATA).\n{source}"
+            f"{recipe}: found no {' or '.join(places)} in {cache.folder()} (set SWEEPER_DATA for another folder).\n{source}"
         )
     known_by = f"{recipe.removesuffix(')')}, {cache.prepare(kept)[:12]})"
     return Source(known_by, shape, num_images, partial(_pixels, kept))
@@ -67,14 +67,14 @@ def _blocks(
     with open_pictures(path) as pictures:
         if len(pictures) != num_images:
             raise InputError(
-                f"{path} has {len(pictures):,} pictures, not {num_images:,}.\n"
-                "Get the whole set, or train on this one by its path: --data " + str(path)
+                f"{path} has {len(pictures):,} pictures; expected {num_images:,}.\n"
+                "Download the complete set, or train on these pictures with --data " + str(path)
             )
         yield from in_blocks(pictures.levels(shape, crop, first))
 
 
 def in_blocks(levels: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Images one by one as arrays (n, P)."""
+    """Images that come one by one, joined to arrays (n, P)."""
     block = []
     for level_CHW in levels:
         block.append(level_CHW.reshape(-1))

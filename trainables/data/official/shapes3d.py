@@ -1,7 +1,7 @@
-"""The official 3D Shapes file, `3dshapes.h5` as published: checked image by image, then kept a byte a level.
+"""The official 3D Shapes file, `3dshapes.h5` as published: checked image by image, then stored with one byte per level.
 
 Source: Burgess & Kim, 3D Shapes Dataset, 2018, https://github.com/google-deepmind/3d-shapes. Put the file into SWEEPER_DATA (default
-~/.cache/sweeper). Its images are compressed in chunks and are never in memory as a whole.
+~/.cache/sweeper). Its images are compressed in chunks and never in memory all at once.
 
 Shape suffixes: n images of a block, N all, P = 64 * 64 * 3 levels.
 """
@@ -24,7 +24,7 @@ SHAPE = (3, 64, 64)
 SIZES = room.FACTOR_SIZES
 HUES = np.arange(10) / 10
 VALUES = (HUES, HUES, HUES, np.linspace(0.75, 1.25, 8), np.arange(4), np.linspace(-30, 30, 15))
-"""Labels of each factor, the last factor the fastest; the published description says otherwise of the hues."""
+"""Labels of each factor, the last factor the fastest; the published description differs for the hues."""
 NUM_IMAGES = 480_000
 CHANNEL_MEANS = (0.50258, 0.57876, 0.60345)
 
@@ -33,17 +33,17 @@ ZONES = {
     "wall": (slice(20, 26), slice(0, 6)),
     "object": (slice(43, 49), slice(30, 34)),
 }
-"""Rows and columns where an image shows this and nothing else, in light or shadow; seen to be so on 50 official images."""
+"""Rows and columns where an image shows only this, in light or shadow; verified on 50 official images."""
 
 BLOCK = 512
 NUM_SCENES = 1000
 """Images that are compared with the lookalike's."""
 MIN_AGREEMENT = 0.8
-"""Of them, in each factor; scenes in another order agree in half."""
+"""Least share of them that agree in each factor; scenes in another order agree in half."""
 
 
 def conversion() -> cache.Preparation | None:
-    """How the official file becomes what is kept; None if it is neither there nor was converted before."""
+    """How to convert the official file; None if it is missing and was never converted."""
     path = cache.folder() / FILE
 
     def blocks(first: int) -> Iterator[np.ndarray]:
@@ -67,7 +67,7 @@ def _converted(path: Path, first: int) -> Iterator[np.ndarray]:
         images, labels = arrays["images"], arrays["labels"]
         if images.shape != (NUM_IMAGES, 64, 64, 3) or images.dtype != np.uint8:
             expected = f"uint8 {(NUM_IMAGES, 64, 64, 3)}"
-            raise _refusal(path, f"images are {images.dtype} {images.shape}, not {expected}")
+            raise _refusal(path, f"images are {images.dtype} {images.shape}; expected {expected}")
         _check_labels(path, labels)
         row = first
         with closing(images.blocks(first, BLOCK)) as stored:
@@ -79,14 +79,14 @@ def _converted(path: Path, first: int) -> Iterator[np.ndarray]:
 
 def _check_labels(path: Path, labels: StoredArray) -> None:
     if labels.shape != (NUM_IMAGES, len(SIZES)):
-        raise _refusal(path, f"labels are {labels.shape}, not {(NUM_IMAGES, len(SIZES))}")
+        raise _refusal(path, f"labels have shape {labels.shape}; expected {(NUM_IMAGES, len(SIZES))}")
     row = 0
     for found_n6 in labels.blocks(rows=65_536):
         indices = np.unravel_index(np.arange(row, row + len(found_n6)), SIZES)
         expected_n6 = np.stack([values[index] for values, index in zip(VALUES, indices, strict=True)], axis=1)
         if not np.allclose(found_n6, expected_n6, atol=1e-6):
             raise _refusal(
-                path, f"labels from row {row} on are not the grid of its factors, the last the fastest"
+                path, f"labels from row {row} on do not follow the factor grid (last factor fastest)"
             )
         row += len(found_n6)
 
@@ -101,7 +101,7 @@ def _check_hues(path: Path, row: int, levels_nHWC: np.ndarray) -> None:
         if (is_wrong_n := found_n != hue_n).any():
             n = int(is_wrong_n.argmax())
             found = f"the {zone} of image {row + n} has hue {found_n[n] / 10:.1f}"
-            raise _refusal(path, f"{found}, its place in the grid says {hue_n[n] / 10:.1f}")
+            raise _refusal(path, f"{found}; expected {hue_n[n] / 10:.1f} at its place in the grid")
 
 
 def _check_whole(levels_NP: np.ndarray) -> None:
@@ -110,19 +110,19 @@ def _check_whole(levels_NP: np.ndarray) -> None:
     means = sums / (len(levels_NP) * 64 * 64 * 255)
     if not np.allclose(means, CHANNEL_MEANS, atol=0.002):
         found = ", ".join(f"{mean:.5f}" for mean in means)
-        raise _refusal(cache.folder() / FILE, f"its channels have means {found}, not {CHANNEL_MEANS}")
+        raise _refusal(cache.folder() / FILE, f"its channels have means {found}; expected {CHANNEL_MEANS}")
     rows_n = np.random.default_rng(0).choice(len(levels_NP), min(NUM_SCENES, len(levels_NP)), replace=False)
     for factor, share in agreement(levels_NP[np.sort(rows_n)], np.sort(rows_n)).items():
         if share < MIN_AGREEMENT:
-            found = f"of {len(rows_n)} scenes only {share:.0%} have the {factor} that their place in the grid says"
-            raise _refusal(cache.folder() / FILE, f"{found}, {MIN_AGREEMENT:.0%} are expected")
+            found = f"only {share:.0%} of {len(rows_n)} scenes have the {factor} of their place in the grid"
+            raise _refusal(cache.folder() / FILE, f"{found}; expected at least {MIN_AGREEMENT:.0%}")
 
 
 def agreement(levels_nP: np.ndarray, rows_n: np.ndarray) -> dict[str, float]:
-    """Shares of images that look more like the lookalike's scene of their factors than like another.
+    """Shares of images, by factor, that look more like the lookalike's scene of their factors than like another scene.
 
     The other has the opposite scale, the next shape, or the opposite orientation. Which way the official orientation turns is not
-    known: that way is taken which fits the images better, for all of them.
+    known: the way that fits better is used for all images.
 
     Args:
         levels_nP: uint8, channels first.
@@ -158,5 +158,5 @@ def _parts(levels_NP: np.ndarray) -> Iterator[np.ndarray]:
 
 def _refusal(path: Path, found: str) -> InputError:
     return InputError(
-        f"{path} is not the official 3D Shapes: {found}.\nDownload it again, or move it away: a lookalike is then rendered."
+        f"{path} is not the official 3D Shapes: {found}.\nDownload it again, or move it away to use the rendered lookalike."
     )

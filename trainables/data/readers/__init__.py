@@ -1,1 +1,1 @@
-"""Files that images come in, read with suspicion, and the cache of what was made of them."""
+"""Readers that do not trust image files, and the cache of what was made from them."""

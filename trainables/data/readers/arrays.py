@@ -1,7 +1,7 @@
-"""Named arrays of a file that a user points at, .npz or HDF5, read in pieces and refused by name where wrong.
+"""Named arrays of a user's .npz or HDF5 file, read in pieces; invalid ones are refused by name.
 
-Nothing that such a file says is believed unchecked, and nothing in it is ever unpickled. Its kind is told by its
-content, since a download may carry any suffix.
+Nothing in such a file is trusted unchecked, and nothing is ever unpickled. Its kind is detected from its content,
+since a download may have any suffix.
 
 Imports no torch.
 """
@@ -34,21 +34,21 @@ from trainables.data.readers.files import (
 
 _KINDS = "an .npz or HDF5 file"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_RESTORE = "Store it again, as plain numbers in the file itself."
-_REPACK = "Store it again in small chunks with gzip, for example by h5repack."
+_RESTORE = "Save it again as plain numbers in the file itself."
+_REPACK = "Save it again in small chunks with gzip, for example with h5repack."
 _MAX_HEADER_BYTES = 2**16
 _MAX_READ_BYTES = 2**29
-"""Of HDF5 rows that are read at once only because they share chunks, and of one chunk."""
+"""Limit on HDF5 rows that are read together only because they share chunks, and on one chunk."""
 
 _Blocks = Callable[[int, int], Generator[np.ndarray, None, None]]
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array of booleans, integers or floats that is still in its file.
+    """An array of booleans, integers or floats, read from its file on demand.
 
     Attributes:
-        name: As it was asked for.
+        name: The requested name.
         shape: At least one axis; no axis is empty.
         dtype: As stored, with the byte order of the file.
     """
@@ -61,13 +61,13 @@ class StoredArray:
     def blocks(self, first: int = 0, rows: int = 1024) -> Generator[np.ndarray, None, None]:
         """Rows from `first` to the last, in order, in C-contiguous arrays of at most `rows` rows.
 
-        Memory is that of a block. To begin at `first`, an .npz member is read and dropped up to there, at the speed
-        of inflating it; HDF5 goes there at once. Where HDF5 chunks span many rows (23,040 in the official dSprites file),
+        Uses the memory of one block. To begin at `first`, an .npz member is read and dropped up to there, at the speed
+        of inflating it; HDF5 goes there at once. If HDF5 chunks span many rows (23,040 in the official dSprites file),
         `rows` should be a multiple of that height: otherwise the rows of a chunk, if they take at most 512 MiB, are
-        read together all the same and handed out in parts, so that no chunk is decompressed twice.
+        still read together and returned in parts, so that no chunk is decompressed twice.
 
         Raises:
-            InputError: The data end early or are damaged; found only where they are read.
+            InputError: The data ends early or is damaged, which is found only when it is read.
         """
         if first < 0 or rows < 1:
             raise ValueError(f"first = {first} must be at least 0 and rows = {rows} at least 1")
@@ -75,24 +75,24 @@ class StoredArray:
 
 
 _Found = tuple[dict[str, StoredArray], Iterable[str]]
-"""The arrays that were asked for, as far as they are there, and the names of all."""
+"""The requested arrays that exist, and the names of all arrays."""
 
 
 @contextmanager
 def open_arrays(
     path: Path, required: Sequence[str], optional: Sequence[str] = (), max_bytes: int = 256 * 2**30
 ) -> Iterator[dict[str, StoredArray]]:
-    """Named arrays of a file; they can be read until the `with` block ends. Others in the file are not looked at.
+    """Named arrays of a file, readable until the `with` block ends; other arrays in the file are ignored.
 
     Args:
         path: An .npz or HDF5 file, whatever its suffix.
         required: Names: for .npz those of its members without `.npy`, for HDF5 paths such as `latents/classes`.
-        optional: Names that are left out of the result where the file lacks them.
-        max_bytes: Of all named arrays together, uncompressed.
+        optional: Names that are left out of the result if the file does not have them.
+        max_bytes: Limit on the uncompressed size of all named arrays together.
 
     Raises:
-        InputError: The file or one of these arrays is missing, damaged, not what it declares, or of a kind that
-            is not read: pickled objects, links, virtual or external HDF5 data, and others.
+        InputError: The file or one of these arrays is missing, damaged, not what it declares, or of an
+            unsupported kind: pickled objects, links, virtual or external HDF5 data, and others.
     """
     head, names = file_head(path, _KINDS), [*required, *optional]
     with ExitStack() as stack:
@@ -119,7 +119,7 @@ def _checked(place: str, name: str, shape: tuple[int, ...], dtype: np.dtype, blo
         what = "objects, which are never unpickled" if dtype.kind == "O" else f"{dtype.name} values"
         raise refusal(place, f"holds {what}; expected booleans, integers or floats", _RESTORE)
     if not shape or min(shape) < 1:
-        raise refusal(place, f"has shape {shape}; expected rows that are not empty", _RESTORE)
+        raise refusal(place, f"has shape {shape}; expected non-empty rows", _RESTORE)
     return StoredArray(name, shape, dtype, blocks)
 
 
@@ -158,7 +158,7 @@ def _npz_array(place: str, name: str, archive: zipfile.ZipFile, info: zipfile.Zi
 
     array = _checked(place, name, shape, dtype, blocks)
     if is_fortran:
-        raise refusal(place, "is in Fortran order; expected C order", "Store np.ascontiguousarray of it.")
+        raise refusal(place, "is in Fortran order; expected C order", "Save np.ascontiguousarray of it.")
     size = offset + math.prod(shape) * dtype.itemsize
     if size != info.file_size:
         raise refusal(place, f"has {info.file_size} bytes; expected {size} for {dtype.name} {shape}", RENEW)
@@ -166,29 +166,29 @@ def _npz_array(place: str, name: str, archive: zipfile.ZipFile, info: zipfile.Zi
 
 
 def _npy_header(place: str, member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and dtype; leaves the member at the first value."""
+    """Shape, whether in Fortran order, and dtype; leaves the member positioned at the first value."""
     version = npy.read_magic(BytesIO(member.read(npy.MAGIC_LEN)))
     if version not in ((1, 0), (2, 0)):
         raise refusal(place, f"has .npy format {version}; expected (1, 0) or (2, 0)", _RESTORE)
-    # The length is looked at here, because NumPy reads as many bytes as are declared, up to 4 GiB.
+    # The length is checked here, because NumPy would read as many bytes as declared, up to 4 GiB.
     prefix = member.read(2 if version == (1, 0) else 4)
     length = int.from_bytes(prefix, "little")
     if length > _MAX_HEADER_BYTES:
-        raise refusal(place, f"has a header of {length} bytes; expected {_MAX_HEADER_BYTES} at most", RENEW)
+        raise refusal(place, f"has a header of {length} bytes; expected at most {_MAX_HEADER_BYTES}", RENEW)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of files that Python 2 wrote, such as official ones
+        warnings.simplefilter("ignore")  # it warns about files written by Python 2, such as official ones
         return read_header(BytesIO(prefix + member.read(length)), max_header_size=_MAX_HEADER_BYTES)
 
 
 def _fill(member: IO[bytes], block: np.ndarray) -> None:
-    """Read an array, 1 MiB at a time because a zip member is copied on its way."""
+    """Read an array, 1 MiB at a time because reading a zip member copies it."""
     view = block.reshape(-1).view(np.uint8).data
     filled = 0
     while filled < len(view):
         part = member.read(min(2**20, len(view) - filled))
         if not part:
-            raise EOFError("the data end early")
+            raise EOFError("the data ends early")
         view[filled : filled + len(part)] = part
         filled += len(part)
 
@@ -208,7 +208,7 @@ def _in_hdf5(path: Path, file: h5py.File, names: list[str]) -> _Found:
 
 
 def _hdf5_names(file: h5py.File) -> Iterator[str]:
-    """Paths of the datasets, as many as are told to the user."""
+    """Paths of the datasets, as many as an error lists."""
     names: list[str] = []
 
     def visit(name: str, item: object) -> bool | None:
@@ -220,14 +220,16 @@ def _hdf5_names(file: h5py.File) -> Iterator[str]:
 
 
 def _hdf5_dataset(place: str, file: h5py.File, name: str) -> h5py.Dataset | None:
-    """A dataset that is in this very file; None where there is none of that name."""
+    """A dataset in the file itself; None if there is none of that name."""
     item = file
     for part in name.split("/"):
         link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
         if link is None:
             return None
         if not isinstance(link, h5py.HardLink):
-            raise refusal(place, f"is behind {part!r}, a soft or external link; expected the data", _RESTORE)
+            raise refusal(
+                place, f"is behind {part!r}, a soft or external link; expected the data itself", _RESTORE
+            )
         item = item[part]
     if not isinstance(item, h5py.Dataset):
         raise refusal(place, f"is a {type(item).__name__.lower()}; expected a dataset", _RESTORE)
@@ -238,7 +240,7 @@ def _hdf5_array(place: str, name: str, dataset: h5py.Dataset) -> StoredArray:
     dtype, shape = dataset.dtype, dataset.shape
     if dataset.is_virtual or dataset.external:
         kind = "virtual" if dataset.is_virtual else "external"
-        raise refusal(place, f"is {kind}, with its data in other files; expected them in this one", _RESTORE)
+        raise refusal(place, f"is {kind}, with its data in other files; expected it in this one", _RESTORE)
     chunk_shape = dataset.chunks or (1,)
     chunk_bytes = math.prod(chunk_shape) * dtype.itemsize
     if chunk_bytes > _MAX_READ_BYTES:
@@ -248,7 +250,9 @@ def _hdf5_array(place: str, name: str, dataset: h5py.Dataset) -> StoredArray:
     for k in range(properties.get_nfilters()):
         code = properties.get_filter(k)[0]
         if not h5py.h5z.filter_avail(code):
-            raise refusal(place, f"is compressed by HDF5 filter {code}, which is not installed here", _REPACK)
+            raise refusal(
+                place, f"is compressed with HDF5 filter {code}, which is not installed here", _REPACK
+            )
     rows_bytes = chunk_shape[0] * math.prod((shape or ())[1:]) * dtype.itemsize
     height = chunk_shape[0] if rows_bytes <= _MAX_READ_BYTES else 1
 

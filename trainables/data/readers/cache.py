@@ -1,8 +1,8 @@
 """Images prepared once per user, in an HDF5 file that every process maps into its memory.
 
 The folder is SWEEPER_DATA, else ~/.cache/sweeper. A file is prepared under a lock, under another name, and renamed
-last, so it is whole or absent; what was interrupted goes on where it stood. It may be copied to another machine, or be on
-a read-only disk.
+last, so it is complete or absent; an interrupted preparation resumes where it stopped. It may be copied to another machine,
+or be on a read-only disk.
 
 Shape suffixes: N images, B bytes of one image as it is kept. Imports no torch.
 """
@@ -30,7 +30,7 @@ from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 
 NOTE_EVERY_S = 5.0
-"""Work that is lost at most when a preparation is interrupted."""
+"""Most work that is lost when a preparation is interrupted."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Preparation:
     """A set of images that can be prepared.
 
     Attributes:
-        recipe: What the images are; the file is named after it.
+        recipe: Recipe of the images; the file is named after it.
         shape: One image, (C, H, W).
         num_images: N.
-        blocks: Makes the images from a row on, in order, in arrays (any n, B) of uint8. It is asked to go on only at
-            the end of a block that it once gave.
-        sha256: Of all N * B bytes in order, where they are known beforehand; else those that came are recorded.
-        is_packed: Whether an image is eight binary pixels a byte, as by `numpy.packbits`, or a byte a pixel.
-        verb: What preparing them is, for the progress line.
-        origin: What they are made from: an interrupted preparation from another one starts over.
-        check: Looks at all images (N, B) when they are there; raises InputError where they are not what they should be.
-        stem: Name of the file without suffix, instead of the recipe.
+        blocks: Makes the images from a row on, in order, in arrays (any n, B) of uint8. It is resumed only at
+            the end of a block that it yielded before.
+        sha256: Hash of all N * B bytes in order, if known beforehand; otherwise the hash of the result is recorded.
+        is_packed: Whether an image has eight binary pixels per byte, as by `numpy.packbits`, or one byte per pixel.
+        verb: What preparing them is called in the progress line.
+        origin: What they are made from: an interrupted preparation from another origin starts over.
+        check: Checks all images (N, B) once they exist; raises InputError if they are invalid.
+        stem: Name of the file without suffix; by default made from the recipe.
     """
 
     recipe: str
@@ -70,12 +70,12 @@ class Preparation:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all images as they are kept."""
+        """Size of all images as stored."""
         return math.prod(self.stored_shape)
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the file says of itself, beside the sha256."""
+        """What the file says about itself, besides the sha256."""
         return {"recipe": self.recipe, "shape": self.shape}
 
     @property
@@ -85,16 +85,16 @@ class Preparation:
 
 
 def folder() -> Path:
-    """Where sets are kept, and where files that are downloaded are looked for."""
+    """The folder where sets are stored and downloaded files are searched."""
     named = os.environ.get("SWEEPER_DATA") or "~/.cache/sweeper"
     try:
         return Path(named).expanduser().absolute()
-    except RuntimeError as error:  # the home of nobody
-        raise InputError(f"SWEEPER_DATA {named}: {error}.\nName a folder on a local disk.") from None
+    except RuntimeError as error:  # no home folder
+        raise InputError(f"SWEEPER_DATA {named}: {error}.\nSet it to a folder on a local disk.") from None
 
 
 def check_bits(recipe: str, found: str, pinned: str) -> None:
-    """Stop where rendered images differ from those that all other runs were trained on.
+    """Refuse rendered images that differ from those that all other runs were trained on.
 
     Args:
         recipe: What was rendered.
@@ -106,40 +106,40 @@ def check_bits(recipe: str, found: str, pinned: str) -> None:
     """
     if found != pinned:
         raise InputError(
-            f"{recipe}: this machine renders other bits than the pinned ones "
-            f"(sha256 {found[:12]}, not {pinned[:12]}).\n"
-            "Runs here could not be compared with others: use another NumPy version or machine."
+            f"{recipe}: this machine renders different bits "
+            f"(sha256 {found[:12]}, expected {pinned[:12]}).\n"
+            "Runs here would not be comparable with others: use another NumPy version or machine."
         )
 
 
 def load(wanted: Preparation) -> np.ndarray:
-    """All images, uint8 (N, B), mapped from the cache; what is absent is prepared first.
+    """All images, uint8 (N, B), mapped from the cache; prepared first if absent.
 
     The array may be written to, which changes neither the file nor other processes; until then they share its
-    pages. The content is hashed once per version of the file, later only its header is checked.
+    pages. The content is hashed once per version of the file; later only its header is checked.
 
     Raises:
-        InputError: The file is damaged or foreign, it cannot be written, or this machine renders other bits.
+        InputError: The file is damaged, foreign or not writable, or this machine renders different bits.
     """
     prepare(wanted)
     path = wanted.path
     with _told(wanted):
         with h5py.File(path, "r", locking=False) as file:
             offset, sha256 = _checked(file, wanted)
-        # Mode "c", not "r": torch warns of arrays that it could write to and must not.
+        # Mode "c", not "r": torch warns about arrays that are not writable.
         stored_NB = np.memmap(path, np.uint8, "c", offset, wanted.stored_shape)
         _check_content_once(path, stored_NB, sha256)
     return stored_NB
 
 
 def prepare(wanted: Preparation) -> str:
-    """Make the file unless it is there, or wait for the process that does.
+    """Create the file unless it exists, or wait for the process that does.
 
     Returns:
-        sha256 of its images, as the file says.
+        sha256 of its images, as recorded in the file.
 
     Raises:
-        InputError: As of `load`.
+        InputError: As in `load`.
     """
     path = wanted.path
     if not path.exists():
@@ -150,14 +150,14 @@ def prepare(wanted: Preparation) -> str:
 
 @contextlib.contextmanager
 def _told(wanted: Preparation) -> Iterator[None]:
-    """What h5py says of odd files, said so that it helps."""
+    """Turn h5py's errors about unexpected files into helpful ones."""
     try:
         yield
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{wanted.path} is not a whole copy of {wanted.recipe}: {error}.\nDelete it: it is then made anew."
+            f"{wanted.path} is not a complete copy of {wanted.recipe}: {error}.\nDelete it; it will be created again."
         ) from None
 
 
@@ -173,10 +173,10 @@ def _checked(file: h5py.File, wanted: Preparation) -> tuple[int, str]:
     for name, value in wanted.attributes.items():
         found = images.attrs.get(name, "")
         if not np.array_equal(found, value):
-            raise ValueError(f"its {name} is {found}, not {value}")
+            raise ValueError(f"its {name} is {found}; expected {value}")
     sha256 = str(images.attrs.get("sha256"))
     if wanted.sha256 not in (None, sha256):
-        raise ValueError(f"its sha256 is {sha256}, not {wanted.sha256}")
+        raise ValueError(f"its sha256 is {sha256}; expected {wanted.sha256}")
     offset = images.id.get_offset()
     if offset is None:
         raise ValueError("its images are not contiguous")
@@ -205,14 +205,14 @@ def _create(wanted: Preparation, path: Path) -> None:
                 _write(wanted, path)
     except (OSError, RuntimeError) as error:  # h5py raises either
         raise InputError(
-            f"Cannot keep {wanted.recipe} in {path.parent}: {error}.\n"
-            f"Set SWEEPER_DATA to a folder on a local disk with {wanted.num_bytes / 2**30:.3g} GiB of room."
+            f"Cannot store {wanted.recipe} in {path.parent}: {error}.\n"
+            f"Set SWEEPER_DATA to a folder on a local disk with {wanted.num_bytes / 2**30:.3g} GiB free."
         ) from None
 
 
 @contextlib.contextmanager
 def _locked(path: Path, wanted: Preparation) -> Iterator[None]:
-    """Hold a lock that ends with the process, however that ends."""
+    """Hold a lock that is released when the process ends, however it ends."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,12 +224,12 @@ def _locked(path: Path, wanted: Preparation) -> Iterator[None]:
 
 
 def _write(wanted: Preparation, path: Path) -> None:
-    """Fill the file under another name, note how far it is, and rename it last."""
+    """Fill the file under another name, note the progress, and rename it last."""
     partial, note = path.with_suffix(".partial"), path.with_suffix(".progress")
     offset, row = _noted(partial, note, wanted)
     try:
         if offset is None:
-            # First of all, lest an old note be believed of a new file.
+            # First, so that an old note is never applied to a new file.
             note.unlink(missing_ok=True)
             durable.sync_folder(note.parent)
             row, offset = 0, _allocate(partial, wanted)
@@ -237,7 +237,7 @@ def _write(wanted: Preparation, path: Path) -> None:
             file.seek(offset + row * wanted.stored_shape[1])
             noted_s = time.monotonic()
             for block_nB in _with_progress(wanted, row):
-                # Not through the mapping, which kills the process where the disk is full.
+                # Not through the mapping, which kills the process if the disk is full.
                 file.write(np.ascontiguousarray(block_nB).data)
                 row += len(block_nB)
                 if time.monotonic() - noted_s > NOTE_EVERY_S:
@@ -246,12 +246,12 @@ def _write(wanted: Preparation, path: Path) -> None:
                     durable.write_record(note, {"offset": offset, "row": row, "of": _identity(wanted)})
                     noted_s = time.monotonic()
         if row != wanted.num_images:
-            raise ValueError(f"{wanted.recipe}: {row} images came, not {wanted.num_images}")
+            raise ValueError(f"{wanted.recipe}: got {row} images; expected {wanted.num_images}")
         _finish(partial, wanted, offset)
         partial.replace(path)
         durable.sync_folder(path.parent)
     except BaseException as error:
-        # What was noted is gone on with, unless its content is what is wrong.
+        # The noted progress is kept for resuming, unless the content itself is wrong.
         if not note.exists() or isinstance(error, ValueError):
             note.unlink(missing_ok=True)
             partial.unlink(missing_ok=True)
@@ -264,7 +264,7 @@ def _identity(wanted: Preparation) -> str:
 
 
 def _noted(partial: Path, note: Path, wanted: Preparation) -> tuple[int | None, int]:
-    """Where the images of an interrupted preparation lie and how many there are; None if there is none of these."""
+    """Position of the images of an interrupted preparation, and how many are done; None and 0 if there is none."""
     with contextlib.suppress(OSError, DamagedBlockError):
         noted, _ = durable.read_record(note)
         is_whole = partial.stat().st_size >= noted["offset"] + wanted.num_bytes
@@ -274,8 +274,8 @@ def _noted(partial: Path, note: Path, wanted: Preparation) -> tuple[int | None, 
 
 
 def _allocate(partial: Path, wanted: Preparation) -> int:
-    """A file with room for all images; returns their position."""
-    # Asked for by hand, because HDF5 2.0 can crash where the disk is full.
+    """Create a file with room for all images; returns their position."""
+    # Checked explicitly, because HDF5 2.0 can crash if the disk is full.
     if shutil.disk_usage(partial.parent).free < wanted.num_bytes + 2**20:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -291,7 +291,7 @@ def _allocate(partial: Path, wanted: Preparation) -> int:
 
 
 def _finish(partial: Path, wanted: Preparation, offset: int) -> None:
-    """Hash what was written, and say so in the file."""
+    """Hash what was written, and record the hash in the file."""
     stored_NB = np.memmap(partial, np.uint8, "r", offset, wanted.stored_shape)
     if wanted.check is not None:
         wanted.check(stored_NB)

@@ -1,10 +1,10 @@
-"""Images of one's own, by path: an .npz or HDF5 file, or a folder or archive of pictures.
+"""Your own images, by path: an .npz or HDF5 file, or a folder or archive of pictures.
 
 A file has `images`, (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, uint8 or bool or floats in [0, 1], and may
-have `factors`, (N, K) numbers: their distinct values become 0, 1, .. in ascending order. Pictures are cropped to their middle
-square and resized to 64 x 64, grey where the first 16 are; they have no factors.
+have `factors`, (N, K) numbers: their distinct values become 0, 1, .. in ascending order. Pictures are cropped to their central
+square and resized to 64 x 64, in grey if the first 16 are grey; they have no factors.
 
-What the images are is told by their content: the recipe is a digest of images and factors, wherever they lie. They are
+Images are identified by their content: the recipe is a digest of images and factors, whatever their path. They are
 converted once per version of the file.
 
 Shape suffixes: n images of a block, N all, K factors, P pixels.
@@ -40,25 +40,27 @@ MAX_SIDE = 1024
 MIN_IMAGES = 2
 MAX_FACTORS = 32
 MAX_VALUES_SHARE = 0.5
-"""Of the number of images; a factor of more values is a measurement, and every score of it is nonsense."""
+"""Most values of a factor, as a share of the number of images; with more it is a measurement, and scores make no sense."""
 
 Blocks = Callable[[int], Iterator[np.ndarray]]
 
 
 def find(path: Path) -> Source:
-    """The images at a path, converted when they are first asked for.
+    """The images at a path, converted on first use.
 
     Raises:
-        InputError: There are none, or they are not what they should be.
+        InputError: The images are missing or invalid.
     """
     with refusing(path):
         is_arrays = path.is_file() and _has_arrays(path)
     if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder.\nName images of your own, or a data set.")
+        raise InputError(
+            f"{path}: no such file or folder.\nGive the path of your own images, or the name of a data set."
+        )
     wanted, factors_NK = _of_arrays(path) if is_arrays else (_of_pictures(path), None)
     if wanted.num_images < MIN_IMAGES:
         raise InputError(
-            f"{path} has {wanted.num_images} images: no model learns from so few.\nName more of them."
+            f"{path} has {wanted.num_images} images, too few to train on.\nAdd images: at least {MIN_IMAGES} are needed."
         )
     content = f"{cache.prepare(wanted)} {wanted.num_images} {wanted.shape} {wanted.is_packed}"
     digest = hashlib.sha256(content.encode())
@@ -82,7 +84,7 @@ def _pixels(wanted: cache.Preparation, device: torch.device) -> Pixels:
 
 
 def _has_arrays(path: Path) -> bool:
-    """Whether a file is HDF5 or a zip of arrays, or calls itself so, and is no archive of pictures."""
+    """Whether a file is HDF5 or a zip of arrays by content or suffix, not an archive of pictures."""
     with path.open("rb") as file:
         head = file.read(8)
     if is_zip(head) and path.suffix.lower() != ".npz":
@@ -115,14 +117,14 @@ def _of_arrays(path: Path) -> tuple[cache.Preparation, np.ndarray | None]:
 def _factors(path: Path, stored: StoredArray, num_images: int) -> np.ndarray:
     if len(stored.shape) != 2 or stored.shape[0] != num_images or stored.shape[1] > MAX_FACTORS:
         raise InputError(
-            f"{path}: factors are {stored.shape}, expected ({num_images}, K), a row for each image, K at most"
-            f" {MAX_FACTORS}.\nStore them so, or leave them out."
+            f"{path}: factors have shape {stored.shape}; expected ({num_images}, K): one row per image, K at most"
+            f" {MAX_FACTORS}.\nSave them in this shape, or leave them out."
         )
     return np.concatenate(list(stored.blocks(rows=65_536)))
 
 
 def _rows(shape: tuple[int, int, int]) -> int:
-    """Images of a block: as many as are looked at, or as take 64 MiB."""
+    """Images per block: as many as are inspected, or as fit into 64 MiB."""
     return max(1, min(PEEK, MAX_BLOCK_BYTES // math.prod(shape)))
 
 
@@ -140,7 +142,7 @@ def _layout(path: Path, images: StoredArray) -> tuple[tuple[int, int, int], bool
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise InputError(
             f"{path}: images are {images.dtype} {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3,"
-            f" sides of at most {MAX_SIDE}.\nStore them so, as uint8, bool, or floats in [0, 1]."
+            f" sides of at most {MAX_SIDE}.\nSave them in one of these shapes, as uint8, bool, or floats in [0, 1]."
         )
     return (channels, height, width), is_last
 
@@ -163,32 +165,32 @@ def _levels(path: Path, row: int, block: np.ndarray, is_packed: bool) -> np.ndar
     if block.dtype.kind == "f":
         finite = block[np.isfinite(block)]
         if finite.size < block.size or finite.min() < 0 or finite.max() > 1:
-            what = f"values {finite.min():g} to {finite.max():g}" if finite.size else "no value at all"
+            what = f"values {finite.min():g} to {finite.max():g}" if finite.size else "no finite values"
             and_nan = " and NaN or infinity" * (finite.size < block.size)
             raise InputError(
                 f"{path}: images from row {row} on have {what}{and_nan}; expected 0 to 1.\n"
-                "Store floats in [0, 1], or uint8."
+                "Save floats in [0, 1], or uint8."
             )
         return np.rint(block * 255).astype(np.uint8)
     if is_packed and block.max() > 1:
         raise InputError(
             f"{path}: images from row {row} on have levels up to {block.max()}, but the first ones only 0 and 1.\n"
-            "Store either bool or levels of 255."
+            "Save either bool, or uint8 levels from 0 to 255."
         )
     return block.astype(np.uint8)
 
 
 def _coded(path: Path, factors_NK: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Factor values as 0, 1, .., and how many each has."""
+    """Factor values as 0, 1, .., and the number of values of each factor."""
     if not np.isfinite(factors_NK).all():
         raise InputError(
-            f"{path}: factors have NaN or infinity, expected finite numbers.\nStore them so, or leave them out."
+            f"{path}: factors contain NaN or infinity; expected finite numbers.\nReplace these values, or leave the factors out."
         )
     columns = [np.unique(column, return_inverse=True) for column in factors_NK.T]
     for k, (values, _) in enumerate(columns):
         if len(values) > len(factors_NK) * MAX_VALUES_SHARE:
             raise InputError(
-                f"{path}: factor {k} has {len(values)} values in {len(factors_NK)} images; each value is a class of its own.\n"
+                f"{path}: factor {k} has {len(values)} values in {len(factors_NK)} images, too many: each is a separate class.\n"
                 "Round it to few values that many images share, or leave it out."
             )
     coded_NK = np.stack([codes for _, codes in columns], axis=1).astype(np.int64)
@@ -219,6 +221,6 @@ def _grey(path: Path, name: str, rgb_CHW: np.ndarray) -> np.ndarray:
     if (rgb_CHW != rgb_CHW[:1]).any():
         raise InputError(
             f"{path}: {quoted(name)} is in color, but the first {NUM_LOOKED_AT} pictures are grey.\n"
-            "Make all of them grey, or name a colored one so that it comes first."
+            "Convert it to grey, or rename a color picture so that it comes first."
         )
     return rgb_CHW[:1]

@@ -1,4 +1,4 @@
-"""What every reader of a user's file needs: what the file is, and how to refuse it by name.
+"""Helpers for readers of user files: identify a file, and refuse it by name.
 
 Imports no torch.
 """
@@ -17,7 +17,7 @@ RENEW = "Check the path, or download it again."
 
 
 def state(paths: Iterable[Path]) -> str:
-    """A digest that changes when files do: of their names, sizes, times and numbers."""
+    """A digest that changes when files change: of their names, sizes, times and inode numbers."""
     digest = hashlib.sha256()
     for path in paths:
         stat = path.stat()
@@ -27,7 +27,7 @@ def state(paths: Iterable[Path]) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something at a path, be it a link that leads nowhere, which is then refused by name."""
+    """Whether something exists at a path, including a dangling link, which is later refused by name."""
     return os.path.lexists(path)
 
 
@@ -35,9 +35,9 @@ def file_head(path: Path, expected: str) -> bytes:
     """The first 512 bytes of a file.
 
     Raises:
-        InputError: It is missing, a folder or another thing than a file, empty, or may not be read.
+        InputError: It is missing, empty, unreadable, a folder or not a regular file.
     """
-    with refusing(path, "Check who may read it."):
+    with refusing(path, "Check its permissions."):
         if path.is_file():
             with path.open("rb") as file:
                 head = file.read(512)
@@ -45,46 +45,46 @@ def file_head(path: Path, expected: str) -> bytes:
                 return head
             found = "empty"
         else:
-            found = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "not there"
+            found = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "missing"
     raise refusal(path, f"is {found}; expected {expected}", RENEW)
 
 
 def is_zip(head: bytes) -> bool:
-    """Whether a file that begins so is a zip archive, be it one without members."""
+    """Whether a file with this head is a zip archive, possibly an empty one."""
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
 
 def foreign(place: Path | str, head: bytes, expected: str) -> InputError:
-    """What to say of bytes that begin as no valid kind does; a web page or text is called so."""
+    """The error for bytes of no valid kind; recognizes web pages and text."""
     line = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:40].partition(b"\n")[0].rstrip()
     found, remedy = f"{head[:8]!r}", RENEW
     if line and line.isascii() and line.decode().isprintable():
         found = f"{line.decode()!r}"
         kind = "A web page" if line.startswith(b"<") else "Text"
-        remedy = f"{kind} was saved instead of the data. Download again."
+        remedy = f"{kind} was saved instead of the data. Download it again."
     return refusal(place, f"begins with {found}; expected {expected}", remedy)
 
 
 def check_zip_member(place: str, info: zipfile.ZipInfo) -> None:
-    """Refuse a member that is encrypted or compressed in a rare way.
+    """Refuse a member that is encrypted or has an unsupported compression.
 
     Raises:
-        InputError: It is.
+        InputError: The member is refused.
     """
     if info.flag_bits & 1:
-        raise refusal(place, "is encrypted", "Unpack it, and pack it without a password.")
+        raise refusal(place, "is encrypted", "Unpack it, then pack it again without a password.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        found = f"is compressed by zip method {info.compress_type}; expected none or deflate"
-        raise refusal(place, found, "Unpack it, and pack it again.")
+        found = f"is compressed with zip method {info.compress_type}; expected none or deflate"
+        raise refusal(place, found, "Unpack it, then pack it again.")
 
 
 @contextmanager
 def refusing(
     place: Path | str, remedy: str = "It is truncated or damaged: download or copy it again."
 ) -> Iterator[None]:
-    """Turn what a reader raises into an `InputError` that names the place.
+    """Turn any exception of a reader into an `InputError` that names the file.
 
-    Only for calls of libraries that parse: of forged or damaged bytes they raise almost anything.
+    Only for calls into parsing libraries: they may raise almost anything for forged or damaged bytes.
     """
     try:
         yield
@@ -96,12 +96,12 @@ def refusing(
 
 
 def refusal(place: Path | str, found: str, remedy: str) -> InputError:
-    """The error that says what was found at a place, what was expected, and what to do."""
+    """An error that says what was found in a file, what was expected, and what to do."""
     return InputError(f"{place} {found[:1000]}.\n{remedy}")
 
 
 def quoted(name: str) -> str:
-    """A name out of a file, fit for a terminal: escaped and not long."""
+    """A name from a file, made fit for a terminal: escaped and shortened."""
     return ascii(name if len(name) <= 80 else f"{name[:77]}...")
 
 

@@ -1,6 +1,6 @@
-"""Pictures in a folder, a .zip or a .tar that a user points at, decoded one by one and refused by name where wrong.
+"""Pictures in a user's folder, .zip or .tar, decoded one by one; invalid ones are refused by name.
 
-Nothing is ever unpacked to the disk, and only the formats named here are decoded. Imports no torch, and Pillow
+Nothing is ever unpacked to the disk, and only the formats listed here are decoded. Imports no torch, and Pillow
 only to decode.
 """
 
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FILTER = "BOX"
-"""Pillow's name of the resampling: the mean over the area of a new pixel. No weight is negative, so a sharp edge,
-such as that of a chair on white, gets no halo; at an integer factor it is the plain mean of a square."""
+"""Pillow's name for the resampling: the mean over the area of a new pixel. No weight is negative, so a sharp edge,
+such as a chair on white, gets no halo; at an integer factor it is the plain mean of a square."""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 _KINDS = "a folder, .zip or .tar of pictures"
-_PICTURE = "a whole PNG, JPEG, BMP, PPM or WEBP picture"
-_UNPACK = "Unpack it and point at the folder."
-_LEAVE_OUT = "Leave it out or replace it."
+_PICTURE = "a complete PNG, JPEG, BMP, PPM or WEBP picture"
+_UNPACK = "Unpack it and give the path of the folder."
+_LEAVE_OUT = "Remove it or replace it."
 _MAX_MEMBERS = 5_000_000
 _MAX_PICTURE_BYTES = 64 * 2**20
 _MAX_PIXELS = 64_000_000
 _MAX_UNPACKED_BYTES = 256 * 2**20
-"""Of a compressed tar: it is unpacked in memory, since out of order it could only be read again and again."""
+"""Largest size of a compressed tar: it is unpacked in memory, since reading it out of order is too slow."""
 
 _UNPACKERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -62,12 +62,12 @@ _UNPACKERS: dict[bytes, Callable[..., Any]] = {
 
 _Crop = tuple[int, int] | Literal["square"] | None
 _Member = tuple[str, int, Callable[[], bytes]]
-"""Name, declared bytes, and what reads it."""
+"""Name, declared size in bytes, and a function that reads it."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures that are still in their place.
+    """Pictures in a folder or archive, read on demand.
 
     Attributes:
         path: The folder or archive.
@@ -84,15 +84,15 @@ class Pictures:
     def levels(
         self, shape_CHW: tuple[int, int, int], crop: _Crop = None, first: int = 0
     ) -> Iterator[np.ndarray]:
-        """The pictures from index `first` on, in the order of names, each uint8 (C, H, W).
+        """The pictures from index `first` on, in order of name, each uint8 (C, H, W).
 
-        A picture is composited on white where it is transparent, converted to grey (C = 1, the luma of ITU-R 601) or
+        A transparent picture is composited on white, converted to grey (C = 1, the luma of ITU-R 601) or
         RGB (C = 3), cropped, and resized by `FILTER`. An orientation in EXIF is not applied.
 
         Args:
             shape_CHW: The shape to give them; C is 1 or 3.
-            crop: Height and width of the part in the middle that is kept, before resizing; `square` is the largest
-                square that is in a picture, and None all of it.
+            crop: Height and width of the central part that is kept, before resizing; `square` is the largest
+                square in a picture, None the whole picture.
             first: Index into names.
 
         Raises:
@@ -101,15 +101,15 @@ class Pictures:
         """
         channels, height, width = shape_CHW
         mode = {1: "L", 3: "RGB"}[channels]
-        with refusing(self.path, "Pictures are decoded by Pillow: pip install pillow."):
+        with refusing(self.path, "Decoding pictures needs Pillow: pip install pillow."):
             from PIL import Image
         for name, content in zip(self.names[first:], self._contents[first:], strict=True):
             place = f"{self.path}: {quoted(name)}"
             with refusing(place), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow warns of sizes that are refused here anyway
+                warnings.simplefilter("ignore")  # Pillow warns about sizes that are refused here anyway
                 picture = _cropped(place, _decoded(place, content()), crop)
                 picture = _opaque(picture).convert(mode)
-                # One axis at a time, since Pillow rounds after each and its versions differ in which they take first.
+                # One axis at a time, since Pillow rounds after each and its versions differ in the order of axes.
                 for size in ((width, picture.height), (width, height)):
                     picture = picture.resize(size, Image.Resampling[FILTER])
             yield np.array(picture).reshape(height, width, channels).transpose(2, 0, 1).copy()
@@ -126,8 +126,8 @@ def open_pictures(path: Path) -> Iterator[Pictures]:
         path: A folder, a .zip, a .tar, or a .tar of at most 256 MiB under gzip, bzip2 or xz, whatever its suffix.
 
     Raises:
-        InputError: It is missing, damaged or none of these; it has no pictures or over 5,000,000 members; or one of
-            them has a name or is a link that leads elsewhere, is a device, is encrypted or has over 64 MiB.
+        InputError: It is missing, damaged or of another kind; it has no pictures or over 5,000,000 members; or one of
+            them has a name or a link that leads elsewhere, is a device, is encrypted or has over 64 MiB.
     """
     with ExitStack() as stack:
         with refusing(path):
@@ -154,7 +154,7 @@ def _indexed(path: Path, members: Iterable[_Member]) -> dict[str, Callable[[], b
             raise refusal(f"{path}: {quoted(name)}", found, _LEAVE_OUT)
         contents[name] = content
     if not contents:
-        found = f"has no pictures ({' '.join(_SUFFIXES)}); it has {listed(others)}"
+        found = f"contains no pictures ({' '.join(_SUFFIXES)}); it contains {listed(others)}"
         raise refusal(path, found, "Check the path, or download it again.")
     return dict(sorted(contents.items(), key=lambda item: item[0].encode("utf-8", "surrogateescape")))
 
@@ -175,7 +175,7 @@ def _in_folder(path: Path) -> Iterator[_Member]:
                 found = file.lstat()
                 if stat.S_ISLNK(found.st_mode):
                     if not file.resolve().is_relative_to(root):
-                        raise refusal(place, "is a link that leads out of the folder", _LEAVE_OUT)
+                        raise refusal(place, "is a link that leads outside the folder", _LEAVE_OUT)
                     found = file.stat()
             if stat.S_ISREG(found.st_mode):
                 yield name, found.st_size, file.read_bytes
@@ -184,7 +184,7 @@ def _in_folder(path: Path) -> Iterator[_Member]:
 
 
 def _raise(error: OSError) -> None:
-    raise error  # else os.walk passes over a folder that it may not read
+    raise error  # otherwise os.walk skips folders that it cannot read
 
 
 def _in_archive(path: Path, stack: ExitStack) -> Iterator[_Member]:
@@ -199,7 +199,7 @@ def _in_archive(path: Path, stack: ExitStack) -> Iterator[_Member]:
                 found = (
                     f"is compressed and has over {_MAX_UNPACKED_BYTES / 2**20:.0f} MiB; expected a plain .tar"
                 )
-                raise refusal(path, found, "Uncompress it by gunzip, bunzip2 or unxz, or unpack it.")
+                raise refusal(path, found, "Decompress it with gunzip, bunzip2 or unxz, or unpack it.")
             file, head = BytesIO(content), content[:512]
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
@@ -228,17 +228,17 @@ def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 def _in_tar(path: Path, file: IO[bytes]) -> Iterator[_Member]:
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # it keeps 1 KB of each
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep 1 KB of each
             name = _safe_name(path, member.name)
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse() or member.size < 0:
-                found = "is a link, a device or another thing than a plain file"
+                found = "is a link, a device or something else than a plain file"
                 raise refusal(f"{path}: {quoted(name)}", found, _UNPACK)
             yield name, member.size, partial(_tar_content, file, member.offset_data, member.size)
         file.seek(archive.offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes damage for the end
-        raise EOFError("the archive ends without its end mark")
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile mistakes damage for the end
+        raise EOFError("the archive has no end marker")
 
 
 def _tar_content(file: IO[bytes], offset: int, size: int) -> bytes:
@@ -247,10 +247,10 @@ def _tar_content(file: IO[bytes], offset: int, size: int) -> bytes:
 
 
 def _whole(file: IO[bytes], size: int) -> bytes:
-    """As many bytes as were declared; never more, whatever a compressed member would give."""
+    """Exactly as many bytes as were declared, even if a compressed member would give more."""
     content = file.read(size)
     if len(content) != size:
-        raise EOFError("the data end early")
+        raise EOFError("the data ends early")
     return content
 
 
@@ -258,7 +258,7 @@ def _safe_name(path: Path, name: str) -> str:
     """The name of a member without `.` parts."""
     slashed = name.replace("\\", "/")
     if slashed.startswith("/") or ".." in slashed.split("/") or "\0" in name or re.match("[A-Za-z]:", name):
-        raise refusal(path, f"has a member {quoted(name)}; expected names that stay inside", _UNPACK)
+        raise refusal(path, f"has a member {quoted(name)}; expected names inside the archive", _UNPACK)
     return PurePosixPath(name).as_posix()
 
 
@@ -274,7 +274,9 @@ def _decoded(place: str, content: bytes) -> "Image.Image":
     if picture.width * picture.height > _MAX_PIXELS:
         raise _too_large(place)
     if picture.mode.startswith(("I", "F")):
-        raise refusal(place, f"has more than 8 bits a channel (mode {picture.mode})", "Store it with 8 bits.")
+        raise refusal(
+            place, f"has more than 8 bits per channel (mode {picture.mode})", "Convert it to 8 bits."
+        )
     picture.load()
     return picture
 
@@ -284,7 +286,7 @@ def _too_large(place: str) -> InputError:
 
 
 def _cropped(place: str, picture: "Image.Image", crop: _Crop) -> "Image.Image":
-    """The part in the middle; half a pixel above and left of it where the rest is odd."""
+    """The central part; half a pixel above and left of the center if the rest is odd."""
     if crop is None:
         return picture
     height, width = (min(picture.size),) * 2 if crop == "square" else crop
@@ -298,7 +300,7 @@ def _cropped(place: str, picture: "Image.Image", crop: _Crop) -> "Image.Image":
 
 
 def _opaque(picture: "Image.Image") -> "Image.Image":
-    """The picture on white where it is transparent."""
+    """The picture, on white if it is transparent."""
     from PIL import Image
 
     if not picture.has_transparency_data:

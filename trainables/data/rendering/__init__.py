@@ -1,1 +1,1 @@
-"""Images that are rendered here."""
+"""Renderers of data sets."""

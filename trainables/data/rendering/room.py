@@ -1,12 +1,12 @@
 """The room of 3D Shapes, rendered: an object on the floor of a square room, seen from a camera that orbits it.
 
 A lookalike, not a copy. Camera, sizes and lights were fitted to 50 official images; the room's half-width fixes the unit of
-length. Hues only recolor, so a scene is kept as layers, one a material, for each of the 480 geometries, and
-an image is composed of them:
+length. Hues only recolor, so a scene is stored as layers, one per material, for each of the 480 geometries, and
+an image is composed from them:
 
     level = min(255, (sum over materials of weight * color + 64) // 128)
 
-with whole numbers, so that every machine and device gives the same. A weight of 128 is fully lit, more is overlit.
+with whole numbers, so that every machine and device gives the same image. A weight of 128 is fully lit, more is overlit.
 
 Axes: x to the right, y away from the camera of orientation 0, z up; the object stands at the origin. Which way the official
 orientation turns is unknown; here the camera of a positive one stands to the right.
@@ -37,7 +37,7 @@ HUE_COLORS = np.array(
 SKY = (153, 226, 249)
 
 SHA256 = "3cf5951aff85d113284abd099e4176bcdc9b7bb916533cf2cdbcce29577b99cb"
-"""Of all weights. They stay the same when every ray is turned by 1e-9, and double precision errs by about 1e-14: machines
+"""sha256 of all weights. They stay the same when every ray is turned by 1e-9, and double precision errs by about 1e-14: machines
 agree."""
 
 SIZE = 64
@@ -54,21 +54,21 @@ FIELD_OF_VIEW = 50.0  # degrees, vertical
 SCALES = np.linspace(0.75, 1.25, 8)
 ORIENTATIONS = np.radians(np.linspace(-30, 30, 15))
 RADIUS = (0.40, 0.40, 0.50, 0.40)
-"""Of the four shapes at scale 1, see `solids`."""
+"""Radius of each of the four shapes at scale 1, see `solids`."""
 
 TO_LIGHT = np.array([-0.30, 0.25, 1.0])
 SHADOW = 0.33
 FLOOR_LIGHT = (1.103, 0.154, -0.649, 0.119, -0.584, -0.11, 0.409, -0.312, 0.034, 0.285)
 """Polynomial of degree 3 in x and y over the half-width, x ** i * y ** j, i the slower: bright at the left, where the light is."""
 WALL_LIGHT = (1.055, -0.124, 0.072, -0.074, -0.002, -0.026)
-"""Of the back wall: of degree 2 in x over the half-width and z over the wall's height."""
+"""The same for the back wall: of degree 2 in x over the half-width and z over the wall's height."""
 LEFT_LIGHT = (0.614, 0.008, -0.123, -0.027)
 RIGHT_LIGHT = (0.45, 0.009, -0.032, -0.05)
-"""Of a side wall: constant, per degree of orientation, per y over the half-width, per z over the wall's height."""
+"""Light of a side wall: constant, per degree of orientation, per y over the half-width, per z over the wall's height."""
 
 AMBIENT, HEADLIGHT = 0.50, 0.46
 DIFFUSE = (0.40, 0.35, 0.67, 0.67)
-"""Of each shape; a share of the highlight of the round ones is in it."""
+"""Diffuse light of each shape; includes a share of the highlight of the round ones."""
 HIGHLIGHT, HIGHLIGHT_RANGE = 0.105, (0.35, 0.80)
 """White on round sides, by the cosine between normal and the middle of light and view."""
 
@@ -97,7 +97,7 @@ def colors(floor_hue: int, wall_hue: int, object_hue: int) -> np.ndarray:
 
 
 def compose(weights_MHW: np.ndarray, colors_M3: np.ndarray) -> np.ndarray:
-    """An image of its layers, uint8 (H, W, 3)."""
+    """The image composed from layers, uint8 (H, W, 3)."""
     sums_HW3 = np.einsum("mhw,mc->hwc", weights_MHW.astype(np.int64), colors_M3.astype(np.int64))
     return np.minimum((sums_HW3 + 64) // 128, 255).astype(np.uint8)
 
@@ -139,8 +139,8 @@ class _Room:
     """What the rays of a camera meet in the empty room.
 
     Attributes:
-        t_hw: Where.
-        light_hw: Of floor or wall there, lit and textured; 0 in the sky.
+        t_hw: Where, as t of the ray.
+        light_hw: Light of floor or wall there, with texture; 0 in the sky.
         is_floor_hw: Whether it is the floor.
         is_sky_hw: Whether it is neither floor nor wall.
     """

@@ -1,4 +1,4 @@
-"""Convex solids that stand on the origin, met by rays: where a ray enters and leaves, and the surface's normal there.
+"""Intersections of rays with convex solids that stand on the origin, and surface normals there.
 
 Shape suffixes: 3 coordinates; origins and directions broadcast over any leading axes.
 """
@@ -42,7 +42,7 @@ def normal(solid: int, r: float, point: np.ndarray) -> np.ndarray:
 
 
 def _meet(*parts: Interval) -> Interval:
-    """Where all of several intervals are."""
+    """The intersection of several intervals."""
     near, far = np.max([part[0] for part in parts], axis=0), np.min([part[1] for part in parts], axis=0)
     return np.where(near < far, near, np.inf), np.where(near < far, far, -np.inf)
 

@@ -1,4 +1,4 @@
-"""How much codes vary over images, and which of them vary enough to count.
+"""Variance of codes over images, and which codes vary enough to count.
 
 Shape suffixes: G groups of images, L images of a group, N images, D code dimensions, C categories.
 """
@@ -11,7 +11,7 @@ PRUNE_KL = 0.01
 """Mean KL to the prior, nats, up to which a code with a Gaussian posterior counts as collapsed."""
 
 PRUNE_STD = 0.05
-"""Standard deviation over the images up to which any other code counts as constant (that of disentanglement_lib)."""
+"""Standard deviation over the images up to which any other code counts as constant (as in disentanglement_lib)."""
 
 
 def has_diverged(encoding: Encoding) -> bool:
@@ -20,10 +20,10 @@ def has_diverged(encoding: Encoding) -> bool:
 
 
 def is_active(encoding: Encoding) -> np.ndarray:
-    """Mark the dimensions that carry something about the image, (D,).
+    """Which dimensions carry information about the image, (D,).
 
     A code with a Gaussian posterior is active where its mean KL to the prior exceeds `PRUNE_KL`; a category or a code
-    without a posterior where the root of its `variance` over all images exceeds `PRUNE_STD`.
+    without a posterior if the root of its `variance` over all images exceeds `PRUNE_STD`.
     """
     varies_D = np.sqrt(variance(encoding.mu_ND[None], encoding.discrete_D)[0]) > PRUNE_STD
     if encoding.logvar_ND is None:

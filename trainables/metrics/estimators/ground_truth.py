@@ -1,4 +1,4 @@
-"""Which factors can be scored, and the values of a metric that has one for each.
+"""Which factors can be scored, and the values of a metric that has one per factor.
 
 Shape suffixes: N images, K factors.
 """
@@ -13,10 +13,10 @@ def varying_factors(encoding: Encoding, metric: str, *parts: np.ndarray, num_nee
     """Indices of the factors that have two values or more, in the order of the data set.
 
     Args:
-        encoding: What is scored.
-        metric: Who asks, for the message.
-        parts: Sets of rows in each of which a factor must vary; all rows where none is given.
-        num_needed: Fewest factors that the metric makes sense with.
+        encoding: The encoding to score.
+        metric: Name of the metric, for the message.
+        parts: Sets of rows in each of which a factor must vary; all rows by default.
+        num_needed: Fewest factors that the metric needs.
 
     Raises:
         InputError: There are fewer of them than needed.
@@ -29,9 +29,9 @@ def varying_factors(encoding: Encoding, metric: str, *parts: np.ndarray, num_nee
     ]
     if len(found) < num_needed:
         raise InputError(
-            f"{metric} needs ground-truth factors that vary over the images, {num_needed} at least, "
-            f"and {encoding.data} has {len(found)}.\n"
-            "Score other metrics on it, or train on a factor grid such as dsprites."
+            f"{metric} needs ground-truth factors that vary over the images, at least {num_needed}; "
+            f"{encoding.data} has {len(found)}.\n"
+            "Use other metrics, or train on a factor grid such as dsprites."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Entropy and mutual information of labels, and codes cut into bins so that they are labels.
+"""Entropy and mutual information of labels, and codes cut into bins to make them labels.
 
 All are plug-in estimates from counts, in nats, biased upward on few images: two independent labels of a and b values
 share about (a - 1) (b - 1) / (2 N) nats. Labels are integers from 0, and small ones: tables of counts are dense.
@@ -17,14 +17,14 @@ def discretized(codes_ND: np.ndarray, discrete_D: np.ndarray, num_bins: int) -> 
     Args:
         codes_ND: Finite codes.
         discrete_D: Which codes are categories.
-        num_bins: Bins of a code that is none; some may be empty.
+        num_bins: Bins of a code that is not a category; some may be empty.
 
     Returns:
         Bins from 0, int64 (N, D).
     """
     bins_ND = np.empty(codes_ND.shape, dtype=np.int64)
     for d, is_category in enumerate(discrete_D):
-        # Where float32 codes differ by their last bits alone, edges in float32 would coincide.
+        # If float32 codes differ only in their last bits, edges in float32 would coincide.
         code_N = codes_ND[:, d].astype(np.float64)
         if is_category:
             bins_ND[:, d] = np.unique(code_N, return_inverse=True)[1]
@@ -46,7 +46,7 @@ def mutual_information(a_ND: np.ndarray, b_NK: np.ndarray) -> np.ndarray:
 
 def entropy(a_NK: np.ndarray) -> np.ndarray:
     """Entropy of every column, nats (K,)."""
-    # What a label tells about itself is all that there is to it.
+    # The information of a label about itself is its entropy.
     return np.array([_information(a_N, a_N) for a_N in a_NK.T], dtype=np.float64)
 
 
@@ -55,6 +55,6 @@ def _information(a_N: np.ndarray, b_N: np.ndarray) -> float:
     counts_AB = np.bincount(a_N * num_b + b_N, minlength=(int(a_N.max()) + 1) * num_b).reshape(-1, num_b)
     a, b = np.nonzero(counts_AB)
     count = counts_AB[a, b]
-    # The ratio is formed of whole numbers, so independence by construction gives log 1 = 0 and no rounding error.
+    # The ratio is formed from whole numbers, so independence by construction gives log 1 = 0 and no rounding error.
     independent = counts_AB.sum(axis=1)[a] * counts_AB.sum(axis=0)[b]
     return float(np.maximum(0, count @ np.log(len(a_N) * count / independent) / len(a_N)))

@@ -19,7 +19,7 @@ def draw(
     at least `num_samples` of them.
 
     Raises:
-        InputError: The images have no ground-truth factor with two values of two images each, which `metric` needs.
+        InputError: The images have no ground-truth factor with two values of two images each, as `metric` needs.
     """
     factors_NK = encoding.factors_NK
     counts_by_factor = [np.bincount(values_N) for values_N in factors_NK.T]
@@ -27,8 +27,8 @@ def draw(
     varied = [k for k, values in enumerate(values_by_factor) if len(values) > 1]
     if not varied:
         raise InputError(
-            f"{metric} needs ground-truth factors (two values that two images have each), and {encoding.data} has none.\n"
-            "Score other metrics on it, or train on a factor grid such as dsprites."
+            f"{metric} needs ground-truth factors with two values of two images each; {encoding.data} has none.\n"
+            "Use other metrics, or train on a factor grid such as dsprites."
         )
     factor_V = generator.choice(varied, num_votes)
     rows_VL = np.empty((num_votes, num_samples), dtype=np.int64)
@@ -45,7 +45,7 @@ def draw(
 
 
 def _picks(counts_V: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
-    """For each vote L of the numbers 0 .. count - 1: distinct where the count allows, (V, L).
+    """L of the numbers 0 .. count - 1 for each vote, distinct if the count allows it, (V, L).
 
     Floyd's method, for all votes at once: the i-th of L picks is uniform on 0 .. count - L + i, and becomes that upper
     end itself where it was picked before. Every subset of L is equally likely.

@@ -1,6 +1,6 @@
 """FactorVAE's discriminator: a leaky-ReLU perceptron with two logits, differentiated by one chain.
 
-Everything that FactorVAE asks of it is a function of l0 - l1, one number per sample, so the slopes of
+Everything that FactorVAE needs from it is a function of l0 - l1, one number per sample, so the slopes of
 sum_b (l0 - l1)_b at every layer are all that is needed: at the input they are the gradient of the density ratio, and
 scaled row by row they give the weight gradients of any loss of l0 - l1.
 
@@ -39,7 +39,7 @@ class Chain:
     Attributes:
         log_ratio_RB: l0 - l1 = log D/(1 - D), the estimated log density ratio of each sample.
         input_slope_RBD: Its gradient at the sample.
-        inputs_RBI: What each layer saw, first layer first.
+        inputs_RBI: The input of each layer, first layer first.
         slopes_RBO: The chain at each layer's output, first layer first.
     """
 
@@ -53,7 +53,7 @@ class Chain:
         logits_RB2 = stacked.widened(stacked.linear(self.inputs_RBI[-1], *_weight_and_bias(tensors, depth)))
         self.log_ratio_RB = logits_RB2[..., 0] - logits_RB2[..., 1]
 
-        # Filled on the device: a constant of the host would be copied, and waited for, in every step.
+        # Filled on the device: a constant from the host would be copied, and waited for, in every step.
         slope = torch.ones_like(logits_RB2)
         slope[..., 1].neg_()
         self.slopes_RBO = [slope]
@@ -75,7 +75,7 @@ def write_gradients(gradients: Tensors, chains: Sequence[Chain], scales_RB: Sequ
     Args:
         gradients: Written in place, named like the parameters.
         chains: The batches that the loss sums over.
-        scales_RB: The loss's derivative by l0 - l1 of each sample, one tensor a chain.
+        scales_RB: The loss's derivative by l0 - l1 of each sample, one tensor per chain.
     """
     for layer in range(1, len(gradients) // 2 + 1):
         weight_RIO, bias_RO = _weight_and_bias(gradients, layer)

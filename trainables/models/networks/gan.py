@@ -44,7 +44,7 @@ def critic_shapes(network: str, width: int, image: tuple[int, int, int], num_out
 
 
 def generator_shapes(network: str, width: int, image: tuple[int, int, int], num_inputs: int) -> Shapes:
-    """Shapes of the generator of one run, by name; a layer that is normalized has a scale beside its bias."""
+    """Shapes of the generator of one run, by name; a normalized layer has a scale besides its bias."""
     if network == "conv":
         _check_size(image)
         ladder = (image[0], *CONV_CHANNELS)
@@ -65,7 +65,7 @@ def generator_shapes(network: str, width: int, image: tuple[int, int, int], num_
 def _check_size(image: tuple[int, int, int]) -> None:
     if image[1:] != (64, 64):
         raise InputError(
-            f"network=conv needs 64 x 64 images, these are {image[1]} x {image[2]}: set network=mlp."
+            f"network=conv needs 64 x 64 images, but these are {image[1]} x {image[2]}.\nSet network=mlp."
         )
 
 
@@ -92,7 +92,7 @@ def criticize(tensors: Tensors, x_RBCHW: torch.Tensor, network: str) -> tuple[to
 
 
 def infer(tensors: Tensors, features: torch.Tensor) -> torch.Tensor:
-    """What Q says of the codes, from the trunk's features: means, then log odds of the categories, (R, B, Q)."""
+    """Q's outputs for the codes, from the trunk's features: means, then log odds of the categories, (R, B, Q)."""
     return stacked.widened(_linear(tensors, "q.out", _leaky(_linear(tensors, "q.hidden", features))))
 
 
@@ -100,9 +100,9 @@ class Moments:
     """Running mean and variance of each normalized layer: one row per run, like parameters.
 
     Args:
-        shapes: Of the generator.
+        shapes: Shapes of the generator.
         num_runs: R.
-        device: Where they lie.
+        device: The device that holds them.
     """
 
     def __init__(self, shapes: Shapes, num_runs: int, device: torch.device) -> None:
@@ -117,14 +117,14 @@ class Moments:
 
     @property
     def values_RP(self) -> torch.Tensor:
-        """All of them."""
+        """All running means and variances."""
         return self.store.values_RP
 
     @torch.no_grad()
     def keep(
         self, name: str, mean_RN: torch.Tensor, variance_RN: torch.Tensor, alive_R: torch.Tensor
     ) -> None:
-        """Move towards the moments of a batch; those of a run that is not alive stay."""
+        """Move towards the moments of a batch; those of a run that is not alive are unchanged."""
         rate_R1 = torch.where(alive_R, NORM_MOMENTUM, 0.0)[:, None]
         for moment, value_RN in (("mean", mean_RN), ("variance", variance_RN)):
             kept_RN = self.store.tensors[f"{name}.{moment}"]
@@ -140,7 +140,7 @@ class Generator:
 
     Args:
         tensors: Its parameters.
-        moments: Of its normalized layers.
+        moments: Moments of its normalized layers.
         network: `conv` or `mlp`.
         image: (C, H, W).
     """
@@ -155,8 +155,8 @@ class Generator:
 
         Args:
             z_RBI: Codes, categories as ones and zeros, and noise.
-            by_batch: Normalize by the batch, as in training; else by the running moments.
-            kept_by_R: Move the running moments of these runs; of none if not given.
+            by_batch: Normalize by the batch, as in training; otherwise by the running moments.
+            kept_by_R: Move the running moments of these runs; by default of none.
         """
 
         def normalized(name: str, h: torch.Tensor) -> torch.Tensor:

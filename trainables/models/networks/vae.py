@@ -2,8 +2,8 @@
 
 `conv` is Tables 1-3 of Kim & Mnih (2018): four 4 x 4 stride-2 convolutions of 32, 32, 64, 64 channels and one
 hidden layer, mirrored in the decoder, for 64 x 64 images. `mlp` is two hidden layers each way, for small images.
-Weights start Glorot uniform, biases at zero (the paper does not state its own; this is its framework's default), or as in a
-widely used PyTorch port, whose trajectories are others: docs/reproduction.md.
+Weights start Glorot uniform, biases at zero (the paper does not state its initialization; this is its framework's default), or as in
+a widely used PyTorch port, whose trajectories differ: docs/reproduction.md.
 
 Shape suffixes: R runs, B batch, C H W image, D latent dimensions.
 """
@@ -42,11 +42,11 @@ class Adam:
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate <= 1:
-            raise InputError("a learning rate is above 0 and at most 1, for example 1e-4.")
+            raise InputError("learning_rate must be above 0 and at most 1, for example 1e-4.")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise InputError("beta1 and beta2 lie in [0, 1), for example 0.9.")
+            raise InputError("beta1 and beta2 must be in [0, 1), for example 0.9.")
         if not self.epsilon >= 1e-30:  # smaller ones are 0 in float32, and 0 / 0 where a gradient is 0
-            raise InputError("epsilon is at least 1e-30, for example 1e-8.")
+            raise InputError("epsilon must be at least 1e-30, for example 1e-8.")
 
 
 Initialization = Literal["glorot", "normal"]
@@ -60,10 +60,10 @@ class Vae:
         network: `conv` for 64 x 64 images as in the paper, `mlp` for small ones.
         latent_dim: Number of latent dimensions D.
         width: Units of a hidden fully connected layer (paper: 128 on 2D Shapes, 256 elsewhere).
-        initialization: Of all networks, that of FactorVAE's discriminator included: `glorot`, or `normal` of deviation 0.02, but
+        initialization: Of all networks, including FactorVAE's discriminator: `glorot`, or `normal` with deviation 0.02, except
             for upconvolutions, which keep PyTorch's default, uniform within 1 / sqrt(outputs * kernel size).
         hidden_relu: Whether the encoder's hidden layer after the convolutions has a ReLU; the paper's table does
-            not say, public ports differ.
+            not say; public ports differ.
     """
 
     network: Literal["conv", "mlp"] = "conv"
@@ -74,13 +74,13 @@ class Vae:
 
     def __post_init__(self) -> None:
         if self.latent_dim < 1 or self.width < 1:
-            raise InputError("latent_dim and width are at least 1.")
+            raise InputError("latent_dim and width must be at least 1.")
 
 
 NORMAL_DEVIATION = 0.02
 
 NUM_TRAVERSED = 7
-"""Values of a code that a picture shows."""
+"""Number of values of a code that a picture shows."""
 
 Tensors = Mapping[str, torch.Tensor]
 Uniform = Callable[[str, int], torch.Tensor]
@@ -99,7 +99,7 @@ def vae_shapes(config: Vae, image: tuple[int, int, int]) -> Shapes:
     channels, height, width = image
     if (height, width) != (64, 64):
         raise InputError(
-            f"vae.network=conv needs 64 x 64 images, these are {height} x {width}: set vae.network=mlp."
+            f"vae.network=conv needs 64 x 64 images, but these are {height} x {width}.\nSet vae.network=mlp."
         )
     ladder = (channels, *CONV_CHANNELS)
     flat = CONV_CHANNELS[-1] * KERNEL * KERNEL
@@ -132,12 +132,12 @@ def _layer(name: str, weight: tuple[int, ...], bias: int) -> Shapes:
 
 
 def initialize(parameters: stacked.Parameters, uniform: Uniform, how: Initialization = "glorot") -> None:
-    """Fill parameters as `Vae.initialization` says; biases stay zero, but for those of PyTorch's upconvolutions.
+    """Fill parameters as `Vae.initialization` says; biases stay zero, except those of PyTorch's upconvolutions.
 
     Args:
-        parameters: To be written, still zero.
-        uniform: Numbers in (0, 1), (R, count), of the stream of a given name.
-        how: Which distribution.
+        parameters: The parameters to fill, still zero.
+        uniform: Draws numbers in (0, 1), (R, count), from the stream of a given name.
+        how: The distribution.
     """
     with torch.no_grad():
         for name, tensor in parameters.tensors.items():
@@ -203,6 +203,6 @@ def prior_traversal(device: torch.device) -> torch.Tensor:
 
 
 def adam(parameters: stacked.Parameters, config: Adam, steps_per_update: int = 1) -> stacked.Adam:
-    """The optimizer of these parameters, which steps so often in an update of the model."""
+    """The optimizer of these parameters, which makes this many steps per update of the model."""
     settings = (config.learning_rate, config.beta1, config.beta2, config.epsilon)
     return stacked.Adam(parameters, *settings, steps_per_update)
