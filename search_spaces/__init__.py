@@ -77,3 +77,15 @@ class Sweep:
     metrics: tuple[str, ...]
     scales: Mapping[str, Scale]
     step: str = "update"
+
+
+def load(name: str) -> Sweep:
+    """Load a sweep.
+
+    Raises:
+        UnknownNameError: There is no such sweep.
+    """
+    from trainables import plugins
+
+    sweep: Sweep = plugins.load("search_spaces", name, "sweep").SWEEP
+    return sweep

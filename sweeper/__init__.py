@@ -1,1 +1,1 @@
-"""Sweep: plan, launch, record and compare packs of runs across a laptop or a cluster."""
+"""Plan, train, record and compare packs of runs on a laptop or a cluster."""

@@ -1,4 +1,4 @@
-"""`python -m sweeper`."""
+"""Entry point of `python -m sweeper`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a person sees while they wait and when they are done: tables, progress, durations. All on stderr but results."""
+"""Terminal output: tables, progress and durations; everything but results goes to standard error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # rich is imported where something is drawn; errors that name a command need none
+if TYPE_CHECKING:  # rich is imported when something is drawn; errors that name a command do not need it
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -17,14 +17,14 @@ LINE_EVERY_S = 10.0
 
 
 def notes() -> Console:
-    """Where progress and remarks go: standard error."""
+    """Return the console for progress and remarks, on standard error."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
 
 
 def duration(seconds: float) -> str:
-    """A duration as people say it, for example `3 min` or `2.5 days`."""
+    """Return a duration in a readable unit, for example `3 min` or `2.5 days`."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * size:
             amount = seconds / size
@@ -33,17 +33,17 @@ def duration(seconds: float) -> str:
 
 
 def memory(gib: float) -> str:
-    """An amount of memory, for example `350 MiB`."""
+    """Return an amount of memory in a readable unit, for example `350 MiB`."""
     return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.0f} MiB"
 
 
 def command(word: str, *arguments: object, **options: object) -> str:
-    """A command of ours, as it can be typed.
+    """Return a command of this program, as a user can type it.
 
     Args:
-        word: Which, for example `run`.
-        arguments: Names of sweeps and the like.
-        options: By name, `label` for `--as`; those that are None, False or empty are left out.
+        word: The command, for example `run`.
+        arguments: Positional arguments, such as names of sweeps.
+        options: Options by name, `label` for `--as`; those that are None, False or empty are left out.
     """
     words = ["python", "-m", "sweeper", word, *map(str, arguments)]
     for name, value in options.items():
@@ -54,12 +54,12 @@ def command(word: str, *arguments: object, **options: object) -> str:
 
 
 def runs(count: int) -> str:
-    """A number of runs, for example `1 run`."""
+    """Return a number of runs in words, for example `1 run`."""
     return f"{count:,} run{'s' * (count != 1)}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table whose columns of numbers are set right."""
+    """Return a table whose columns of numbers are right-aligned."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -73,10 +73,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 class Counter:
-    """Work done: a bar on a terminal, elsewhere a line now and then.
+    """Progress of work: a bar on a terminal, elsewhere a line now and then.
 
     Attributes:
-        done: Units of work that became true.
+        done: Units of finished work.
     """
 
     def __init__(self, console: Console, bar: Progress | None, what: str, unit: str, total: int) -> None:
@@ -87,7 +87,7 @@ class Counter:
         self._first: tuple[float, int] | None = None
 
     def __call__(self, num_done: int) -> None:
-        """Count work that became true."""
+        """Count units of finished work."""
         self.done += num_done
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.done)
@@ -99,7 +99,7 @@ class Counter:
             self._console.print(f"{share}, {duration(elapsed)} gone{self._time_left(elapsed)}")
 
     def _time_left(self, elapsed: float) -> str:
-        """By the pace since the first block, since workers take seconds to start."""
+        """Return the time left, by the pace since the first block, since workers take seconds to start."""
         if self._first is None:
             self._first = elapsed, self.done
         begun, before = self._first
@@ -111,13 +111,13 @@ class Counter:
 
 @contextmanager
 def counting(console: Console, what: str, unit: str, total: int) -> Iterator[Counter]:
-    """Show progress until left.
+    """Show progress while the context is open.
 
     Args:
-        console: Where to show it.
-        what: What is done, for example `training`.
+        console: Console to show it on.
+        what: The work, for example `training`.
         unit: What is counted, for example `run-steps`.
-        total: How many there are.
+        total: Number of units in all.
     """
     if not console.is_terminal:
         yield Counter(console, None, what, unit, total)

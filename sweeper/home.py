@@ -1,4 +1,4 @@
-"""A home: the folder of one ledger and what is made from it, held by one driver at a time; where it may be."""
+"""A home: the folder of one ledger and of everything made from it, its lock for one driver, and where it may be."""
 
 import fcntl
 import os
@@ -25,24 +25,24 @@ _NETWORK_FILE_SYSTEMS = (
 )
 
 STORAGE_PATH = "storage.path"
-"""File of a home whose one line is the path of its storage, if that is not inside."""
+"""File of a home with one line, the path of its storage; only present if the storage is outside the home."""
 
 MAX_NAME_BYTES = 200
-"""Of one name in a path; file systems take 255, and we append."""
+"""Longest name in a path; file systems allow 255 bytes, and we append to names."""
 MAX_PATH_BYTES = 400
-"""Of a path; SQLite takes 512, and we append."""
+"""Longest path; SQLite allows 512 bytes, and we append to paths."""
 
 MAX_STEM = 200
-"""Letters of the name of an export or figure; file systems end at 255 bytes."""
+"""Most characters in the name of an export or figure; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where things are in a home.
+    """The paths of a home.
 
     Attributes:
         path: The folder, on a local disk.
-        storage: Folder of the blocks; give another one, shared, where packs train on several machines.
+        storage: Folder of the blocks; choose a shared folder if packs train on several machines.
     """
 
     path: Path
@@ -50,10 +50,12 @@ class Home:
 
     @classmethod
     def at(cls, path: Path, storage: Path | None = None) -> "Home":
-        """A home whose storage is the one that it keeps, or a new one, inside unless given; paths become absolute.
+        """Return the home at a path, with the storage that it already uses, else the given one, else a new one inside it.
+
+        Paths become absolute.
 
         Raises:
-            InputError: A storage is given, and the home keeps another.
+            InputError: The given storage is not the one that the home already uses.
         """
         path = path.absolute()
         note, kept = path / STORAGE_PATH, path / "storage"
@@ -71,7 +73,7 @@ class Home:
 
     @property
     def ledger(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file of the ledger."""
         return self.path / "ledger.db"
 
     @property
@@ -86,11 +88,11 @@ class Home:
 
     @property
     def is_settled(self) -> bool:
-        """Whether its storage is found without being told."""
+        """Whether the storage is found without `--storage`."""
         return os.path.realpath(self.storage) == os.path.realpath(Home.at(self.path).storage)
 
     def remember_storage(self) -> None:
-        """Note where the storage is, if it would not be found otherwise."""
+        """Record the path of the storage in the home, if it would not be found otherwise."""
         if self.is_settled:
             return
         partial = self.path / f"{STORAGE_PATH}.partial"
@@ -99,10 +101,10 @@ class Home:
         durable.sync_folder(self.path)
 
     def damage(self) -> str:
-        """What SQLite finds wrong with the ledger's file, empty if nothing; reads all of it.
+        """Return what SQLite finds wrong with the ledger's file, empty if nothing; reads the whole file.
 
         Raises:
-            sqlite3.OperationalError: It cannot be read.
+            sqlite3.OperationalError: The file cannot be read.
         """
         try:
             with closing(schema.connect_for_reading(self.ledger)) as db:
@@ -115,26 +117,26 @@ class Home:
 
 
 GLANCE_S = 0.05
-"""How long nobody needs to see whether a home is held."""
+"""Longest time for which another process holds the lock only to check whether a driver has it."""
 
 
 @contextmanager
 def lock_home(path: Path, mounts: str | None = None) -> Iterator[None]:
-    """Hold a home as its one driver; the kernel lets go of it however this process ends.
+    """Hold a home as its only driver; the kernel releases the lock however this process ends.
 
     Args:
-        path: The home's folder; made if it is not there.
-        mounts: Text of `/proc/mounts`, read if not given and there is one.
+        path: Folder of the home; created if missing.
+        mounts: Text of `/proc/mounts`; read from there by default, if the file exists.
 
     Raises:
-        InputError: Another driver holds it, or it is on a network file system, where locks and SQLite's
+        InputError: Another driver holds the home, or it is on a network file system, where locks and SQLite's
             write-ahead log do not work.
     """
     path.mkdir(parents=True, exist_ok=True)
     _refuse_network(path.resolve(), _read_mounts() if mounts is None else mounts)
     with (path / "lock").open("a+") as file:
         if not _lock(file):
-            time.sleep(GLANCE_S)  # another process may only have looked whether a driver holds it
+            time.sleep(GLANCE_S)  # another process may only have checked whether a driver holds it
             if not _lock(file):
                 raise InputError(
                     f"Home {path} is in use by {_holder(file)}.\n"
@@ -147,7 +149,7 @@ def lock_home(path: Path, mounts: str | None = None) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a driver holds a home right now."""
+    """Return whether a driver currently holds a home."""
     try:
         with (path / "lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -159,7 +161,7 @@ def is_held(path: Path) -> bool:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Lock a file for this process alone, and say whether that worked."""
+    """Lock a file for this process alone; return whether that worked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -178,13 +180,13 @@ def _read_mounts() -> str:
 
 
 def _refuse_network(path: Path, mounts: str) -> None:
-    """Refuse a path whose innermost mount is a network file system."""
+    """Reject a path whose innermost mount is a network file system."""
     kind, place = "", Path("/")
     for line in mounts.splitlines():
         _, escaped, found, *_ = line.split()
-        # Blanks in mount points are written as octal escapes.
+        # Spaces in mount points are written as octal escapes.
         point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
-        # Of several mounts at one place the last hides the others.
+        # The last of several mounts at one place hides the others.
         if path.is_relative_to(point) and len(point.parts) >= len(place.parts):
             kind, place = found, point
     if kind.removeprefix("fuse.") in _NETWORK_FILE_SYSTEMS:
@@ -195,7 +197,7 @@ def _refuse_network(path: Path, mounts: str) -> None:
 
 
 def check_length(option: str, path: Path) -> None:
-    """Accept a path that file systems and SQLite take."""
+    """Reject a path that is too long for file systems or SQLite."""
     longest = max(len(os.fsencode(part)) for part in path.absolute().parts)
     total = max(len(os.fsencode(each)) for each in (path.absolute(), os.path.realpath(path)))
     if longest > MAX_NAME_BYTES or total > MAX_PATH_BYTES:
@@ -206,32 +208,32 @@ def check_length(option: str, path: Path) -> None:
 
 
 def check_folder(option: str, path: Path, folder: Path) -> None:
-    """Accept a path whose folder can be written in, or can be made."""
+    """Reject a path whose folder is not writable and cannot be created."""
     found = _nearest(folder)
     try:
         tempfile.TemporaryFile(dir=found).close()
     except OSError as error:
-        if error.errno in (ENOSPC, EDQUOT, EIO):  # nobody has mistyped anything
+        if error.errno in (ENOSPC, EDQUOT, EIO):  # the path is not the problem
             raise
         raise InputError(f"{option} {path}: {found} is not a writable folder.\nChoose another.") from None
 
 
 def check_visible(option: str, path: Path, folder: Path) -> None:
-    """Accept a path that can be looked up, whether anything is there or not."""
+    """Reject a path that cannot be looked up; nothing needs to exist there."""
     found = _nearest(folder)
     if not (os.path.isdir(found) and os.access(found, os.X_OK)):  # noqa: PTH112 (a Path raises)
         raise InputError(f"{option} {path}: {found} is not a readable folder.\nChoose another.")
 
 
 def _nearest(folder: Path) -> Path:
-    """The innermost part of a path that is there."""
+    """Return the innermost part of a path that exists."""
     while not os.path.lexists(folder):
         folder = folder.absolute().parent
     return folder
 
 
 def check_letters(path: Path) -> None:
-    """Accept a home in which MLflow finds its file; of an address it reads these letters in its own way."""
+    """Reject a home in which MLflow would not find its file, since it interprets these characters in an address."""
     for letter in str(path.absolute()):
         if letter in "%?#" or letter < " ":
             raise InputError(

@@ -1,6 +1,6 @@
-"""Run questions to their end: plan, train what is missing, write the answer, deliver it to MLflow.
+"""Run questions to their end: plan, train what is missing, score, write the answer, and deliver it to MLflow.
 
-Running a sweep again is resuming it: only what the ledger lacks is trained.
+Running a sweep again resumes it: only what the ledger lacks is trained.
 """
 
 import re
@@ -32,18 +32,18 @@ from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 
 DELIVERY_S = 60.0
-"""How long a run waits at its end for MLflow to take what is left."""
+"""Longest time to wait, at the end of a run, for the remaining delivery to MLflow."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of questions ended, in runs over all of them.
+    """The outcome of running questions, as numbers of runs over all of them.
 
     Attributes:
-        trained: Done now and not before.
-        already_done: Done before.
-        failed: Given up.
-        diverged: Whose numbers stopped being finite, now or before.
+        trained: Runs that became done now.
+        already_done: Runs that were done before.
+        failed: Runs that were given up.
+        diverged: Runs whose values stopped being finite, now or before.
         steps_trained: Updates committed now, over all runs.
         tracking_pending: Runs that MLflow does not have yet.
     """
@@ -57,21 +57,21 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 when every planned run is done, else 1."""
+        """0 if every planned run is done, else 1."""
         return 1 if self.failed or self.diverged else 0
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What to run and where.
+    """What to run, and where.
 
     Attributes:
         questions: Sweeps at a scale.
         home: Where everything is kept.
         machine: Where packs train.
         tracking_uri: MLflow store, None for the one in the home.
-        is_insisted: Begin however long it takes.
-        console: For progress.
+        is_insisted: Start however long training takes.
+        console: Console for progress.
     """
 
     questions: Sequence[Question]
@@ -82,13 +82,13 @@ class Pipeline:
     console: Console
 
     def run(self) -> Outcome:
-        """Train what is missing.
+        """Train what is missing, write the answer, and deliver it.
 
         Raises:
-            InputError: Something that the user asked for cannot be done.
-            OSError: The machine failed while working.
+            InputError: A request of the user cannot be fulfilled.
+            OSError: An error of the machine, for example a full disk.
             DamagedBlockError: Finished runs lack a metric, and their encodings are damaged.
-            KeyboardInterrupt: The user stopped; run again to go on.
+            KeyboardInterrupt: The user stopped training; run again to resume.
         """
         with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
             planned, prepared = self._plan(ledger)
@@ -114,7 +114,7 @@ class Pipeline:
             return _outcome(before, after, steps, pending)
 
     def _plan(self, ledger: Ledger) -> tuple[list[Planned], Prepared | None]:
-        """Register the questions, and say what they take; packs are formed later where a cluster is to be joined."""
+        """Register the questions and print their plan; if a cluster has to be joined, packs are formed later."""
         with Probe() as probe:
             for problem in ledger.ingest().problems:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
@@ -123,7 +123,7 @@ class Pipeline:
             prepared = None
             is_missing = any(each.waiting(ledger.records) for each in planned)
             if is_missing and self.machine.address is None:
-                # First of all: a question that this machine should not begin is not registered.
+                # Before anything is registered: a question that this machine should not start must not be.
                 here = local_resources()
                 prepared = self._prepare(ledger, planned, here, probe.measure, self._together)
         for each in planned:
@@ -132,7 +132,7 @@ class Pipeline:
 
     @property
     def _together(self) -> MeasureTogether:
-        """Measures packs that share a GPU; there is one at a time without Ray."""
+        """Function that measures packs that share a GPU; without Ray it measures none, since one pack trains at a time."""
         return (lambda *_: None) if self.machine.is_without_ray else measure_together
 
     def _prepare(
@@ -143,7 +143,7 @@ class Pipeline:
         measure: Measure,
         together: MeasureTogether | None,
     ) -> Prepared:
-        """Settle where packs train, form them, and say what they take."""
+        """Decide where packs train, form them, and print their estimated time and memory."""
         prepared = placing.prepare(self.machine, planned, ledger.records, resources, measure, together)
         self.console.print(plan_table(planned, ledger.records))
         for note in prepared.notes:
@@ -171,7 +171,7 @@ class Pipeline:
                 prepared = self._prepare(ledger, planned, resources, measure, None)
             done = self._work_on(ledger, prepared)
             horizons = {each.question.scale.steps for each in planned}
-            for _ in range(len(horizons) - 1):  # runs that are wanted at a further horizon, too
+            for _ in range(len(horizons) - 1):  # runs that are also wanted at a later horizon
                 packs = form_packs(planned, ledger.records, prepared.machine, prepared.num_slots, measure)
                 done += self._work_on(ledger, replace(prepared, packs=packs))
         ledger.prune()
@@ -186,7 +186,7 @@ class Pipeline:
         return progress.done
 
     def _score(self, ledger: Ledger, planned: Sequence[Planned]) -> DamagedBlockError | None:
-        """Give runs that are done metrics that were added, or changed, since; returns what is in the way of some."""
+        """Compute metrics that were added or changed since runs finished; return the error if some encodings are damaged."""
         lacking = [
             run
             for each in planned
@@ -201,7 +201,7 @@ class Pipeline:
         return None
 
     def _write_answer(self, ledger: Ledger) -> None:
-        """Keep the home's own copy of the answer, so that MLflow has it too."""
+        """Write the home's own copy of the answer, which is also delivered to MLflow."""
         ids = [question.id for question in self.questions]
         if not any(ledger.records.counts(each)["done"] for each in ids):
             return
@@ -212,7 +212,7 @@ class Pipeline:
             ledger.record_export(front.write_csv(answer, folder / f"{stem}.csv"), "front")
             ledger.record_export(front.write_left_out(answer, folder / f"{stem}.csv"), "left out")
             ledger.record_export(write_plot(answer, folder / f"{stem}.png"), "plot")
-        except InputError as error:  # what cannot be compared or drawn was still trained, and is delivered
+        except InputError as error:  # runs that cannot be compared or drawn are still delivered
             self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
 
     def _deliver(self, projector: Projector) -> int:
@@ -227,7 +227,7 @@ class Pipeline:
         return pending
 
     def _statuses(self, ledger: Ledger) -> dict[str, str]:
-        """Status of each run of the questions that the ledger knows; a run of two counts once."""
+        """Return the status of each run of the questions that the ledger knows; a run of two questions counts once."""
         known = set(ledger.records.sweeps())
         asked = [question.id for question in self.questions if question.id in known]
         return {row.key: row.status for each in asked for row in ledger.records.members(each)}
@@ -235,18 +235,18 @@ class Pipeline:
 
 @contextmanager
 def _joined(machine: Machine) -> Iterator[tuple[Resources, Measure]]:
-    """Be where packs train: what there is, and what measures a pack there."""
+    """Join the machine or cluster where packs train; yield its resources and a function that measures a pack there."""
     if machine.is_without_ray:
         with Probe() as probe:
             yield local_resources(), probe.measure
         return
-    # Ray prints what it has to say of dead workers to standard output, where our answer goes.
+    # Ray reports dead workers on standard output, where the answer goes.
     with redirect_stdout(sys.stderr), cluster(machine) as resources:
         yield resources, ClusterMeasure()
 
 
 def _end_lost_attempts(ledger: Ledger) -> None:
-    """Whoever began an attempt that is still open is gone, since we hold the home."""
+    """End the attempts that are still open: their driver is gone, since this process holds the home."""
     for attempt in ledger.records.attempts():
         if attempt.ended_at_s is None:
             ledger.end_attempt(attempt.number, "lost")
@@ -266,7 +266,7 @@ def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending:
 
 
 def troubles(records: Records, sweep: SweepId) -> list[str]:
-    """One line for each run of a sweep that failed or diverged."""
+    """Return one line for each run of a sweep that failed or diverged."""
     errors = {(failure.key, failure.attempt): failure.message for failure in records.failures()}
     lines = []
     for row in records.members(sweep):
@@ -281,14 +281,14 @@ def troubles(records: Records, sweep: SweepId) -> list[str]:
 
 
 def _cause(message: str) -> str:
-    """The line of a traceback that names the error; the last line where none does."""
+    """Return the line of a traceback that names the error, or the last line if none does."""
     lines = message.strip().splitlines() or [""]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     return named[-1] if named else lines[-1]
 
 
 def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: str | None = None) -> str:
-    """A command of ours about the same sweeps, as it can be typed."""
+    """Return a command about the same sweeps, as a user can type it."""
     first = questions[0].id
     return display.command(
         word,
@@ -302,7 +302,7 @@ def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: 
 
 
 def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -> list[str]:
-    """What a run ends with on a terminal."""
+    """Return the last lines that a run prints on a terminal."""
     return [
         f"{outcome.trained} runs trained, {outcome.already_done} done before, "
         f"{outcome.failed} failed, {outcome.diverged} diverged.",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainables import config, plugins, scoring, sources
+from trainables import config, contracts, scoring, sources
 from trainables.config import RunSpec
 from trainables.encoding import Encoding
 from trainables.errors import InputError, UnknownNameError
@@ -53,7 +53,7 @@ def metrics() -> tuple[str, ...]:
     These are the metrics that need ground truth, and those others whose value depends only on the codes, not on their
     posterior or on how well images are reconstructed from them.
     """
-    kinds = {name: plugins.load(METRICS, name, "metric") for name in plugins.names(METRICS)}
+    kinds = {name: contracts.metric(name) for name in contracts.metric_names()}
     found = [name for name, metric in kinds.items() if metric.NEEDS_FACTORS or _is_of_codes_alone(name)]
     return tuple(sorted(found, key=lambda name: not kinds[name].IS_CHEAP))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables import arithmetic, config, ladder, plugins, sources, stepping, streams
+from trainables import arithmetic, config, contracts, ladder, sources, stepping, streams
 from trainables.config import RunSpec
 from trainables.errors import InputError
 from trainables.images import Images, Source
@@ -61,7 +61,7 @@ def resolve_all(specs: Sequence[RunSpec]) -> list[ResolvedRun]:
 
 
 def _resolve(spec: RunSpec, source: Source) -> ResolvedRun:
-    model = plugins.load("trainables.models", spec.model, "model")
+    model = contracts.model(spec.model)
     if not 0 <= spec.seed < 2**32:
         raise InputError(f"Seed {spec.seed} is outside the range 0 .. {2**32 - 1}.")
     default = model.Config()
@@ -105,7 +105,7 @@ class Pack:
             raise ValueError(f"a pack of size {size} does not hold {len(runs)} runs")
         computed = [*runs, *[runs[0]] * (size - len(runs))]
         self.seeds = [run.spec.seed for run in computed]
-        module = plugins.load("trainables.models", runs[0].spec.model, "model")
+        module = contracts.model(runs[0].spec.model)
         self.model = module.Model(
             [run.config for run in computed], images.shape, self._initial_uniform, self.device
         )

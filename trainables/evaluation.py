@@ -5,10 +5,13 @@ The images are drawn once per data set from a fixed stream and do not depend on 
 Shape suffixes: R runs, N images, B batch, D code dimensions, C H W image.
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 
 from trainables import stacked, streams
+from trainables.contracts import LikelihoodModel
 from trainables.encoding import Encoding
 from trainables.engine import Pack
 
@@ -63,11 +66,12 @@ def _encode_batch(pack: Pack, rows_B: np.ndarray, start: int) -> dict[str, np.nd
     squared = (model.decode(mu_RBD) - x_RBCHW).square_()
     computed = {"mu": mu_RBD, "mse": squared.flatten(2).mean(2)}
     if model.HAS_LIKELIHOOD:
+        assert logvar_RBD is not None
         z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, _noise(pack, start, mu_RBD.shape[1:]))
         computed |= {
             "logvar": logvar_RBD,
             "kl": stacked.gaussian_kl(mu_RBD, logvar_RBD),
-            "nats": stacked.bernoulli_nats(model.logits(z_RBD), x_RBCHW),
+            "nats": stacked.bernoulli_nats(cast(LikelihoodModel, model).logits(z_RBD), x_RBCHW),
         }
     return {name: value.cpu().numpy() for name, value in computed.items()}
 

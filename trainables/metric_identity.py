@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from trainables import plugins
+from trainables import contracts
 
 
 def identity(name: str, num_images: int) -> str:
@@ -18,7 +18,7 @@ def identity(name: str, num_images: int) -> str:
     Raises:
         UnknownNameError: No such metric.
     """
-    metric = plugins.load("trainables.metrics", name, "metric")
+    metric = contracts.metric(name)
     settings = [f"{setting}={value}" for setting, value in sorted(metric.SETTINGS.items())]
     return f"{name}({', '.join([f'v{metric.VERSION}', f'images={num_images}', *settings])})"
 
@@ -28,13 +28,13 @@ def identities(names: Iterable[str], num_images: int) -> dict[str, str]:
 
     A part of a metric, for example `kl/dim_0`, has the metric's full name; other values, for example `train/loss`, are left out.
     """
-    known, parents = plugins.names("trainables.metrics"), {name: name.partition("/")[0] for name in names}
+    known, parents = contracts.metric_names(), {name: name.partition("/")[0] for name in names}
     return {name: identity(parent, num_images) for name, parent in parents.items() if parent in known}
 
 
 def is_current(name: str, recorded: str) -> bool:
     """Whether a recorded full name of a metric, or of a part of it, is the current one, on any number of images."""
     parent, images = name.partition("/")[0], re.search(r"images=(\d+)", recorded)
-    if images is None or parent not in plugins.names("trainables.metrics"):
+    if images is None or parent not in contracts.metric_names():
         return False
     return identity(parent, int(images[1])) == recorded

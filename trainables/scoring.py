@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from trainables import plugins
+from trainables import contracts
 from trainables.encoding import Encoding
 
 
@@ -18,7 +18,7 @@ def scores(encoding: Encoding, metrics: Iterable[str]) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for name in metrics:
-        metric = plugins.load("trainables.metrics", name, "metric")
+        metric = contracts.metric(name)
         found |= metric.score(encoding, metric_generator(name))
     return found
 
@@ -29,8 +29,8 @@ def cheap_metrics(num_factors: int) -> tuple[str, ...]:
     Args:
         num_factors: Number of ground-truth factors that vary; metrics that need more are left out.
     """
-    names = plugins.names("trainables.metrics")
-    metrics = {name: plugins.load("trainables.metrics", name, "metric") for name in names}
+    names = contracts.metric_names()
+    metrics = {name: contracts.metric(name) for name in names}
     return tuple(name for name, m in metrics.items() if m.IS_CHEAP and num_factors >= m.NEEDS_FACTORS)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables import plugins
+from trainables import contracts, plugins
 from trainables.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:  # the driver uses `is_path` without torch
@@ -56,5 +56,5 @@ def find(data: str) -> Source:
         from trainables.data.readers import custom
 
         return custom.find(path_of(data))
-    source: Source = plugins.load(PACKAGE, data, "data set").find()
+    source: Source = contracts.data_set(data).find()
     return source

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import search_spaces
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.scheduling.label_free import answerable
-from trainables import plugins
+from trainables import contracts
 from trainables.config import canonical_json
 from trainables.errors import UnknownNameError
 
@@ -16,10 +17,10 @@ def words(records: Records, sweep: SweepId) -> dict[str, Any]:
     """Return a sweep's objectives, question and note from its current module; as registered if the module is gone."""
     spec = records.spec(sweep)
     try:
-        module = plugins.load("search_spaces", sweep.name, "sweep")
+        current = search_spaces.load(sweep.name)
     except UnknownNameError:
         return spec
-    asked = answerable(module.SWEEP, spec.get("num_factors", 2))
+    asked = answerable(current, spec.get("num_factors", 2))
     scale = asked.scales.get(sweep.scale)
     words = {"objectives": asked.objectives, "question": asked.question}
     return spec | words | ({"note": scale.notes(spec.get("data", scale.data))} if scale else {})
@@ -35,13 +36,13 @@ def told_apart(name: str, label: str, asked: Iterable[tuple[str, str]]) -> str:
 
 def axis(objective: str) -> str:
     """Return the title of an objective's axis: the title and unit of its metric."""
-    metric = plugins.load("trainables.metrics", objective, "metric")
-    return f"{metric.TITLE} ({metric.UNIT})" if metric.UNIT else str(metric.TITLE)
+    metric = contracts.metric(objective)
+    return f"{metric.TITLE} ({metric.UNIT})" if metric.UNIT else metric.TITLE
 
 
 def quantity(objective: str, value: float, limits: str = "") -> str:
     """Return a metric's value with its name and unit, for example `recon_error 8.31 [8.2, 8.4] nats per image`."""
-    unit = plugins.load("trainables.metrics", objective, "metric").UNIT
+    unit = contracts.metric(objective).UNIT
     return " ".join(filter(None, (objective, number(value), limits, unit)))
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import search_spaces
 from sweeper.analysis import pareto
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
-from trainables import plugins
+from trainables import contracts, plugins
 from trainables.errors import InputError, UnknownNameError
 from trainables.metric_identity import is_current
 
@@ -83,7 +84,7 @@ def directions(objectives: Sequence[str]) -> tuple[pareto.Direction, ...]:
     Raises:
         UnknownNameError: A metric is unknown.
     """
-    return tuple(plugins.load("trainables.metrics", name, "metric").DIRECTION for name in objectives)
+    return tuple(contracts.metric(name).DIRECTION for name in objectives)
 
 
 def ranges(objectives: Sequence[str]) -> np.ndarray:
@@ -92,7 +93,7 @@ def ranges(objectives: Sequence[str]) -> np.ndarray:
     Raises:
         UnknownNameError: A metric is unknown.
     """
-    return np.array([plugins.load("trainables.metrics", name, "metric").RANGE for name in objectives]).T
+    return np.array([contracts.metric(name).RANGE for name in objectives]).T
 
 
 def seed_values(runs: pd.DataFrame, objectives: Sequence[str]) -> dict[tuple[str, str, int], np.ndarray]:
@@ -249,8 +250,8 @@ def _with_units(rows: pd.DataFrame) -> pd.DataFrame:
 def _unit(metric: str) -> str:
     """Return the unit of a metric, or of the metric that it is a part of; empty for a metric that no longer exists."""
     name = metric.partition("/")[0]
-    is_known = name in plugins.names("trainables.metrics")
-    return plugins.load("trainables.metrics", name, "metric").UNIT if is_known else ""
+    is_known = name in contracts.metric_names()
+    return contracts.metric(name).UNIT if is_known else ""
 
 
 def _tidy(rows: pd.DataFrame) -> pd.DataFrame:
@@ -318,8 +319,7 @@ def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Group runs by the unit of their sweep's steps; `update` if the sweep's module is gone."""
     known = plugins.names("search_spaces")
     units = {
-        name: plugins.load("search_spaces", name, "sweep").SWEEP.step if name in known else "update"
-        for name in runs["sweep"].unique()
+        name: search_spaces.load(name).step if name in known else "update" for name in runs["sweep"].unique()
     }
     kinds = runs["sweep"].map(units)
     return [(unit, runs[kinds == unit]) for unit in dict.fromkeys(kinds)]

@@ -1,1 +1,1 @@
-"""The command line: what a person types, what they are told, the exit code."""
+"""The command line: commands, options, messages and exit codes."""

@@ -57,7 +57,7 @@ def show_front(
     for axis in axes:
         plugins.check("trainables.metrics", axis, "metric")
     answer = front.answer(records, sweeps, allow_diverged=allow_diverged, objectives=axes, home=home.path)
-    # The plot is made first: it refuses what it cannot show, and then nothing is written.
+    # The plot comes first: if it cannot show the answer it raises an error, and nothing is written.
     written = [(write_plot(answer, plot), "plot")] if plot else []
     if csv:
         written[:0] = [

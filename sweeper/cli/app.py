@@ -1,7 +1,7 @@
-"""The command line: what a person types, what they are told, the exit code.
+"""The command group with its exit codes, and the commands `list`, `plan`, `run` and `status`.
 
-0 everything planned is done; 1 some runs failed or diverged; 2 something that was typed or pointed at; 3 the machine
-failed while working; 130 stopped by the user.
+Exit codes: 0 everything planned is done; 1 some runs failed or diverged; 2 something that was typed, or a file or folder
+that it names, is invalid; 3 an error of the machine, for example a full disk; 130 stopped by the user.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import click
 
+import search_spaces
 from sweeper.cli.analyze import calibrate, evaluate, export, figure, show_front
 from sweeper.cli.maintain import prune, rebuild, sync, ui, verify
 from sweeper.cli.messages import failure_message, usage_message
@@ -49,7 +50,7 @@ from trainables.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code."""
+    """Run a command line and return its exit code."""
     found: dict[str, Any] = {}
     try:
         code = sweeper.main(args=arguments, prog_name="python -m sweeper", standalone_mode=False, obj=found)
@@ -77,7 +78,7 @@ def sweeper() -> None:
 @with_json
 def list_sweeps(as_json: bool) -> None:
     """List the sweeps and the questions that they answer."""
-    found = {name: plugins.load(SWEEPS, name, "sweep").SWEEP for name in plugins.names(SWEEPS)}
+    found = {name: search_spaces.load(name) for name in plugins.names(SWEEPS)}
     if as_json:
         click.echo(json.dumps({name: sweep.question for name, sweep in found.items()}))
         return
@@ -169,7 +170,7 @@ def run(
     from sweeper.pipeline import Pipeline
 
     settle_storage(home)
-    # A scheduler that takes a machine back asks by SIGTERM: stop as by Ctrl-C.
+    # A scheduler sends SIGTERM before it reclaims a machine: stop as after Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         outcome = Pipeline(questions, home, machine, uri, yes, display.notes()).run()
@@ -195,7 +196,7 @@ def status(name: str, chosen: SweepOptions, place: HomeOptions, as_json: bool) -
     records = open_records(home := find_home(place))
     (sweep,) = known_sweeps(records, [name], chosen, home)
     counts = records.counts(sweep)
-    if not is_held(home.path):  # whoever trained these is gone
+    if not is_held(home.path):  # the driver that trained these is gone
         counts["planned"] += counts.pop("running", 0)
     from sweeper.ledger.rows import RunStatus
 

@@ -89,7 +89,7 @@ def prune(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions) -> N
         if keys:
             ledger.drop_states(keys)
         else:
-            ledger.prune()  # what a prune that was killed left
+            ledger.prune()  # finishes a prune that was killed
     freed = display.memory((before - _state_bytes(home)) / 2**30)
     if not keys and before == _state_bytes(home):
         click.echo("Nothing to delete: no finished run of these sweeps keeps a state.")

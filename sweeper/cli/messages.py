@@ -1,4 +1,4 @@
-"""What a command says when it fails."""
+"""Error messages of the commands."""
 
 import sqlite3
 
@@ -9,26 +9,26 @@ from sweeper.home import Home
 
 
 def usage_message(error: click.ClickException) -> str:
-    """Of a command line that does not parse."""
+    """Return the message for a command line that cannot be parsed."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "python -m sweeper"
     return f"{error.format_message()}\nSee {command} --help."
 
 
 def damage_message(home: Home, found: object) -> str:
-    """Of a ledger whose file is damaged."""
+    """Return the message for a ledger whose file is damaged."""
     again = display.command("rebuild", home=home.path)
     return f"{home.ledger} is damaged: {found}\nMove it away, then rebuild it from the storage: {again}"
 
 
 def failure_message(home: Home | None, error: Exception) -> str:
-    """Of a machine that failed while working.
+    """Return the message for an error of the machine.
 
     Args:
-        home: The one in use, if any.
-        error: What happened.
+        home: The home in use, if any.
+        error: The error.
     """
-    # Exactly this class: its subclasses are other faults than a file that is not what it should be.
+    # Only this class itself means a damaged file; its subclasses are other errors.
     if home and type(error) is sqlite3.DatabaseError:
         return damage_message(home, error)
     what = f"{home.ledger}: {error}" if home and isinstance(error, sqlite3.Error) else error

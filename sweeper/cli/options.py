@@ -1,4 +1,4 @@
-"""Options that commands share, in groups: each group is one typed argument of the command."""
+"""Options that commands share, in groups; each group is one typed argument of a command."""
 
 import functools
 import math
@@ -14,12 +14,12 @@ from trainables.errors import InputError
 MAX_LABEL = 64
 MAX_PRICE = 10**9
 MAX_STATE_EVERY_S = 7 * 24 * 3600.0
-STATE_EVERY_S = 120.0  # as in trainables.committing, which imports torch
+STATE_EVERY_S = 120.0  # the same as in trainables.committing, which imports torch
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Which sweep of a name: `--scale` and `--as`."""
+    """Which of the sweeps with a name: `--scale` and `--as`."""
 
     scale: str
     label: str
@@ -27,7 +27,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class VariantOptions:
-    """How a sweep is changed: `--seeds`, `--set` (as FIELD=VALUE) and `--data`."""
+    """Changes to a sweep: `--seeds`, `--set` (as FIELD=VALUE) and `--data`."""
 
     seeds: str | None
     assignments: tuple[str, ...]
@@ -44,7 +44,7 @@ class HomeOptions:
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """Where packs are trained; a share of None is to be chosen by measuring."""
+    """Where packs are trained; a GPU share of None is chosen by measuring."""
 
     address: str | None
     gpus: float | None
@@ -60,7 +60,7 @@ class Share(click.ParamType[float | None]):
     name = "share"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        """Read a share; None stands for `auto`."""
+        """Parse a share; None means `auto`."""
         if value is None or str(value).lower() == "auto":
             return None
         try:
@@ -71,13 +71,13 @@ class Share(click.ParamType[float | None]):
 
 
 class NonEmptyPath(click.Path):
-    """A path; an empty one would be the working folder."""
+    """A path that must not be empty, since an empty one would mean the working folder."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(path_type=Path, **settings)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read a path."""
+        """Parse a path."""
         if not str(value):
             self.fail("path must not be empty.", param, ctx)
         return super().convert(value, param, ctx)
@@ -204,12 +204,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 
 
 def _group(kind: type[Any], name: str, omit: Sequence[str] = ()) -> Callable[[Any], Any]:
-    """A decorator that gives a command the options of a dataclass, and passes them as one argument.
+    """Return a decorator that gives a command the options of a dataclass and passes them as one argument.
 
     Args:
         kind: The dataclass; each field is an option.
-        name: Of the argument.
-        omit: Fields that the command does not offer; they have defaults.
+        name: Name of the argument.
+        omit: Fields that the command does not offer; they must have defaults.
     """
     names = [field.name for field in fields(kind) if field.name not in omit]
 

@@ -1,6 +1,6 @@
-"""What typed options mean: sweeps, homes and machines, each checked before anything slow begins.
+"""Turn typed options into sweeps, homes and machines, each checked before anything slow begins.
 
-Every function answers invalid input with an `InputError` that says what is valid. Slow modules are imported late.
+Every function raises an `InputError` for invalid input, whose message states what is valid. Slow modules are imported late.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ MAX_STEPS = 10**9
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Accept names of sweeps.
+    """Reject unknown names of sweeps.
 
     Raises:
-        UnknownNameError: There is no such sweep.
+        UnknownNameError: A sweep is unknown.
     """
     for name in names:
         plugins.check(SWEEPS, name, "sweep")
 
 
 def find_questions(names: Sequence[str], chosen: SweepOptions, variant: VariantOptions) -> list[Question]:
-    """Sweeps at a scale, with seeds and fields as typed."""
+    """Return the sweeps at a scale, with the seeds and fields that were typed."""
     check_names(names)
     from sweeper.scheduling.plan import PROTOCOL, find_question
 
@@ -57,12 +57,12 @@ def find_questions(names: Sequence[str], chosen: SweepOptions, variant: VariantO
 
 
 def find_home(place: HomeOptions, *, is_written: bool = False, has_store: bool = False) -> Home:
-    """The home that was named, once it may be read, or written.
+    """Return the home that was named, after checking that it can be read or written.
 
     Args:
-        place: Its options.
-        is_written: Whether the command writes in it.
-        has_store: Whether the command opens an MLflow store in it.
+        place: Options of the home.
+        is_written: Whether the command writes to the home.
+        has_store: Whether the command opens an MLflow store in the home.
     """
     for option, folder in (("--home", place.home), ("--storage", place.storage)):
         if folder:
@@ -76,7 +76,7 @@ def find_home(place: HomeOptions, *, is_written: bool = False, has_store: bool =
 
 
 def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: Home) -> None:
-    """Accept an output file: with one of these extensions, in a writable folder, and not one that a home manages."""
+    """Reject an output file unless it has one of these extensions and its folder is writable and not managed by a home."""
     if path is None:
         return
     if path.suffix not in suffixes:
@@ -93,7 +93,7 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: 
 
 
 def find_machine(options: MachineOptions) -> Machine:
-    """The machine or cluster that was named."""
+    """Return the machine or cluster that was named."""
     from sweeper.machines.resources import Machine, check_address, check_device, check_share
 
     share, device = _share_and_device(options)
@@ -124,7 +124,7 @@ def find_machine(options: MachineOptions) -> Machine:
 
 
 def _share_and_device(options: MachineOptions) -> tuple[float | None, Device]:
-    """Where they contradict each other, what is typed wins over what comes from a variable."""
+    """Return GPU share and device; if they contradict each other, a typed option overrides an environment variable."""
     share, device = options.gpus, options.device
     if share is not None and device != "auto" and (device == "cpu") != (share == 0):
         if _is_typed("device") and not _is_typed("gpus"):
@@ -140,7 +140,7 @@ def _is_typed(name: str) -> bool:
 
 
 def check_ledger(home: Home) -> None:
-    """Accept a home with a ledger that may be read."""
+    """Reject a home without a readable ledger."""
     if not home.ledger.exists():
         raise InputError(
             f"--home {home.path}: no results yet, there is no ledger.\n"
@@ -159,7 +159,7 @@ def open_records(home: Home) -> Records:
 
 
 def known_sweeps(records: Records, names: Sequence[str], chosen: SweepOptions, home: Home) -> list[SweepId]:
-    """The sweeps of these names that a ledger has."""
+    """Return the sweeps with these names, each of which the ledger must have."""
     return [_known_sweep(records, name, chosen, home) for name in dict.fromkeys(names)]
 
 
@@ -179,7 +179,7 @@ def _known_sweep(records: Records, name: str, chosen: SweepOptions, home: Home) 
 
 
 def settle_storage(home: Home) -> None:
-    """Record a storage outside of the home before anything else, so that the home never loses it."""
+    """Record the path of a storage outside the home before anything else, so that the home never loses it."""
     from sweeper.ledger.writer import Ledger
 
     if not home.is_settled:
@@ -188,7 +188,7 @@ def settle_storage(home: Home) -> None:
 
 
 def register(home: Home, files: Sequence[tuple[Path, str]]) -> None:
-    """Record written files in the ledger, so that `verify` checks them; impossible while a driver holds the home."""
+    """Record written files in the ledger, so that `verify` checks them; only print a note if a driver holds the home."""
     from sweeper.ledger.writer import Ledger
 
     if not files:
@@ -204,7 +204,7 @@ def register(home: Home, files: Sequence[tuple[Path, str]]) -> None:
 
 
 def check_stored(home: Home) -> None:
-    """Accept a home whose storage exists."""
+    """Reject a home whose storage does not exist."""
     if not home.storage.exists():
         raise InputError(
             f"--home {home.path}: {home.storage} does not exist, so there is nothing to rebuild from.\n"

@@ -1,4 +1,4 @@
-"""Answers as tables on a terminal."""
+"""The front and a calibration as tables on a terminal."""
 
 import math
 
@@ -7,8 +7,7 @@ from rich.table import Table
 from sweeper.analysis import labels, results
 from sweeper.analysis.calibration import Calibrated
 from sweeper.analysis.front import Answer
-from trainables import plugins
-from trainables.calibration import METRICS
+from trainables import contracts
 
 READING = (
     "How to read a score: random is what luck gives, untrained what the network gives without learning, oracle what a "
@@ -18,7 +17,7 @@ READING = (
 
 
 def front_table(answer: Answer) -> Table:
-    """The draws of an answer with their intervals, and whether they are on the front of all models or of their own."""
+    """Return a table of an answer's draws: their intervals, and whether they are on the front of all models or their own."""
     built = Table(
         title="Means over seeds \N{PLUS-MINUS SIGN} 95 % intervals",
         title_justify="left",
@@ -49,12 +48,12 @@ def front_table(answer: Answer) -> Table:
 
 
 def _with_interval(mean: float, lower: float, upper: float) -> str:
-    """A mean and half the width of its interval, which is symmetric; so a row fits a narrow terminal."""
+    """Return a mean and half the width of its symmetric interval, short enough for a narrow terminal."""
     return f"{mean:.3g}" if math.isnan(lower) else f"{mean:.3g} \N{PLUS-MINUS SIGN} {(upper - lower) / 2:.2g}"
 
 
 def calibration_table(calibrated: Calibrated) -> Table:
-    """A row per metric, with half widths of the intervals, that fits 80 columns; the caption says how to read it."""
+    """Return a table of 80 columns with a row per metric and half widths of intervals; the caption explains how to read it."""
     num_seeds = sorted({reference.num_seeds for reference in calibrated.references.values()})
     built = Table(
         title=f"{calibrated.recipe}: means over {' or '.join(map(str, num_seeds))} seeds"
@@ -72,7 +71,7 @@ def calibration_table(calibrated: Calibrated) -> Table:
         built.add_column(column, justify="left" if is_word else "right", overflow="fold")
     for reference in calibrated.references.values():
         name = reference.identity.partition("(")[0]
-        is_maximized = plugins.load(METRICS, name, "metric").DIRECTION == "maximize"
+        is_maximized = contracts.metric(name).DIRECTION == "maximize"
         built.add_row(
             name,
             "max" if is_maximized else "min",
@@ -91,7 +90,7 @@ def _with_half_width(mean: float, upper: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits, without a zero before the point, for example `.258`, `1.00` or `12.3`."""
+    """Return a number with three digits and no zero before the point, for example `.258`, `1.00` or `12.3`."""
     if abs(value) < 0.9995:
         return f"{value:.3f}".replace("0.", ".", 1)
     return f"{value:#.3g}".removesuffix(".")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from search_spaces import Sweep
-from trainables import plugins
+from trainables import contracts
 
 OBJECTIVE = "gaussian_tc"
 """How dependent the codes are: what the models that disentangle lower, as far as it shows without ground truth."""
@@ -28,5 +28,4 @@ def needs_factors(metric: str) -> int:
     Raises:
         UnknownNameError: There is no such metric.
     """
-    needed: int = plugins.load("trainables.metrics", metric, "metric").NEEDS_FACTORS
-    return needed
+    return contracts.metric(metric).NEEDS_FACTORS

@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
+import search_spaces
 from search_spaces import Scale, Sweep
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
@@ -17,7 +18,7 @@ from sweeper.machines.probe import Probe, ProbedRun
 from sweeper.scheduling import scoring
 from sweeper.scheduling.label_free import answerable
 from sweeper.scheduling.packing import Waiting
-from trainables import plugins, sources
+from trainables import sources
 from trainables.config import PRECISIONS, RunSpec, Schedule
 from trainables.errors import InputError, UnknownNameError
 
@@ -156,7 +157,7 @@ def find_question(
     Raises:
         InputError: An unknown name or scale, or a change without a label.
     """
-    sweep: Sweep = plugins.load("search_spaces", name, "sweep").SWEEP
+    sweep = search_spaces.load(name)
     if scale not in sweep.scales:
         raise UnknownNameError("scale", scale, sweep.scales)
     if (fields or data is not None) and not label:

@@ -18,7 +18,7 @@ from sweeper.analysis.labels import draw_name
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import StoredSlice
 from sweeper.tracking.outline import Entry, Outline, Run, answered, ended_at_s, file_digest
-from trainables import plugins
+from trainables import contracts
 from trainables.blocks import unpack_arrays
 from trainables.metric_identity import is_current
 
@@ -68,9 +68,9 @@ def outdated(names: Iterable[str], outline: Outline, entry: Entry) -> list[str]:
 def _of_draw(records: Records, storage: Path, outline: Outline, entry: Entry) -> list[Artifact]:
     """Return the pictures of the draw's best seed by the sweep's second objective."""
     metric = dict(enumerate(outline.spec.get("objectives", ()))).get(1)
-    if metric not in plugins.names("trainables.metrics"):
+    if metric not in contracts.metric_names():
         return []
-    sign = -1.0 if plugins.load("trainables.metrics", metric, "metric").DIRECTION == "minimize" else 1.0
+    sign = -1.0 if contracts.metric(metric).DIRECTION == "minimize" else 1.0
     scores = {
         run.row.seed: (_score(records, run, metric), run) for run in entry.runs if run.row.status == "done"
     }
