@@ -1,1 +1,1 @@
-"""Measurements, one a file. Results are JSON that names the machine; tables are made from them."""
+"""Benchmarks, one per file. Results are JSON files that describe the machine; tables are made from them."""

@@ -1,4 +1,4 @@
-"""What a figure was measured on: card, driver, versions, commit."""
+"""A description of what a benchmark ran on: card, driver, versions, commit."""
 
 import os
 import platform
@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def describe(device: torch.device, commit: str | None = None) -> dict[str, Any]:
-    """The machine and the software, as far as they matter to a figure.
+    """Return a description of the machine and the software, as far as they matter to a figure.
 
     Args:
-        device: What is measured.
-        commit: Of the code; asked of git unless given.
+        device: Device that is measured.
+        commit: Commit of the code; found with git by default.
     """
     found: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -80,5 +80,5 @@ def _nvidia_smi(field: str) -> str | None:
 
 
 def progress(text: str) -> None:
-    """Say what is being measured."""
+    """Print what is being measured, to standard error."""
     print(text, file=sys.stderr, flush=True)

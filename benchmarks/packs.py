@@ -26,13 +26,13 @@ from trainables.images import Images
 SWEEPS = {"factor_vae": factorvae_gamma.SWEEP, "beta_vae": betavae_beta.SWEEP}
 SIZES = {"laptop": (1, 2, 4, 8, 16), "paper": (1, 2, 4)}
 TURN_S = {"laptop": 0.4, "paper": 3.0}
-"""Seconds of one turn, at least a step."""
+"""Seconds of one turn, which is at least one step."""
 
 Advance = Callable[[int], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write JSON, print a table."""
+    """Measure, write JSON, and print a table."""
     options = build_parser().parse_args(arguments)
     arithmetic.set_arithmetic("fp32", 1)
     arithmetic.keep_freed_memory()
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line's words."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.packs", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the JSON goes")
     parser.add_argument("--scale", choices=tuple(SIZES), default="laptop")
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def measured(model: str, scale: str, rounds: int) -> list[dict[str, Any]]:
-    """A line for the plain run and for each size of a pack."""
+    """Return one row for the plain run and one for each pack size."""
     progress(f"{model}, {scale}")
     protocol = SWEEPS[model].scales[scale]
     runs = [
@@ -88,7 +88,7 @@ def measured(model: str, scale: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def _seconds(advance: Advance, turn_s: float) -> float:
-    """Of a step, in strides that grow."""
+    """Return the seconds per step, in strides that grow."""
     steps, stride, begun = 0, 1, time.perf_counter()
     while (taken_s := time.perf_counter() - begun) < turn_s:
         advance(stride)
@@ -97,7 +97,7 @@ def _seconds(advance: Advance, turn_s: float) -> float:
 
 
 def _plain(run: ResolvedRun, images: Images) -> Advance:
-    """One run in ordinary modules; what it draws is made by torch, for each step."""
+    """Return a function that advances one run in ordinary modules; torch draws its random inputs for each step."""
     plain = Plain(run.spec.model, run.config, images.shape)
     plain.prepare()
     generator = torch.Generator().manual_seed(run.spec.seed)

@@ -1,7 +1,7 @@
-"""FactorVAE and beta-VAE as one would write them for a single run: ordinary modules, autograd, PyTorch's own Adam.
+"""FactorVAE and beta-VAE as usually written for a single run: ordinary modules, autograd, and PyTorch's own Adam.
 
-The baseline of every speed, and an independent opinion on every number. Given a run's weights and what it draws, a step here
-is a step there up to rounding.
+This is the baseline of every speed, and an independent check of every number. Given a run's weights and random inputs, a
+step here equals a step of the run up to rounding.
 
 Shape suffixes: B batch, D latent dimensions, C H W image.
 """
@@ -19,11 +19,11 @@ CHANNELS = (32, 32, 64, 64)
 LEAKY_SLOPE = 0.2
 
 Draw = Mapping[str, torch.Tensor]
-"""What one run draws in a step, named as in `trainables.models`, without the axis of runs."""
+"""Random inputs of one run in a step, named as in `trainables.models`, without the axis of runs."""
 
 
 def vae_layers(config: Any, image: tuple[int, int, int]) -> dict[str, nn.Module]:
-    """The layers of encoder and decoder of `trainables.models.networks.vae.Vae`, by the names that a pack gives them."""
+    """Return the layers of encoder and decoder of `trainables.models.networks.vae.Vae`, by the names that packs use."""
     width, latent = config.width, config.latent_dim
     if config.network == "mlp":
         pixels = math.prod(image)
@@ -45,7 +45,7 @@ class Vae(nn.Module):
     """Encoder and decoder of one run.
 
     Args:
-        config: `trainables.models.networks.vae.Vae`.
+        config: Configuration, a `trainables.models.networks.vae.Vae`.
         image: (C, H, W).
     """
 
@@ -59,7 +59,7 @@ class Vae(nn.Module):
         return result
 
     def encode(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log variance of q(z|x), each (B, D)."""
+        """Return mean and log variance of q(z|x), each (B, D)."""
         if self.config.network == "mlp":
             h = F.relu(self._layer("encoder.hidden1", x_BCHW.flatten(1)))
             h = F.relu(self._layer("encoder.hidden2", h))
@@ -73,7 +73,7 @@ class Vae(nn.Module):
         return mu_BD, logvar_BD
 
     def decode(self, z_BD: torch.Tensor) -> torch.Tensor:
-        """Log odds of the pixels, (B, C, H, W)."""
+        """Return the log odds of the pixels, (B, C, H, W)."""
         h = F.relu(self._layer("decoder.hidden1", z_BD))
         h = F.relu(self._layer("decoder.hidden2", h))
         if self.config.network == "mlp":
@@ -85,24 +85,24 @@ class Vae(nn.Module):
         return h
 
     def sample(self, x_BCHW: torch.Tensor, noise_BD: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """A sample of q(z|x), and the mean of KL(q(z|x) || p(z)) over the batch, nats."""
+        """Return a sample of q(z|x), and the mean of KL(q(z|x) || p(z)) over the batch in nats."""
         mu_BD, logvar_BD = self.encode(x_BCHW)
         kl = 0.5 * (logvar_BD.exp() + mu_BD.square() - logvar_BD - 1).sum(1).mean()
         return mu_BD + (0.5 * logvar_BD).exp() * noise_BD, kl
 
 
 def _key(name: str) -> str:
-    return name.replace(".", "_")  # a module's name has no dots
+    return name.replace(".", "_")  # names of modules have no dots
 
 
 class Plain(nn.Module):
     """One run of `factor_vae` or `beta_vae`.
 
     Args:
-        name: The model.
-        config: Its `Config`.
+        name: Name of the model.
+        config: The model's `Config`.
         image: (C, H, W).
-        is_capturable: Whether its optimizers count their steps on the device, as a captured graph needs.
+        is_capturable: Whether the optimizers count their steps on the device, as a captured graph requires.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Plain(nn.Module):
             self.discriminator = nn.Sequential(*hidden, layers[-1])
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take the weights of one run of a pack, by the names that the pack gives them."""
+        """Load the weights of one run of a pack, by the names that packs use."""
         named = {
             f"{name}": self.vae.layers[_key(name)] for name in vae_layers(self.config.vae, self.vae.image)
         }
@@ -134,11 +134,11 @@ class Plain(nn.Module):
                 layer.bias.copy_(weights[f"{name}.bias"])  # type: ignore[operator]
 
     def weights(self) -> list[torch.Tensor]:
-        """All parameters, flat, in an order of their own."""
+        """Return all parameters, each flattened, in the order of this module and not of packs."""
         return [parameter.detach().flatten() for parameter in self.parameters()]
 
     def prepare(self) -> None:
-        """Make the optimizers, once the weights are where they belong."""
+        """Create the optimizers, once the weights are loaded and on their device."""
         self._vae_adam = self._adam(self.vae, self.config.adam)
         if self.discriminator is not None:
             self._discriminator_adam = self._adam(self.discriminator, self.config.discriminator.adam)
@@ -154,7 +154,7 @@ class Plain(nn.Module):
         )
 
     def step(self, draw: Draw) -> None:
-        """One update."""
+        """Perform one update."""
         x_BCHW = draw["batch a"]
         z_BD, kl = self.vae.sample(x_BCHW, draw["noise a"])
         nats = F.binary_cross_entropy_with_logits(self.vae.decode(z_BD), x_BCHW, reduction="sum")

@@ -1,4 +1,4 @@
-"""Tables of measured rows: `python -m benchmarks.table FILE...` prints the results in JSON files as Markdown."""
+"""Tables of measured rows; `python -m benchmarks.table FILE...` prints the results in JSON files as Markdown."""
 
 import json
 import sys
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 MAX_ROWS = 60
-"""Of a stage; training has thousands of points."""
+"""Most rows to show of a stage; training has thousands of points."""
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """All stages of a result, a table each."""
+    """Return all stages of a result as Markdown, each with its tables."""
     machine = result["machine"]
     name = machine.get("card") or machine["cpu"]
     lines = [
@@ -29,7 +29,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """Rows as Markdown tables, one for all that have the same columns."""
+    """Yield the lines of Markdown tables, one table for all rows with the same columns."""
     shown = [row for row in rows if "gamma" not in row][:MAX_ROWS] or rows[-MAX_ROWS:]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in shown:
@@ -52,7 +52,7 @@ def _cell(value: Any) -> str:
 
 
 def main(paths: Sequence[str]) -> int:
-    """Print tables."""
+    """Print the tables of result files."""
     for path in paths:
         print(markdown(json.loads(Path(path).read_text())))
     return 0

@@ -1,9 +1,7 @@
 """A home: the folder of one ledger and of everything made from it, its lock for one driver, and where it may be."""
 
-import fcntl
 import os
 import re
-import socket
 import sqlite3
 import tempfile
 import time
@@ -12,12 +10,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
-from typing import IO
 
 from sweeper.ledger import schema
 from trainables import durable
 from trainables.errors import InputError
 from trainables.layout import Layout
+from trainables.locking import holder, sign, try_lock
 
 _NETWORK_FILE_SYSTEMS = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "gcsfuse", "glusterfs", "gpfs"),
@@ -135,16 +133,14 @@ def lock_home(path: Path, mounts: str | None = None) -> Iterator[None]:
     path.mkdir(parents=True, exist_ok=True)
     _refuse_network(path.resolve(), _read_mounts() if mounts is None else mounts)
     with (path / "lock").open("a+") as file:
-        if not _lock(file):
+        if not try_lock(file):
             time.sleep(GLANCE_S)  # another process may only have checked whether a driver holds it
-            if not _lock(file):
+            if not try_lock(file):
                 raise InputError(
-                    f"Home {path} is in use by {_holder(file)}.\n"
+                    f"Home {path} is in use by {holder(file)}.\n"
                     "Wait for it, stop it, or choose another home with --home."
                 )
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        sign(file)
         yield
 
 
@@ -152,26 +148,9 @@ def is_held(path: Path) -> bool:
     """Return whether a driver currently holds a home."""
     try:
         with (path / "lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not try_lock(file, is_shared=True)
     except OSError:
         return False
-    return False
-
-
-def _lock(file: IO[str]) -> bool:
-    """Lock a file for this process alone; return whether that worked."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read().strip() or "another process"
 
 
 def _read_mounts() -> str:

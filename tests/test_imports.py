@@ -17,8 +17,8 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "mana
 BELOW_PLUGINS = {
     f"trainables.{name}"
     for name in (
-        *("config", "durable", "encoding", "errors", "images", "pixels", "plugins", "random_inputs"),
-        *("stacked", "streams"),
+        *("config", "durable", "encoding", "errors", "images", "locking", "pixels", "plugins"),
+        *("random_inputs", "stacked", "streams"),
     )
 }
 """Modules that models, data sets and metrics may build on; the others build on them."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from trainables import arithmetic, attempt, calibration, engine, evaluation, stepping
+from trainables import arithmetic, attempt, engine, evaluation, known_codes, stepping
 from trainables.config import RunSpec
 from trainables.engine import Pack
 from trainables.errors import InputError, UnusableGpuError, is_out_of_memory
@@ -136,11 +136,11 @@ def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
     if "resolve" in question:
         return {"runs": resolved([RunSpec(**run) for run in question["resolve"]])}
     if "evaluated" in question:
-        return calibration.evaluated(question["evaluated"])
+        return known_codes.evaluated(question["evaluated"])
     if "calibrate" in question:
         arithmetic.set_arithmetic("fp32", 1)
         arithmetic.keep_freed_memory()
-        return calibration.score(question.pop("calibrate"), **question)
+        return known_codes.score(question.pop("calibrate"), **question)
     if "time" in question:
         return {"step_time_s": prepared[0].step_time_s()}
     if "prepare" in question:

@@ -1,4 +1,4 @@
-"""What a GPU makes of the training core, measured in its first minutes; `python -m benchmarks.gpu --out DIR`.
+"""Measure the training core on a GPU, in the first minutes with it: `python -m benchmarks.gpu --out DIR`.
 
-Needs torch, numpy and h5py alone. `stages` holds one measurement a file, `kit` what they share.
+Needs only torch, numpy and h5py. `stages` contains one measurement per file, `kit` what they share.
 """

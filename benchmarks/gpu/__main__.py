@@ -27,11 +27,11 @@ from benchmarks.gpu.stages import ALL, ORDER
 from benchmarks.machine import ROOT, describe, progress
 
 GRACE_S = 45.0
-"""What a stage may take beyond its time, to finish the line it is at."""
+"""Seconds that a stage may run beyond its time, to finish its current row."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; returns 0 if every stage was measured or cut by the clock, 1 if one failed, 2 for wrong words."""
+    """Measure; return 0 if every stage was measured or cut off by time, 1 if one failed, 2 for invalid arguments."""
     options = build_parser().parse_args(arguments)
     stages = options.stages.split(",") if options.stages else list(ORDER)
     unknown = [name for name in stages if name not in ALL]
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line's words."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     parser.add_argument("--seconds", type=float, default=300.0, help="time in all (default %(default)g)")
@@ -89,14 +89,14 @@ def _supervise(options: argparse.Namespace, stages: list[str]) -> int:
 
 
 def _run_worker(options: argparse.Namespace, stages: list[str], seconds: float) -> None:
-    """Measure stages in another process, which is ended where a stage takes far longer than it may."""
+    """Measure stages in another process, which is killed if a stage takes far longer than it may."""
     words = [sys.executable, "-m", "benchmarks.gpu", "--work", "--out", str(options.out.absolute())]
     words += ["--stages", ",".join(stages), "--seconds", str(seconds)]
     words += ["--rehearse"] if options.rehearse else []
     words += ["--keep", str(options.keep.absolute())] if options.keep else []
     path = options.out / "gpu.json"
     with (options.out / "log.txt").open("a") as log:
-        # A session of its own: a stage may have started processes, which hold memory of the GPU.
+        # In a new session: a stage may have started processes, which hold memory of the GPU.
         worker = subprocess.Popen(
             words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -117,7 +117,7 @@ def _status(path: Path, stage: str) -> str | None:
 
 def _fail_what_runs(path: Path, why: str) -> None:
     result = json.loads(path.read_text())
-    result.pop("deadline_s", None)  # of a worker that is gone
+    result.pop("deadline_s", None)  # its worker is gone
     for found in result["stages"].values():
         if found["status"] == "running":
             found |= {"status": "failed", "error": found["error"] or why}
@@ -144,13 +144,13 @@ def _work(options: argparse.Namespace, stages: list[str]) -> None:
         result["ceilings"] = bench.ceilings
         kit.save(path, result)
         if found["status"] == "failed":
-            break  # what failed on a GPU may have broken it for this process
+            break  # the failure may have broken the GPU for this process
     result.pop("deadline_s", None)
     kit.save(path, result)
 
 
 def _measure(module: Any, bench: kit.Bench, found: dict[str, Any], keep: Any) -> None:
-    """Take the lines of a stage until it ends or its time is up."""
+    """Collect the rows of a stage until it ends or its time is up."""
     begun, saved_s = time.monotonic(), 0.0
     try:
         found["status"] = "done"

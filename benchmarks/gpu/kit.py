@@ -1,4 +1,4 @@
-"""What the stages share: the sizes, packs and images that are measured, and how a rate is taken."""
+"""What the stages share: the sizes, packs and images to measure, and how rates are measured."""
 
 import gc
 import json
@@ -21,7 +21,7 @@ from trainables.images import Images
 GIB = 2**30
 
 Row = dict[str, Any]
-"""One measured line of a stage."""
+"""One measured row of a stage."""
 
 TINY_VAE = {"vae.network": "mlp", "vae.latent_dim": 6, "vae.width": 64}
 TINY: dict[str, dict[str, Any]] = {
@@ -34,10 +34,10 @@ TINY: dict[str, dict[str, Any]] = {
 MODELS = tuple(TINY)
 
 GFLOP = {"beta_vae": 6.08, "factor_vae": 10.95, "info_wgan_gp": 61.8}
-"""Arithmetic of a run-step at the paper's size: batch 64, five critic steps of InfoWGAN-GP."""
+"""Arithmetic of a run-step at the paper's size: batch size 64, five critic steps of InfoWGAN-GP."""
 
 PARAMETERS = {"beta_vae": 498_005, "factor_vae": 498_005 + 5_018_002, "info_wgan_gp": 0}
-"""Trained values whose update by Adam moves 28 bytes each; InfoWGAN-GP's are few beside its arithmetic."""
+"""Trained values, each of which moves 28 bytes in an update by Adam; InfoWGAN-GP has few relative to its arithmetic."""
 
 
 @dataclass
@@ -45,11 +45,11 @@ class Bench:
     """What is measured, and how much time is left.
 
     Attributes:
-        device: Where.
+        device: Device that is measured.
         is_rehearsal: Whether sizes are tiny, on a CPU.
-        keep: Folder that outlives the measurement, for what is resumed.
-        deadline_s: Of the stage that runs, on the monotonic clock.
-        ceilings: Bytes and operations a second that the card reaches, once they were measured.
+        keep: Folder that outlives the measurement, for states to resume from.
+        deadline_s: When the current stage must end, on the monotonic clock.
+        ceilings: Bytes and operations per second that the card reaches, once measured.
     """
 
     device: torch.device
@@ -60,17 +60,17 @@ class Bench:
 
     @property
     def left_s(self) -> float:
-        """Seconds that the stage may take yet."""
+        """Seconds that the stage may still take."""
         return self.deadline_s - time.monotonic()
 
     @property
     def num_runs(self) -> int:
-        """Runs of the pack from which one thing at a time is varied."""
+        """Runs of the standard pack, of which one property at a time is varied."""
         return 3 if self.is_rehearsal else 64
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Runs of packs, where they are varied."""
+        """Pack sizes, where the size is varied."""
         return (1, 2, 3) if self.is_rehearsal else (64, 8, 1, 16, 32, 128)
 
     @property
@@ -80,7 +80,7 @@ class Bench:
 
     @property
     def data(self) -> str:
-        """Data set that is trained on."""
+        """Data set to train on."""
         return "sprites" if self.is_rehearsal else "dsprites"
 
     def run(
@@ -90,7 +90,7 @@ class Bench:
         precision: Precision = "tf32",
         fields: Mapping[str, Any] | None = None,
     ) -> ResolvedRun:
-        """A run at the paper's size, or a tiny one."""
+        """Return a run at the paper's size, or a tiny one in a rehearsal."""
         sizes = TINY[model] if self.is_rehearsal else {}
         return engine.resolve(RunSpec(model, self.data, {**sizes, **(fields or {})}, seed, precision))
 
@@ -107,7 +107,7 @@ class Bench:
         launch: stepping.Launch = "graph",
         first_seed: int = 0,
     ) -> Pack:
-        """A pack of runs with seeds of their own, no ghosts; the one before must be forgotten for its memory to count."""
+        """Return a pack of runs with different seeds and no ghosts; release the previous pack first to measure its memory."""
         num_runs = num_runs or self.num_runs
         arithmetic.set_arithmetic(precision, 1)
         runs = [self.run(model, first_seed + seed, precision) for seed in range(num_runs)]
@@ -119,14 +119,14 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def forget(self) -> None:
-        """Give back the memory of what was measured before, and count its peak anew."""
+        """Free the memory of earlier measurements, and reset its peak."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def memory(self) -> Row:
-        """Peak memory since `forget`."""
+        """Return the peak memory since `forget`."""
         if self.device.type != "cuda":
             return {}
         return {
@@ -136,11 +136,11 @@ class Bench:
 
     @property
     def num_repeats(self) -> int:
-        """Timed repetitions of which the median is taken."""
+        """Timed repetitions, whose median is used."""
         return 2 if self.is_rehearsal else 5
 
     def rate(self, pack: Pack) -> Row:
-        """Run-steps a second of a pack in steady state, with their spread, random numbers and data included."""
+        """Measure a pack's run-steps per second in steady state and their spread, including random numbers and data."""
         begun = time.perf_counter()
         pack.advance(stepping.WARM_UP_STEPS + 2)
         self.synchronize()
@@ -164,14 +164,14 @@ class Bench:
         }
 
     def _stride(self, pack: Pack) -> int:
-        """Steps of a repetition."""
+        """Return the steps of a repetition."""
         begun, steps = time.perf_counter(), 4
         pack.advance(steps)
         self.synchronize()
         return max(1, round(steps * self.repeat_s / (time.perf_counter() - begun)))
 
     def floor(self, model: str, precision: str) -> Row:
-        """The least time of a run-step, by arithmetic and by bytes of Adam, at the ceilings that were measured."""
+        """Return the least time of a run-step, by arithmetic and by bytes of Adam, at the measured ceilings."""
         peak, bandwidth = self.ceilings.get(f"{precision}_tflops"), self.ceilings.get("copy_tb_per_s")
         if self.is_rehearsal or not peak or not bandwidth:
             return {}
@@ -180,7 +180,7 @@ class Bench:
         return {"floor_us": round(max(arithmetic_us, bytes_us), 2)}
 
     def rated(self, pack: Pack, **what: Any) -> Row:
-        """A rate with its memory and its part of the floor."""
+        """Measure the rate of a pack, with its memory and the fraction of its floor."""
         spec = pack.runs[0].spec
         row = {"model": spec.model, "precision": spec.precision, "launch": pack.launch, **what}
         row |= self.rate(pack) | self.memory() | self.floor(spec.model, spec.precision)
@@ -204,16 +204,16 @@ class _Counting(TorchDispatchMode):
 
 
 def operations(pack: Pack) -> int:
-    """Tensor operations of one step, drawing not counted. The pack trains on by a step that it does not know of."""
+    """Count the tensor operations of one step, without drawing. The pack trains a step that it does not count."""
     with _Counting() as counting:
         _one_update(pack)
     return counting.count
 
 
 def kernels(pack: Pack) -> int | None:
-    """Kernels of one step on CUDA, drawing not counted; None where the profiler sees none. See `operations`.
+    """Count the kernels of one step on CUDA, without drawing; None if the profiler sees none. See `operations`.
 
-    The profiler may slow down what its process does later.
+    The profiler may slow down later work of its process.
     """
     if pack.device.type != "cuda":
         return None
@@ -236,7 +236,7 @@ def _one_update(pack: Pack) -> None:
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that is whole at any moment."""
+    """Write JSON so that the file is complete at any moment."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1))
     partial.replace(path)

@@ -1,6 +1,7 @@
-"""One of several processes that share a device: builds what it is told, waits until all are ready, trains for a while.
+"""One of several processes that share a device: builds a pack or a plain run, waits until all are ready, then trains.
 
-Reads a JSON line from standard input, answers "ready"; at the next line trains, and answers with steps and seconds.
+Reads one line of JSON from standard input and answers "ready"; after the next line it trains for the given seconds, and
+answers with steps and seconds.
 """
 
 import json
@@ -19,7 +20,7 @@ from trainables.engine import Pack
 
 
 def main() -> None:
-    """Build, wait, train, answer."""
+    """Build, wait, train, and answer."""
     asked: dict[str, Any] = json.loads(sys.stdin.readline())
     bench = Bench(torch.device(asked["device"]), asked["is_rehearsal"], Path())
     if bench.device.type == "cuda":
@@ -38,12 +39,12 @@ def main() -> None:
 
 
 def of_pack(bench: Bench, num_runs: int) -> Callable[[int], None]:
-    """Advance a pack of FactorVAE runs."""
+    """Return a function that advances a pack of FactorVAE runs."""
     return bench.pack(num_runs=num_runs).advance
 
 
 def plain_steps(bench: Bench, launch: stepping.Launch) -> Callable[[int], None]:
-    """Advance one run of FactorVAE in ordinary modules, on numbers drawn once; on CUDA as a graph if asked for."""
+    """Return a function that advances one FactorVAE run in ordinary modules, on inputs drawn once; on request as a graph."""
     arithmetic.set_arithmetic("tf32", 1)
     pack: Pack = bench.pack(num_runs=1, launch="eager")
     drawn = pack.gathered(

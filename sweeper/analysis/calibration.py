@@ -19,10 +19,10 @@ from sweeper import display
 from sweeper.analysis import pareto
 from sweeper.home import Home
 from sweeper.machines.probe import Probe
-from trainables import __version__, calibration, durable, plugins
-from trainables.calibration import CODES, CODES_VERSION, METRICS, SEEDLESS
+from trainables import __version__, durable, known_codes, plugins
 from trainables.durable import DamagedBlockError
 from trainables.errors import UnknownNameError
+from trainables.known_codes import CODES, CODES_VERSION, METRICS, SEEDLESS
 from trainables.metric_identity import identity
 
 SLOW_S = 5.0
@@ -108,7 +108,7 @@ def calibrate(home: Home, data: str, metrics: Sequence[str], num_seeds: int, con
         DamagedBlockError: The file in the home is damaged.
         OSError: The file cannot be written.
     """
-    valid = calibration.metrics()
+    valid = known_codes.metrics()
     for name in metrics:
         plugins.check(METRICS, name, "metric")
         if name not in valid:

@@ -1,1 +1,1 @@
-"""The ledger: what was asked for and what is true, in one SQLite file that storage can make again."""
+"""The ledger: what was asked for and what is committed, in one SQLite file that can be rebuilt from the storage."""

@@ -1,4 +1,4 @@
-"""How one verified block enters the tables: it must go on where its runs stand; a point that is there keeps its value."""
+"""Add a verified block to the tables: it must continue its runs, and a point that exists keeps its value."""
 
 import math
 import sqlite3
@@ -11,26 +11,26 @@ from trainables.config import canonical_json
 from trainables.durable import ConflictError
 
 OTHER_BITS = " (other bits)"
-"""Added to the class of a block that computed a committed point again and got another value: its runs are `mixed`."""
+"""Appended to the numerics of a block that recomputed a committed point with another value: its runs become `mixed`."""
 
 
 def take_in(db: sqlite3.Connection, path: Path, manifest: Manifest, dropped: Mapping[str, int]) -> str:
-    """Add a block and all that became true with it. The caller holds a transaction.
+    """Add a block and everything that it commits; the caller holds a transaction.
 
-    A resume goes on from a state that may be older than the newest points, and computes those again. Inside one class of
-    numerics they are equal; where they are not, the first ones stand.
+    A run may resume from a state that is older than its newest points, and then recomputes those points. Within one
+    numerics class they are equal; where they differ, the first values are kept.
 
     Args:
         db: The ledger.
-        path: The manifest's, for the text of errors.
+        path: Path of the manifest, for error texts.
         manifest: The next block of its attempt.
-        dropped: Up to which attempt the states of a run were dropped, by key.
+        dropped: Run key -> last attempt whose states of the run were dropped.
 
     Returns:
-        What is wrong where one class of numerics gave two results; else nothing.
+        A description of the problem if one numerics class gave two results; else an empty string.
 
     Raises:
-        ConflictError: It does not continue what is committed.
+        ConflictError: The block does not continue what is committed.
     """
     _add_attempt(db, manifest)
     runs = _check_continues(db, path, manifest)
@@ -47,7 +47,7 @@ def take_in(db: sqlite3.Connection, path: Path, manifest: Manifest, dropped: Map
 
 
 def _add_attempt(db: sqlite3.Connection, manifest: Manifest) -> None:
-    """Note where the attempt ran; add it whole if no driver recorded it."""
+    """Record where the attempt ran; add the whole attempt if no driver recorded it."""
     number = manifest.attempt
     if not db.execute("SELECT 1 FROM attempts WHERE number = ?", (number,)).fetchone():
         started_at_s = manifest.written_at_s - manifest.train_s
@@ -62,7 +62,7 @@ def _add_attempt(db: sqlite3.Connection, manifest: Manifest) -> None:
 
 
 def _check_continues(db: sqlite3.Connection, path: Path, manifest: Manifest) -> dict[str, int]:
-    """Ids of the block's runs, each of which stands, or once stood, where the block starts."""
+    """Return the ids of the block's runs, after checking that each is, or once was, at the step where the block starts."""
     known = dict(
         db.execute(
             "SELECT key, id FROM attempt_runs JOIN runs ON id = run WHERE attempt = ?", (manifest.attempt,)
@@ -130,16 +130,16 @@ def _add_block(
 
 
 def _add_points(db: sqlite3.Connection, manifest: Manifest, runs: dict[str, int], is_repeatable: bool) -> str:
-    """Add the points that are new; one that is there keeps its value and time.
+    """Add the points that are new; a point that exists keeps its value and time.
 
     Args:
         db: The ledger.
         manifest: The block.
-        runs: Ids by key.
-        is_repeatable: Whether a point computed again must be equal: one class of numerics throughout.
+        runs: Run key -> id.
+        is_repeatable: Whether recomputed points must be equal, since one numerics class computed all of them.
 
     Returns:
-        The first point that must be equal and is not, in words; empty if there is none.
+        A description of the first point that should be equal and is not; empty if all are equal.
     """
     metrics = {}
     for name in {point.name for point in manifest.points}:
@@ -152,7 +152,7 @@ def _add_points(db: sqlite3.Connection, manifest: Manifest, runs: dict[str, int]
     if added.rowcount == len(rows) or not is_repeatable:
         return ""
     for point, (*where, value, _) in zip(manifest.points, rows, strict=True):
-        # SQLite stores NaN as NULL, also as an argument, and IS NOT compares it.
+        # SQLite stores NaN as NULL, also if it is an argument, and IS NOT compares NULL as a value.
         other = db.execute(
             "SELECT value FROM points WHERE (run, metric, step) = (?, ?, ?) AND value IS NOT ?",
             (*where, value),

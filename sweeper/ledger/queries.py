@@ -1,4 +1,4 @@
-"""The long questions to a ledger, as SQL."""
+"""The long queries of the ledger, as SQL."""
 
 from sweeper.ledger.schema import one_or_mixed
 
@@ -49,9 +49,10 @@ STATES = """
                     AND start_step < block_runs.step AND start_step < end_step)
         WINDOW newest_first AS (PARTITION BY slices.run ORDER BY slices.attempt DESC, slices.block DESC))
     JOIN runs ON id = run WHERE age = 1 OR (age <= ? AND newest_status <> 'done') ORDER BY key, age"""
-"""States to resume from: the newest, and while a run goes on the one before. A diverged run has none; one that a later
-attempt trained from behind is given up, because it, or that of another run of the pack, was damaged. An attempt that scores
-finished runs trains no step."""
+"""States to resume from: the newest state of a run and, while it is unfinished, the one before.
+
+A diverged run has none. A state is given up if a later attempt trained the run from an earlier step, since then this state,
+or the state of another run of the pack, was damaged. Attempts that score finished runs train no steps and do not count."""
 
 
 NEWEST_BLOCK = """

@@ -1,4 +1,4 @@
-"""What the ledger says, as plain rows; any number of processes may ask while one driver writes."""
+"""The contents of the ledger as plain rows; any number of processes may read while one driver writes."""
 
 import json
 import math
@@ -29,87 +29,87 @@ _NUM_STATES = 2
 
 
 class Records:
-    """Questions to an open ledger. Each answers from what is committed at that moment."""
+    """Queries to an open ledger; each reads what is committed at that moment."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
 
     @classmethod
     def open(cls, path: Path) -> "Records":
-        """Open a ledger to read.
+        """Open a ledger for reading.
 
         Raises:
-            InputError: There is none, the file is no ledger, or that of a newer version.
+            InputError: The file does not exist, is not a ledger, or is from a newer version.
         """
         return cls(schema.open_for_reading(path))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.db.close()
 
     def sweeps(self) -> list[SweepId]:
-        """All sweeps by name."""
+        """Return all sweeps, by name."""
         rows = self.db.execute("SELECT name, scale, label FROM sweeps ORDER BY name, scale, label")
         return [SweepId(*row) for row in rows]
 
     def spec(self, sweep: SweepId) -> dict[str, Any]:
-        """What a sweep was registered with: question, model, objectives, metrics, data, fields, steps, note.
+        """Return what a sweep was registered with: question, model, objectives, metrics, data, fields, steps, note.
 
         Raises:
-            UnknownNameError: No such sweep.
+            UnknownNameError: The sweep is unknown.
         """
         found = self.db.execute("SELECT spec FROM sweeps WHERE id = ?", (self._sweep(sweep),))
         spec: dict[str, Any] = json.loads(found.fetchone()[0])
         return spec
 
     def check_sweep(self, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> None:
-        """Refuse what `Ledger.register_sweep` would refuse.
+        """Reject what `Ledger.register_sweep` would reject.
 
         Raises:
-            InputError: A draw or member is known and is another one now, or asks for fewer steps.
+            InputError: A known draw or member has changed, or asks for fewer steps.
         """
-        self.db.execute("BEGIN")  # a driver may be registering more of it
+        self.db.execute("BEGIN")  # a driver may be adding to the sweep
         try:
             registry.check_sweep(self.db, sweep, spec, draws)
         finally:
             self.db.execute("ROLLBACK")
 
     def histories(self, sweep: SweepId) -> dict[tuple[int, int], History]:
-        """What the blocks of each run of a sweep say, up to its horizon, by draw and seed.
+        """Return the history of each run of a sweep up to the sweep's horizon, by draw and seed.
 
         Raises:
-            UnknownNameError: No such sweep.
+            UnknownNameError: The sweep is unknown.
         """
         rows = self.db.execute(queries.HISTORIES, (self._sweep(sweep),))
         return {(draw, seed): History(*facts) for draw, seed, *facts in rows}
 
     def newest_block_s(self, sweep: SweepId) -> float:
-        """When the newest block of a sweep was written, 0 before the first; those beyond its horizon are not its own."""
+        """Return when the newest block of a sweep was written, 0 before the first; blocks beyond its horizon do not count."""
         (written_at_s,) = self.db.execute(queries.NEWEST_BLOCK, (self._sweep(sweep),)).fetchone()
         return float(written_at_s)
 
     def ambiguous_metrics(self, sweep: SweepId) -> list[tuple[str, str]]:
-        """Name and identity of the metrics of a sweep that were computed in several ways, the oldest first."""
+        """Return name and identity of the metrics of a sweep that were computed in several ways, oldest first."""
         return self.db.execute(queries.AMBIGUOUS_METRICS, (self._sweep(sweep),)).fetchall()
 
     def identity(self) -> str:
-        """What tells this ledger from others."""
+        """Return the id that distinguishes this ledger from others."""
         (ledger,) = self.db.execute("SELECT ledger FROM identity").fetchone()
         return str(ledger)
 
     def members(self, sweep: SweepId) -> list[MemberRow]:
-        """Runs of a sweep, by draw and seed.
+        """Return the runs of a sweep, by draw and seed.
 
         Raises:
-            UnknownNameError: No such sweep.
+            UnknownNameError: The sweep is unknown.
         """
         return [_member(*row) for row in self.db.execute(queries.MEMBERS, (self._sweep(sweep),))]
 
     def finished(self, sweep: SweepId) -> set[str]:
-        """Keys of the runs of a sweep that are done, and that no sweep wants further.
+        """Return the keys of the runs of a sweep that are done and that no sweep wants to train further.
 
         Raises:
-            UnknownNameError: No such sweep.
+            UnknownNameError: The sweep is unknown.
         """
         wanted = {
             row.key
@@ -120,30 +120,30 @@ class Records:
         return {row.key for row in self.members(sweep) if row.status == "done"} - wanted
 
     def counts(self, sweep: SweepId) -> Counter[RunStatus]:
-        """Number of runs of a sweep by status."""
+        """Return the number of runs of a sweep by status."""
         return Counter(row[4] for row in self.db.execute(queries.MEMBERS, (self._sweep(sweep),)))
 
     def standing(self, keys: Iterable[str]) -> dict[str, Standing]:
-        """How far runs have come; those that the ledger does not know are left out."""
+        """Return the progress of runs; runs that the ledger does not know are left out."""
         query = "SELECT step, first_bad_step FROM run_states WHERE key = ?"
         rows = {key: self.db.execute(query, (key,)).fetchone() for key in keys}
         return {key: Standing(*row) for key, row in rows.items() if row}
 
     def points(self, sweep: SweepId) -> PointColumns:
-        """Points of all runs of a sweep, those beyond its horizon included.
+        """Return the points of all runs of a sweep, including those beyond its horizon.
 
         Raises:
-            UnknownNameError: No such sweep.
+            UnknownNameError: The sweep is unknown.
         """
         runs = "SELECT run FROM members JOIN draws ON draws.id = draw WHERE sweep = ?"
         return self._points(runs, self._sweep(sweep))
 
     def run_points(self, key: str) -> PointColumns:
-        """Points of one run; none if the run is unknown."""
+        """Return the points of one run; none if the run is unknown."""
         return self._points("SELECT id FROM runs WHERE key = ?", key)
 
     def attempts(self) -> list[AttemptRow]:
-        """All attempts by number."""
+        """Return all attempts, by number."""
         rows = self.db.execute(
             "SELECT number, started_at_s, ended_at_s, outcome, error, numerics, host, pid FROM attempts"
             " ORDER BY number"
@@ -151,7 +151,7 @@ class Records:
         return [AttemptRow(*row) for row in rows]
 
     def failures(self) -> list[FailureRow]:
-        """All failures by attempt, those of runs that were tried again included."""
+        """Return all failures by attempt, including those of runs that were tried again."""
         rows = self.db.execute(
             "SELECT key, attempt, kind, message, time_s FROM failures JOIN runs ON runs.id = run"
             " ORDER BY attempt, key"
@@ -159,7 +159,7 @@ class Records:
         return [FailureRow(*row) for row in rows]
 
     def costs(self) -> list[CostRow]:
-        """What each attempt with a committed block took."""
+        """Return the cost of each attempt with a committed block."""
         rows = self.db.execute(
             "SELECT attempt, (SELECT COUNT(*) FROM attempt_runs WHERE attempt_runs.attempt = blocks.attempt),"
             " SUM(end_step - start_step), SUM(train_s) FROM blocks GROUP BY attempt ORDER BY attempt"
@@ -167,7 +167,7 @@ class Records:
         return [CostRow(*row) for row in rows]
 
     def slices(self, key: str, name: str, limit: int = 1) -> tuple[StoredSlice, ...]:
-        """Newest committed slices of a run under a name, newest first."""
+        """Return the newest committed slices of a run with a name, newest first."""
         rows = self.db.execute(
             "SELECT step, attempt, block, file, offset, length, sha256 FROM slices"
             " JOIN block_runs USING (run, attempt, block)"
@@ -178,9 +178,9 @@ class Records:
         return tuple(_stored(*row) for row in rows)
 
     def resume_points(self, keys: Iterable[str]) -> dict[str, tuple[StoredSlice, ...]]:
-        """Where runs resume: the newest state, then the one before in case that is damaged, or nothing.
+        """Return where runs resume: the newest state, then the one before in case the newest is damaged, or nothing.
 
-        Ask after `begin_attempt`: from then on no earlier attempt can move a run on or delete its states. States
+        Call this after `begin_attempt`: from then on no earlier attempt can advance a run or delete its states. States
         of diverged runs are not kept, so such a run would start over.
         """
         found: dict[str, tuple[StoredSlice, ...]] = dict.fromkeys(keys, ())
@@ -190,11 +190,11 @@ class Records:
         return found
 
     def resume_steps(self, keys: Iterable[str]) -> dict[str, int]:
-        """The step of the newest state of each of these runs, 0 where there is none."""
+        """Return the step of the newest state of each run, 0 if it has none."""
         return {key: found[0].step if found else 0 for key, found in self.resume_points(keys).items()}
 
     def needed_states(self) -> set[tuple[str, int, int]]:
-        """Key, attempt and block of the states that `resume_points` of all runs would name."""
+        """Return key, attempt and block of the states that `resume_points` would return for all runs."""
         return {(key, stored.attempt, stored.index) for key, stored in self._states("SELECT id FROM runs")}
 
     def _states(self, runs: str, *arguments: object) -> list[tuple[str, StoredSlice]]:

@@ -1,8 +1,8 @@
-"""What is meant to happen, as rows of the ledger and as records in the storage that rows can be rebuilt from.
+"""What was asked for, as rows of the ledger and as records in the storage from which the rows can be rebuilt.
 
 sweeps/<name>-<scale>[-<label>].json   a sweep with its draws, members and runs
-attempts/<attempt>.json                an attempt: its runs, its end, its failures
-pruned/<number>.json                   runs whose states were dropped, those of attempts up to one
+attempts/<attempt>.json                an attempt: its runs, outcome and failures
+pruned/<number>.json                   runs whose states were dropped, as far as attempts up to a newest one wrote them
 """
 
 import json
@@ -25,7 +25,7 @@ from trainables.layout import Layout
 
 @dataclass(frozen=True)
 class Member:
-    """One run wanted by a draw; `spec` is what the run's manifests carry too."""
+    """A run that a draw needs; `spec` is also in the run's manifests."""
 
     key: str
     seed: int
@@ -35,7 +35,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Draw:
-    """One setting of a sweep, known by its parameters; numbered from 0 in the order in which it was drawn."""
+    """A draw of a sweep, identified by its parameters; numbered from 0 in the order of drawing."""
 
     number: int
     params: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Draw:
 
 
 def add_run(db: sqlite3.Connection, key: str, spec: Mapping[str, Any]) -> int:
-    """Add a run if its key is new; returns its id."""
+    """Add a run if its key is new, and return its id."""
     db.execute(
         "INSERT INTO runs (key, spec) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, canonical_json(spec))
     )
@@ -52,10 +52,10 @@ def add_run(db: sqlite3.Connection, key: str, spec: Mapping[str, Any]) -> int:
 
 
 def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> None:
-    """Add what is new of a sweep; nothing is removed.
+    """Add what is new in a sweep; nothing is removed.
 
     Raises:
-        InputError: A draw or member is there already and is another one.
+        InputError: A draw or member that exists already has changed.
     """
     names = (sweep.name, sweep.scale, sweep.label)
     text = canonical_json(spec)
@@ -78,10 +78,10 @@ def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], d
 def check_sweep(
     db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]
 ) -> None:
-    """Refuse what `add_sweep` would refuse, and change nothing.
+    """Reject what `add_sweep` would reject, without changing anything.
 
     Raises:
-        InputError: As `add_sweep`.
+        InputError: As in `add_sweep`.
     """
     names = (sweep.name, sweep.scale, sweep.label)
     if db.execute("SELECT 1 FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names).fetchone() is None:
@@ -92,7 +92,7 @@ def check_sweep(
 
 
 def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw) -> int:
-    """Add a draw unless one has its parameters, under its number or, where that is taken, the next free one."""
+    """Add a draw unless its parameters are known, with its number or, if that is taken, a new one; return its id."""
     params = canonical_json(draw.params)
     known = dict(db.execute("SELECT params, id FROM draws WHERE sweep = ?", (sweep_row,)))
     if params in known:
@@ -109,7 +109,7 @@ def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw
 
 
 def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:
-    """Add a member or lengthen its horizon; returns what about it may not change and did."""
+    """Add a member or extend its horizon; return a description of a change that is not allowed, else an empty string."""
     run = add_run(db, member.key, member.spec)
     db.execute(
         "INSERT INTO members VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -137,7 +137,7 @@ def _changed(sweep: SweepId, what: str) -> InputError:
 
 
 def sweep_body(db: sqlite3.Connection, sweep: SweepId) -> dict[str, Any]:
-    """A sweep as its record has it."""
+    """Return the content of a sweep's record."""
     names = (sweep.name, sweep.scale, sweep.label)
     row, spec = db.execute(
         "SELECT id, spec FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names
@@ -171,7 +171,7 @@ def adopt_sweep(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
 
 
 def attempt_body(db: sqlite3.Connection, number: int) -> dict[str, Any]:
-    """An attempt as its record has it."""
+    """Return the content of an attempt's record."""
     row = db.execute(
         "SELECT started_at_s, ended_at_s, outcome, error, fence FROM attempts WHERE number = ?", (number,)
     ).fetchone()
@@ -192,7 +192,7 @@ def attempt_body(db: sqlite3.Connection, number: int) -> dict[str, Any]:
 
 
 def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
-    """Add an attempt from its record, or what the ledger does not know of it yet."""
+    """Add an attempt from its record, or the parts of it that the ledger lacks."""
     number = body["number"]
     db.execute(
         "INSERT INTO attempts (number, started_at_s) VALUES (?, ?) ON CONFLICT DO NOTHING",
@@ -217,7 +217,7 @@ def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
 
 
 def drop_states(storage: Path, keys: Iterable[str], newest_attempt: int) -> None:
-    """Record that the states of runs are dropped, as far as attempts up to the newest wrote them."""
+    """Record that the states of runs are dropped, as far as attempts up to the newest one wrote them."""
     layout = Layout(storage)
     durable.make_folder(layout.pruned)
     number = 1 + max((int(path.stem) for path in layout.pruned_records()), default=0)
@@ -226,9 +226,9 @@ def drop_states(storage: Path, keys: Iterable[str], newest_attempt: int) -> None
 
 
 def dropped_states(storage: Path) -> tuple[dict[str, int], list[str]]:
-    """Up to which attempt the states of a run were dropped, by key; and a line for each record that is damaged.
+    """Return the last attempt whose states were dropped, by run key, and one line for each damaged record.
 
-    What such a record said is forgotten: its states are missing, so runs that wanted them would start over.
+    The content of a damaged record is lost: its states are missing, so runs that need them would start over.
     """
     found: dict[str, int] = {}
     problems = []
@@ -243,7 +243,7 @@ def dropped_states(storage: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def forget_states(db: sqlite3.Connection, dropped: Mapping[str, int]) -> None:
-    """Take dropped states out of the ledger. The caller holds a transaction."""
+    """Remove dropped states from the ledger; the caller holds a transaction."""
     db.executemany(
         "DELETE FROM slices WHERE name = ? AND attempt <= ? AND run = (SELECT id FROM runs WHERE key = ?)",
         [(STATE, attempt, key) for key, attempt in dropped.items()],
@@ -251,7 +251,7 @@ def forget_states(db: sqlite3.Connection, dropped: Mapping[str, int]) -> None:
 
 
 def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
-    """Learn what the records of a storage say and the ledger does not; returns a line for each unusable one."""
+    """Add what is in the records of a storage and not in the ledger; return one line for each unusable record."""
     problems = []
     for path in Layout(storage).sweep_records():
         try:

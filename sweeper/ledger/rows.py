@@ -1,4 +1,4 @@
-"""Rows that the ledger answers with, and what a sweep is called in it."""
+"""Rows that the ledger returns, and how a sweep is identified in it."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ RunStatus = Literal["planned", "running", "done", "failed", "diverged"]
 
 @dataclass(frozen=True)
 class SweepId:
-    """What a sweep is called in a home; the label tells two versions of a question apart."""
+    """The identity of a sweep in a home; the label distinguishes versions of one question."""
 
     name: str
     scale: str
@@ -31,16 +31,16 @@ class SweepId:
 
 @dataclass(frozen=True)
 class MemberRow:
-    """One run as a member of one sweep.
+    """A run as a member of a sweep.
 
     Attributes:
         draw: Number of its draw in the sweep.
-        status: `done` once a block has come to this sweep's horizon; `diverged` if it stopped being finite before;
-            `running` means only that its newest attempt has not ended; `failed` that the driver gave up after its
+        status: `done` once a block has reached this sweep's horizon; `diverged` if it stopped being finite before that;
+            `running` means only that its newest attempt has not ended; `failed` means that the driver gave up after its
             newest attempt.
-        step: Newest committed step; may be beyond the horizon where another sweep asks for more.
-        attempt: Newest attempt.
-        numerics: Class of machines that trained it, `mixed` if several, None before the first block.
+        step: Newest committed step; may be beyond the horizon if another sweep asks for more.
+        attempt: Number of the newest attempt.
+        numerics: Numerics class that trained it, `mixed` if several, None before the first block.
     """
 
     key: str
@@ -58,14 +58,14 @@ class MemberRow:
 
 @dataclass(frozen=True)
 class History:
-    """What the blocks of a run up to a sweep's horizon say: that another sweep goes on with it changes nothing.
+    """Facts about a run from its blocks up to a sweep's horizon; training for another sweep beyond it changes nothing.
 
     Attributes:
-        num_points: Committed ones.
-        started_at_s: When the first attempt began, None before.
+        num_points: Number of committed points.
+        started_at_s: When the first attempt began, None before that.
         written_at_s: When the newest block was written, None before the first.
-        numerics: Class of machines that trained it, `mixed` if several, empty before the first block.
-        code_version: Likewise.
+        numerics: Numerics class that trained it, `mixed` if several, empty before the first block.
+        code_version: Version of the code that trained it, likewise.
     """
 
     num_points: int
@@ -77,23 +77,23 @@ class History:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a run has come, whatever sweep asks: the newest committed step, and where it diverged."""
+    """The progress of a run, independent of any sweep: the newest committed step, and where it diverged."""
 
     step: int
     first_bad_step: int | None
 
     def is_open(self, horizon: int) -> bool:
-        """Whether it can and should be trained up to this step."""
+        """Return whether the run can and should be trained up to this step."""
         return self.first_bad_step is None and self.step < horizon
 
     def is_past(self, horizon: int) -> bool:
-        """Whether it has come to this step and was finite up to there."""
+        """Return whether the run has reached this step and was finite up to it."""
         return self.step >= horizon
 
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """One try at a pack; numerics, host and pid are known from its first block on."""
+    """An attempt at a pack; numerics, host and pid are known from its first block on."""
 
     number: int
     started_at_s: float
@@ -107,7 +107,7 @@ class AttemptRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """A run that the driver gave up."""
+    """A run that the driver gave up, and why."""
 
     key: str
     attempt: int
@@ -118,7 +118,7 @@ class FailureRow:
 
 @dataclass(frozen=True)
 class CostRow:
-    """What the committed blocks of an attempt took; steps recomputed after damage count again."""
+    """The cost of an attempt's committed blocks; steps recomputed after damage count again."""
 
     attempt: int
     num_runs: int
@@ -128,7 +128,7 @@ class CostRow:
 
 @dataclass(frozen=True)
 class PointColumns:
-    """Committed points as columns of equal length, by run, metric and step."""
+    """Committed points as columns of equal length, sorted by run, metric and step."""
 
     key: tuple[str, ...]
     name: tuple[str, ...]
@@ -140,7 +140,7 @@ class PointColumns:
 
 @dataclass(frozen=True)
 class StoredSlice:
-    """A committed slice of a run, and the step and block it is of."""
+    """A committed slice of a run, with its step and block."""
 
     step: int
     attempt: int
@@ -148,9 +148,9 @@ class StoredSlice:
     slice: Slice
 
     def read(self, storage: Path) -> bytes:
-        """Read and verify it.
+        """Read and verify the slice.
 
         Raises:
-            DamagedBlockError: The file is missing or changed.
+            DamagedBlockError: The file is missing or was changed.
         """
         return read_slice(Layout(storage).manifest(self.attempt, self.index).parent, self.slice)

@@ -1,7 +1,7 @@
 """The tables of the ledger, and how its file is opened.
 
-Tables hold facts, written once; what follows from them (a run's step, its status) is a view. Integer ids, so
-that millions of points stay small. An attempt and a block are named by their numbers.
+Tables hold facts, written once; what follows from the facts (such as a run's step) is a view. Ids are integers, so that
+millions of points stay small. Attempts and blocks are identified by their numbers.
 """
 
 import os
@@ -81,15 +81,15 @@ COMMIT;
 
 
 def one_or_mixed(column: str) -> str:
-    """SQL for what all rows of a group have in a column: `mixed` where they differ, NULL where there is none."""
+    """Return SQL for the common value of a column in a group of rows: `mixed` if values differ, NULL if there are none."""
     return f"CASE WHEN MIN({column}) = MAX({column}) THEN MIN({column}) WHEN COUNT({column}) > 0 THEN 'mixed' END"
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """Open a ledger, made if it is not there; every committed transaction is on the disk.
+    """Open a ledger, created if missing; every committed transaction is durable on disk.
 
     Raises:
-        InputError: The file is no ledger, or that of a newer version.
+        InputError: The file is not a ledger, or is from a newer version.
     """
     db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
@@ -106,7 +106,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def in_memory() -> sqlite3.Connection:
-    """Make an empty ledger to try something on."""
+    """Return an empty ledger in memory, to try out changes on."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.executescript(_TABLES.format(version=VERSION, numerics=one_or_mixed("numerics")))
     return db
@@ -116,7 +116,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     """Open a ledger that another process may be writing.
 
     Raises:
-        InputError: There is none, the file is no ledger, or that of a newer version.
+        InputError: The file does not exist, is not a ledger, or is from a newer version.
     """
     if not path.exists():
         raise InputError(
@@ -133,17 +133,17 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def connect_for_reading(path: Path) -> sqlite3.Connection:
-    """Connect to a file that is there, whatever is in it; nothing is ever written."""
+    """Connect to an existing file, whatever its content, without ever writing to it."""
     log = path.with_name(f"{path.name}-wal")
     is_closed = not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
-    # To share a write-ahead log SQLite makes files beside it; where it cannot, it reads if told that nobody writes.
+    # SQLite shares a write-ahead log through files beside it; if it cannot create them, it must be told that nobody writes.
     how = "mode=ro&immutable=1" if is_closed else "mode=ro"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=_BUSY_TIMEOUT_S)
 
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All of the statements inside, or none."""
+    """Execute all of the statements inside, or none."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -155,7 +155,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
-    """Version of the tables in a file, 0 for a new one."""
+    """Return the version of the tables in a file, 0 for a new file."""
     alien = InputError(
         f"{path} is not a ledger, or it is damaged.\nChoose another home with --home, or move the file away and "
         f"rebuild it from the storage: {display.command('rebuild', home=path.parent)}"

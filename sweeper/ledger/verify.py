@@ -1,4 +1,4 @@
-"""Whether the ledger and the storage agree, and a ledger made again from the storage alone."""
+"""Check whether ledger and storage agree, and rebuild a ledger from the storage alone."""
 
 import contextlib
 import hashlib
@@ -34,10 +34,10 @@ _DIFFERENCES = """
 
 
 def rebuild(path: Path, storage: Path) -> Ingested:
-    """Make a new ledger from a storage folder; only exports are not in it.
+    """Create a new ledger from a storage folder, with everything except the exports.
 
     Raises:
-        InputError: A file is in the way.
+        InputError: A file exists at the path.
         ConflictError: The storage contradicts itself.
     """
     if path.exists():
@@ -59,10 +59,10 @@ def rebuild(path: Path, storage: Path) -> Ingested:
 
 
 def check(path: Path, storage: Path) -> list[str]:
-    """What disagrees between a ledger and its storage, one line each that names the file or run.
+    """Return the differences between a ledger and its storage, one line each that names the file or run.
 
-    Reads every byte that should still be there, about a second per GB. While a driver runs, blocks that it has
-    not heard of yet are among the lines.
+    Reads every byte that should still exist, about a second per GB. While a driver runs, the differences include blocks that
+    have not reached it yet.
     """
     records = Records.open(path)
     try:
@@ -80,7 +80,7 @@ def check(path: Path, storage: Path) -> list[str]:
 
 
 def _check_intentions(db: sqlite3.Connection, storage: Path) -> Iterator[str]:
-    """Sweeps and attempts that are not the same in the ledger and in their records."""
+    """Yield a line for each sweep or attempt that differs between the ledger and its record."""
     bodies, layout = {}, Layout(storage)
     for names in db.execute("SELECT name, scale, label FROM sweeps").fetchall():
         sweep = SweepId(*names)
@@ -101,7 +101,7 @@ def _check_intentions(db: sqlite3.Connection, storage: Path) -> Iterator[str]:
 
 
 def _not_taken(db: sqlite3.Connection, storage: Path) -> Iterator[tuple[Path, str]]:
-    """Manifests that the ledger neither took in nor refused, each with its line."""
+    """Yield each manifest that the ledger neither added nor refused, with a line about it."""
     known = set(db.execute("SELECT attempt, number FROM blocks"))
     fences = dict(db.execute("SELECT number, fence FROM attempts WHERE fence IS NOT NULL"))
     for path in Layout(storage).manifests():
@@ -117,7 +117,7 @@ def _not_taken(db: sqlite3.Connection, storage: Path) -> Iterator[tuple[Path, st
 
 
 def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> Iterator[str]:
-    """Blocks of the ledger whose files, runs or points are not what was taken in."""
+    """Yield a line for each block of the ledger whose files, runs or points differ from what was added."""
     db = records.db
     dropped, damaged = registry.dropped_states(storage)
     yield from damaged
@@ -140,7 +140,7 @@ def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> I
             unread |= {str(entry[0]) for entry in entries}
             yield str(error)
             continue
-        # Who dropped states may have died before the ledger knew; the next run forgets them.
+        # A driver that dropped states may have died before it updated the ledger; the next run does that.
         if manifest.sha256 != sha256 or entries not in (
             set(_rows(manifest, dropped)),
             set(_rows(manifest, {})),
@@ -152,7 +152,7 @@ def _check_blocks(records: Records, storage: Path, open_attempts: set[int]) -> I
 
 
 def _entries(db: sqlite3.Connection, attempt: int, number: int) -> set[tuple[object, ...]]:
-    """What the ledger says of the runs and slices of a block."""
+    """Return the rows of the ledger about the runs and slices of a block."""
     rows = db.execute(
         "SELECT key, step, status, first_bad_step, name, file, offset, length, sha256 FROM block_runs"
         " JOIN runs ON runs.id = block_runs.run LEFT JOIN slices USING (run, attempt, block)"
@@ -163,7 +163,7 @@ def _entries(db: sqlite3.Connection, attempt: int, number: int) -> set[tuple[obj
 
 
 def _rows(manifest: Manifest, dropped: Mapping[str, int]) -> Iterator[tuple[object, ...]]:
-    """The same of a manifest, but for states that were dropped."""
+    """Yield the same rows from a manifest, without dropped states."""
     for run in manifest.runs:
         row = (run.key, run.step, run.status, run.first_bad_step)
         is_dropped = manifest.attempt <= dropped.get(run.key, 0)
@@ -177,13 +177,13 @@ def _rows(manifest: Manifest, dropped: Mapping[str, int]) -> Iterator[tuple[obje
 def _check_slices(
     folder: Path, manifest: Manifest, resumable: Collection[str], is_open: bool
 ) -> Iterator[str]:
-    """Slices of use to someone that are damaged, or missing though nobody should have pruned them.
+    """Yield a line for each needed slice that is damaged, or missing although nothing should have pruned it.
 
     Args:
-        folder: Of the manifest's attempt.
-        manifest: Of the block.
+        folder: Folder of the manifest's attempt.
+        manifest: Manifest of the block.
         resumable: Keys of the runs that would resume from the block.
-        is_open: Whether its worker may be pruning states yet.
+        is_open: Whether the attempt's worker may still be pruning states.
     """
     for run in manifest.runs:
         for name, part in run.slices.items():
@@ -197,7 +197,7 @@ def _check_slices(
 
 
 def _expect(db: sqlite3.Connection, manifest: Manifest) -> None:
-    """Note the points of a block that are not there from an earlier one."""
+    """Record the points of a block that no earlier block has."""
     runs = dict(
         db.execute(
             "SELECT key, id FROM runs JOIN block_runs ON run = id WHERE (attempt, block) = (?, ?)",
@@ -223,7 +223,7 @@ def _expect(db: sqlite3.Connection, manifest: Manifest) -> None:
 
 
 def _check_points(db: sqlite3.Connection, unread: set[str]) -> Iterator[str]:
-    """Runs whose points are not those of their blocks; a run with an unread block may have more."""
+    """Yield a line for each run whose points differ from those of its blocks; a run with an unread block may have more."""
     for what, key, count, name, step in db.execute(_DIFFERENCES).fetchall():
         if what != "in no block" or key not in unread:
             yield f"Run {key}: {count} points {what}, the first '{name}' at step {step}."

@@ -1,6 +1,6 @@
-"""The ledger: what is meant to happen, and an index over the blocks that became true.
+"""The writer of the ledger: what was asked for, and an index over the committed blocks.
 
-One driver writes it, on a local disk; `Records` reads it. Everything in it but the exports can be rebuilt from
+One driver writes the ledger, on a local disk; `Records` reads it. Everything in it except the exports can be rebuilt from
 the storage folder, which belongs to one ledger.
 """
 
@@ -34,12 +34,12 @@ _OPEN_ATTEMPTS = (
 
 @dataclass(frozen=True)
 class Ingested:
-    """What `Ledger.ingest` did.
+    """The result of `Ledger.ingest`.
 
     Attributes:
         num_taken: Blocks that are new in the ledger.
         num_stale: Blocks refused because a newer attempt had begun.
-        problems: One line for each file that cannot be believed; its attempt's later blocks are left too.
+        problems: One line for each file that is not valid; later blocks of its attempt are skipped, too.
     """
 
     num_taken: int
@@ -48,17 +48,17 @@ class Ingested:
 
 
 class Ledger:
-    """The one writer of a home's ledger. Each method is one transaction, on the disk when it returns.
+    """The only writer of a home's ledger; each method is one transaction, durable on disk when it returns.
 
     Args:
-        path: The ledger's file on a local disk; made if it is not there.
-        storage: Folder of the blocks; may be shared between machines.
+        path: File of the ledger on a local disk; created if missing.
+        storage: Folder of the blocks; machines may share it.
 
     Attributes:
-        complaints: A line for each block that was taken in and gave a committed point another value.
+        complaints: One line for each block that was added and gave a committed point another value.
 
     Raises:
-        InputError: The storage belongs to another ledger, or the file is none or is newer.
+        InputError: The storage belongs to another ledger, or the file is not a ledger or is from a newer version.
     """
 
     def __init__(self, path: Path, storage: Path) -> None:
@@ -92,17 +92,17 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def register_sweep(self, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> bool:
-        """Add what is new of a sweep: draws, seeds, steps, or a reworded question.
+        """Add what is new in a sweep: draws, seeds, steps, or a reworded question.
 
         Returns:
             Whether anything was new.
 
         Raises:
-            InputError: A draw or member is known and is another one now, or asks for fewer steps.
+            InputError: A known draw or member has changed, or asks for fewer steps.
         """
         path = self._layout.sweep_record(str(sweep))
         with schema.transaction(self._db):
@@ -114,12 +114,12 @@ class Ledger:
         return is_new
 
     def begin_attempt(self, keys: Iterable[str]) -> int:
-        """Begin a try at a pack of registered runs, and fence off earlier attempts at any of them.
+        """Begin an attempt at a pack of registered runs, and fence off earlier attempts at any of them.
 
-        What those have committed so far is taken in; later blocks of theirs are refused, whole.
+        Blocks that those have committed so far are added; their later blocks are refused as a whole.
 
         Returns:
-            The number of the attempt, larger than any before it in this storage.
+            The number of the attempt, larger than any earlier one in this storage.
 
         Raises:
             ConflictError: A block contradicts what is committed.
@@ -137,11 +137,11 @@ class Ledger:
         return number
 
     def end_attempt(self, number: int, outcome: str, error: str = "") -> None:
-        """Say how an attempt ended; the first word counts.
+        """Record how an attempt ended; only the first record counts.
 
         Args:
-            number: The attempt.
-            outcome: A word, for example `done`, `stopped`, `failed`, `out of memory`, `lost`.
+            number: Number of the attempt.
+            outcome: One of a few words, for example `done`, `stopped`, `failed`, `out of memory`, `lost`.
             error: Text of the error.
         """
         with schema.transaction(self._db):
@@ -153,7 +153,7 @@ class Ledger:
             self._record_attempt(number)
 
     def record_failure(self, key: str, attempt: int, kind: str, message: str) -> None:
-        """Give a run up after an attempt; it counts as failed until another attempt at it begins."""
+        """Record that a run is given up after an attempt; it counts as failed until another attempt at it begins."""
         with schema.transaction(self._db):
             self._db.execute(
                 "INSERT INTO failures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -162,21 +162,21 @@ class Ledger:
             self._record_attempt(attempt)
 
     def record_export(self, path: Path, kind: str) -> None:
-        """Remember a file made from the ledger, and its bytes; its path is kept relative to the ledger's."""
+        """Record a file made from the ledger, with a hash of its bytes; its path is stored relative to the ledger's folder."""
         name = os.path.relpath(path, self.path.parent)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with schema.transaction(self._db):
             self._db.execute("INSERT OR REPLACE INTO exports VALUES (?, ?, ?)", (name, sha256, kind))
 
     def take(self, path: Path) -> Literal["taken", "known", "stale"]:
-        """Take a committed block in, after those before it in its attempt.
+        """Add a committed block, after the earlier blocks of its attempt.
 
         Returns:
-            `known` if it was there already; `stale` if a newer attempt has begun, so it is refused.
+            `taken` if it was added; `known` if it was there already; `stale` if it is refused, since a newer attempt has begun.
 
         Raises:
-            DamagedBlockError: The manifest, or one before it, is missing or damaged.
-            ConflictError: It contradicts what is committed.
+            DamagedBlockError: The manifest, or an earlier one of the attempt, is missing or damaged.
+            ConflictError: The block contradicts what is committed.
         """
         attempt, index = block_of(path)
         fence, num_known = self._progress(attempt)
@@ -190,9 +190,9 @@ class Ledger:
         return "taken"
 
     def ingest(self) -> Ingested:
-        """Take in whatever became true while no driver listened; a driver does this before it begins attempts.
+        """Add everything that was committed while no driver listened; a driver calls this before it begins attempts.
 
-        Sweeps and attempts whose record was written by a driver that then died are taken in, too.
+        Sweeps and attempts are added, too, if a driver wrote their record and then died.
 
         Raises:
             ConflictError: A block contradicts what is committed.
@@ -203,9 +203,9 @@ class Ledger:
         return Ingested(found.num_taken, found.num_stale, (*problems, *found.problems))
 
     def prune(self) -> int:
-        """Delete states of superseded attempts that no run would resume from; returns the number of files.
+        """Delete states of superseded attempts that no run would resume from; return the number of files.
 
-        A worker prunes its own folder (`blocks.prune`); nobody else prunes those of workers that are gone.
+        A worker prunes its own folder (`blocks.prune`); nothing else prunes the folders of workers that are gone.
         """
         needed = {(attempt, block) for _, attempt, block in self.records.needed_states()}
         num_deleted = 0
@@ -218,9 +218,9 @@ class Ledger:
         return num_deleted
 
     def drop_states(self, keys: Iterable[str]) -> int:
-        """Delete all states of runs, for ever: to be trained further they start over; returns the number of files.
+        """Delete all states of runs for good, so that further training starts over; return the number of files.
 
-        A file that also holds states of other runs stays until those are dropped, too.
+        A file that also holds states of other runs is kept until those are dropped, too.
         """
         keys, newest = set(keys), self._newest_attempt()
         registry.drop_states(self.storage, keys, newest)
@@ -230,7 +230,7 @@ class Ledger:
         return self.prune()
 
     def _own(self, marker: Path, owner: str | None) -> None:
-        """Make sure that ledger and storage belong together; a new pair is joined."""
+        """Check that ledger and storage belong together; a new pair is joined."""
         self._db.execute(
             "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT * FROM identity)", (uuid.uuid4().hex,)
         )
@@ -248,7 +248,7 @@ class Ledger:
         return int(number)
 
     def _newest_recorded(self) -> int:
-        """Newest attempt with a record; the ledger may lack it if it is an old copy."""
+        """Return the newest attempt with a record; the ledger may lack it if it is an old copy."""
         return max((int(p.stem) for p in self._layout.attempt_records()), default=0)
 
     def _run(self, key: str) -> int:
@@ -258,7 +258,7 @@ class Ledger:
         return int(found[0])
 
     def _fence_off(self, run: int, now_s: float) -> list[int]:
-        """Let no open attempt at a run commit more; returns those changed."""
+        """Prevent all open attempts at a run from committing more; return those that changed."""
         attempts = self._db.execute(_OPEN_ATTEMPTS, (run,)).fetchall()
         for (attempt,) in attempts:
             self._db.execute(
@@ -273,18 +273,18 @@ class Ledger:
         durable.write_record(self._layout.attempt_record(number), body)
 
     def _progress(self, attempt: int) -> tuple[int | None, int]:
-        """First refused block of an attempt, if any, and the number of blocks taken in."""
+        """Return the first refused block of an attempt, if any, and the number of blocks that were added."""
         fence = self._db.execute("SELECT fence FROM attempts WHERE number = ?", (attempt,)).fetchone()
         taken = self._db.execute("SELECT COUNT(*) FROM blocks WHERE attempt = ?", (attempt,)).fetchone()
         return fence[0] if fence else None, taken[0]
 
     def _open_manifests(self, run: int) -> list[Path]:
-        """Manifests of the attempts at a run that are not fenced off."""
+        """Return the manifests of the attempts at a run that are not fenced off."""
         attempts = self._db.execute(_OPEN_ATTEMPTS, (run,))
         return [path for (attempt,) in attempts.fetchall() for path in self._layout.manifests(attempt)]
 
     def _take_all(self, paths: Iterable[Path]) -> Ingested:
-        """Take in what is new among committed blocks, each attempt's in order."""
+        """Add the committed blocks that are new, in order within each attempt."""
         known = dict(self._db.execute("SELECT attempt, COUNT(*) FROM blocks GROUP BY attempt"))
         outcomes: Counter[str] = Counter()
         problems: dict[int, str] = {}

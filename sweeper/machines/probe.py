@@ -1,4 +1,4 @@
-"""Ask a process that has torch about runs, so that the driver needs none; see `trainables.probe`."""
+"""Ask a process that has torch about runs, so that the driver does not need torch; see `trainables.probe`."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from trainables.errors import InputError
 
 @dataclass(frozen=True)
 class ProbedRun:
-    """Identity of a run, its specification with every field filled in, and how many factors of its images vary."""
+    """The keys of a run, its specification with every field filled in, and how many factors of its images vary."""
 
     key: str
     static_key: str
@@ -25,12 +25,12 @@ class ProbedRun:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a pack costs.
+    """The cost of a pack.
 
     Attributes:
-        step_time_s: One step of all its runs.
-        memory_gib: What training it needs.
-        room_gib: What its share of the GPU holds; 0 on a CPU.
+        step_time_s: Seconds of one step of all its runs.
+        memory_gib: Memory that training needs.
+        room_gib: Memory of its share of the GPU; 0 on a CPU.
     """
 
     step_time_s: float
@@ -40,11 +40,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What images metrics are computed on.
+    """The images that metrics are computed on.
 
     Attributes:
-        recipe: What they are.
-        num_images: How many of them.
+        recipe: Recipe of the images.
+        num_images: Number of images.
     """
 
     recipe: str
@@ -52,11 +52,11 @@ class Evaluated:
 
 
 class ProbeDiedError(OSError):
-    """The process that has torch is gone: killed, by the kernel for want of memory perhaps."""
+    """The process that has torch died, perhaps killed by the kernel because memory ran out."""
 
 
 class Probe:
-    """A child process that answers until it is left; it starts at once and imports while the driver goes on."""
+    """A child process that answers until the context ends; it starts at once and imports while the driver continues."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -76,17 +76,17 @@ class Probe:
         self._process.communicate()
 
     def resolve(self, runs: Sequence[RunSpec]) -> list[ProbedRun]:
-        """Check runs and learn their keys.
+        """Check runs and return their keys and full specifications.
 
         Raises:
-            InputError: Something in a specification is wrong.
+            InputError: A specification is invalid.
         """
         answer = self._ask({"resolve": [asdict(run) for run in runs]})
         _refuse_out_of_memory(answer, " ".join({run.data for run in runs}))
         return [ProbedRun(**run) for run in answer["runs"]]
 
     def measure(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
-        """Time and memory of a pack of such runs, from about a second of training; None if the GPU does not hold it."""
+        """Return time and memory of a pack of such runs, from about a second of training; None if it does not fit on the GPU."""
         question = {"measure": asdict(run), "num_runs": num_runs, "gpus": gpus, "threads": threads}
         answer = self._ask(question)
         return None if "out_of_memory" in answer else Measured(**answer)
@@ -95,20 +95,21 @@ class Probe:
         self._send({"prepare": asdict(run), "num_runs": num_runs, "gpus": gpus, "threads": threads})
 
     def evaluated(self, data: str) -> Evaluated:
-        """What metrics are computed on.
+        """Return the images that metrics are computed on.
 
         Raises:
-            InputError: No such data set, or it has no ground truth.
+            InputError: The data set is unknown or has no ground truth.
         """
         answer = self._ask({"evaluated": data})
         _refuse_out_of_memory(answer, data)
         return Evaluated(**answer)
 
     def calibrate(self, data: str, code: str, metric: str, num_seeds: int) -> list[float]:
-        """What a metric says of a code that is no model's, once a seed; see `trainables.calibration`.
+        """Return the values of a metric for a known code, one per seed; see `trainables.known_codes`.
 
         Raises:
-            InputError: No such data set, code or metric, no ground truth, or the memory does not hold so many seeds.
+            InputError: The data set, code or metric is unknown, there is no ground truth, or memory does not hold this many
+                seeds.
         """
         question = {"calibrate": data, "code": code, "metric": metric, "num_seeds": num_seeds}
         answer = self._ask(question)
@@ -123,7 +124,7 @@ class Probe:
 
     def _send(self, question: dict[str, Any]) -> None:
         assert self._process.stdin
-        with suppress(BrokenPipeError):  # no answer will come, which is said then
+        with suppress(BrokenPipeError):  # `_answer` reports that the process is gone
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
 
@@ -139,10 +140,10 @@ class Probe:
 
 
 def measure_together(run: RunSpec, num_runs: int, num_packs: int, threads: int) -> float | None:
-    """Seconds of a step of packs of so many such runs, so many packs at once on one GPU of this machine.
+    """Return the seconds per step of packs with this many such runs, this many packs at once on one GPU of this machine.
 
     Returns:
-        Of the slowest; None if the GPU does not hold them.
+        Seconds of the slowest pack; None if the GPU does not hold all packs.
     """
     with ExitStack() as stack:
         probes = [stack.enter_context(Probe()) for _ in range(num_packs)]
@@ -150,7 +151,7 @@ def measure_together(run: RunSpec, num_runs: int, num_packs: int, threads: int) 
             probe._prepare(run, num_runs, 1 / num_packs, threads)
         if not all("ready" in probe._answer() for probe in probes):
             return None
-        for probe in probes:  # all are built: now they train at the same time
+        for probe in probes:  # all packs are built: now they train at the same time
             probe._send({"time": True})
         return float(max(probe._answer()["step_time_s"] for probe in probes))
 

@@ -1,4 +1,4 @@
-"""Where packs train: this machine or a cluster, its cores and GPUs, how many packs it holds at once."""
+"""Where packs train: this machine or a cluster, its cores and GPUs, and how many packs it trains at once."""
 
 import contextlib
 import csv
@@ -18,7 +18,7 @@ from sweeper.machines.probe import Measured
 from trainables.config import RunSpec
 from trainables.errors import InputError
 
-# Read by Ray when it is imported or started, so they are set before.
+# Ray reads these when it is imported or started, so they are set before that.
 _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -34,17 +34,17 @@ Device = Literal["auto", "cpu", "gpu"]
 
 @dataclass(frozen=True)
 class Machine:
-    """Where packs train, as far as it was said.
+    """Where packs train, as far as the user decided it.
 
     Attributes:
-        address: A running cluster, None for this machine alone.
-        gpus_per_pack: Share of a GPU that a pack takes, 1 / k; 0 for CPU packs; None to choose by measuring.
+        address: Address of a running cluster, None for this machine alone.
+        gpus_per_pack: Share of a GPU that a pack uses, 1 / k; 0 for CPU packs; None to choose by measuring.
         threads: CPU threads of a pack.
         cluster_gpus: GPUs that a cluster will grow to; 0 for those it has.
-        device: What packs train on; `auto` is a GPU where there is one, but what a sweep was begun on.
-        state_every_s: Seconds of training between two states to resume from, at least.
-        max_pack: Runs of a pack on a GPU at most; None for what is usual.
-        pack_size: Runs that every pack computes on a GPU, ghosts included; None for as few as hold its runs.
+        device: Device to train on; `auto` is the device that a sweep began on, otherwise a GPU if there is one.
+        state_every_s: Least seconds of training between two states to resume from.
+        max_pack: Most runs of a pack on a GPU; None for the default.
+        pack_size: Runs that every pack computes on a GPU, ghosts included; None for the fewest that hold its runs.
         is_without_ray: Train in the driver's own process, one pack after the other.
     """
 
@@ -61,13 +61,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a machine or a cluster has.
+    """The resources of a machine or a cluster.
 
     Attributes:
-        num_cpus: Cores.
-        num_gpus: GPUs, of an autoscaled cluster those that it may grow to.
-        gpu: What the GPUs are, as far as known.
-        problem: Why there is no GPU where one may be expected.
+        num_cpus: Number of cores.
+        num_gpus: Number of GPUs; for an autoscaled cluster, the number that it may grow to.
+        gpu: Name and memory of the GPUs, as far as known.
+        problem: Why there is no GPU although one may be expected.
     """
 
     num_cpus: float
@@ -79,23 +79,23 @@ class Resources:
 MAX_PACKS_PER_GPU = 100
 
 EXPECTED_GPUS = 4
-"""Of a cluster that shows none yet; packs are formed for so many, and wait until they come."""
+"""GPUs assumed for a cluster that shows none yet; packs are formed for this many, and wait until they start."""
 
 ANSWER_S = 3.0
-"""How long a cluster has to answer."""
+"""Longest time for a cluster to answer."""
 
 DRIVER_S = 20.0
-"""How long the driver of a machine's GPUs has to list them; it takes seconds where it was not used before."""
+"""Longest time for the GPU driver to list a machine's GPUs; it takes seconds if it was not used before."""
 
 MEASURE_S = 60.0
-"""How long a cluster has to measure a pack; nodes that are still being started take longer."""
+"""Longest time for a cluster to measure a pack; nodes that are still starting take longer."""
 
 
 def check_share(share: float) -> None:
-    """Accept a GPU share that divides a GPU without remainder.
+    """Reject a GPU share that does not divide a GPU without remainder.
 
     Raises:
-        InputError: It does not; the message offers the nearest that do.
+        InputError: It does not; the message suggests the nearest shares that do.
     """
     is_part = 0 < share < 1 / MAX_PACKS_PER_GPU
     if not 0 <= share <= 1 or is_part:
@@ -114,10 +114,10 @@ def check_share(share: float) -> None:
 
 
 def check_device(machine: Machine) -> None:
-    """Accept a device and a share of a GPU that go together, and that are there.
+    """Reject a device and a GPU share that contradict each other or are not available.
 
     Raises:
-        InputError: They do not, or this machine has no GPU and one is asked for.
+        InputError: They contradict each other, or a GPU is requested and this machine has none.
     """
     device, share = machine.device, machine.gpus_per_pack
     if share is not None and device != "auto" and (device == "cpu") != (share == 0):
@@ -134,10 +134,10 @@ def check_device(machine: Machine) -> None:
 
 
 def check_address(address: str | None) -> None:
-    """Accept the address of something that answers; Ray itself would try for minutes.
+    """Reject an address where nothing answers; Ray itself would try for minutes.
 
     Raises:
-        InputError: It is none, or nobody answers there.
+        InputError: The address is invalid, or nothing answers there.
     """
     if address in (None, "auto"):
         return
@@ -158,7 +158,7 @@ def check_address(address: str | None) -> None:
 
 @contextmanager
 def cluster(machine: Machine) -> Iterator[Resources]:
-    """Start Ray here, or join a running cluster; yields what it has.
+    """Start Ray on this machine, or join a running cluster; yield its resources.
 
     Raises:
         InputError: The cluster cannot be reached.
@@ -170,10 +170,10 @@ def cluster(machine: Machine) -> Iterator[Resources]:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     here = local_resources()
     if machine.address is None:
-        # Told, not found: Ray would count GPUs that the process may not use.
+        # Passed explicitly, since Ray would count GPUs that the process may not use.
         options |= {"include_dashboard": False, "num_cpus": here.num_cpus, "num_gpus": here.num_gpus}
     try:
-        # Not None, which would join whatever cluster was started on this machine, or RAY_ADDRESS.
+        # Not None, which would join any cluster that was started on this machine, or the one at RAY_ADDRESS.
         ray.init(address=machine.address or "local", **options)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         if machine.address is None:
@@ -190,13 +190,13 @@ def cluster(machine: Machine) -> Iterator[Resources]:
 
 
 class ClusterMeasure:
-    """Measures packs on nodes of the cluster that was joined; once none was free for it, it asks no more."""
+    """Measures packs on nodes of the joined cluster; once no node was free, it does not ask again."""
 
     def __init__(self) -> None:
         self._is_busy = False
 
     def __call__(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
-        """What a pack costs on a node; None if none is free for it soon, or the pack cannot train there."""
+        """Return the cost of a pack on a node; None if no node is free soon, or the pack cannot train there."""
         if self._is_busy:
             return None
         import ray
@@ -210,35 +210,35 @@ class ClusterMeasure:
         asked = ray.remote(**options)(task).remote()
         try:
             return Measured(**ray.get(asked, timeout=MEASURE_S))
-        except ray.exceptions.RayError as error:  # a pack that cannot train says why when it is tried
+        except ray.exceptions.RayError as error:  # a pack that cannot train reports why when it is trained
             self._is_busy = isinstance(error, ray.exceptions.GetTimeoutError)
             ray.cancel(asked, force=True)
             return None
 
 
 def _cluster_resources(machine: Machine) -> Resources:
-    """What the cluster that was joined has, or will grow to."""
+    """Return the resources that the joined cluster has or will grow to."""
     import ray
 
     found = ray.cluster_resources()
     kinds = [name.removeprefix("accelerator_type:") for name in found if name.startswith("accelerator_type:")]
     num_gpus = max(found.get("GPU", 0), machine.cluster_gpus)
     if not num_gpus and machine.gpus_per_pack:
-        num_gpus = EXPECTED_GPUS  # an autoscaled cluster may have none before packs ask for them
+        num_gpus = EXPECTED_GPUS  # an autoscaled cluster may have none before packs request them
     return Resources(found.get("CPU", 0), num_gpus, " or ".join(kinds) or "GPU")
 
 
 def local_resources() -> Resources:
-    """What this machine has, without starting Ray."""
+    """Return the resources of this machine, without starting Ray."""
     gpus, problem = local_gpus()
     return Resources(num_cores(), len(gpus), gpus[0] if gpus else "GPU", problem)
 
 
 def num_slots(resources: Resources, machine: Machine) -> int:
-    """How many packs are trained at once.
+    """Return how many packs are trained at once.
 
     Raises:
-        InputError: A GPU is asked for and there is none.
+        InputError: A GPU is requested and there is none.
     """
     if machine.is_without_ray:
         return 1
@@ -250,14 +250,14 @@ def num_slots(resources: Resources, machine: Machine) -> int:
             "Leave it out, or set --cluster-gpus to the number that it may grow to."
         )
     slots = int(resources.num_gpus * round(1 / machine.gpus_per_pack))
-    if machine.address is None:  # nodes of a cluster that are still to come bring cores of their own
+    if machine.address is None:  # nodes of a cluster that have yet to start bring their own cores
         slots = min(slots, int(resources.num_cpus / machine.threads))
     return max(1, slots)
 
 
 def num_cores() -> int:
-    """CPU cores that this process may use, by its affinity and its container's quota."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    """Return the number of CPU cores that this process may use, by its affinity and its container's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)  # only exists on Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # no cgroup, or no limit ("max")
         quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
@@ -266,8 +266,8 @@ def num_cores() -> int:
 
 
 def local_gpus() -> tuple[list[str], str]:
-    """Name and memory of the GPUs of this machine that we may use, and why its driver tells of none where it fails."""
-    if not shutil.which("nvidia-smi"):  # torch would say, but takes seconds to import
+    """Return name and memory of the GPUs of this machine that we may use, and the driver's problem if it cannot list them."""
+    if not shutil.which("nvidia-smi"):  # torch could tell, but takes seconds to import
         return [], ""
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
@@ -286,7 +286,7 @@ def local_gpus() -> tuple[list[str], str]:
 
 
 def _visible(gpus: list[str], allowed: str | None) -> list[str]:
-    """Those of the GPUs that CUDA_VISIBLE_DEVICES allows: as CUDA reads it, up to the first that is none."""
+    """Return the GPUs that CUDA_VISIBLE_DEVICES allows; as in CUDA, the list ends at the first invalid entry."""
     if allowed is None:
         return gpus
     shown: dict[str, str] = {}
@@ -300,10 +300,10 @@ def _visible(gpus: list[str], allowed: str | None) -> list[str]:
 
 
 def _gpu_words(name: str, memory_mib: str) -> str:
-    known = memory_mib.strip().isdecimal()  # some drivers say [N/A]
+    known = memory_mib.strip().isdecimal()  # some drivers report [N/A]
     return f"{name.strip()}, {float(memory_mib) / 1024:.0f} GiB" if known else name.strip()
 
 
 def exact_share(share: float) -> float:
-    """1 / k as Ray counts it, in ten-thousandths rounded down, so that k of them fit."""
+    """Return 1 / k as Ray counts it, in ten-thousandths rounded down, so that k of them fit."""
     return share if share in (0, 1) else int(10_000 / round(1 / share)) / 10_000

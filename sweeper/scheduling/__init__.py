@@ -1,1 +1,1 @@
-"""From a sweep to packs that train: which runs are missing, together with which others, where, and in what order."""
+"""From a sweep to packs that train: which runs are missing, how they are grouped, where they train, in what order."""

@@ -1,4 +1,4 @@
-"""Attempts at packs, as the ledger records them: what each begins with, which blocks became true, how it ended."""
+"""Record attempts at packs in the ledger: what each begins with, which blocks it committed, how it ended."""
 
 import contextlib
 import sys
@@ -16,20 +16,20 @@ from trainables.errors import damaged_runs
 from trainables.layout import Layout
 
 STOP_S = 60.0
-"""How long packs that were asked to stop may take to write their states."""
+"""Longest time for packs that were asked to stop to write their states."""
 
 Progress = Callable[[int], None]
-"""Told how many more run-steps were committed."""
+"""Function that is called with the number of newly committed run-steps."""
 
 
 class LedgerAttempts:
     """Records attempts in the ledger as packs come and go; see `pack_queue.Attempts`.
 
     Args:
-        ledger: Where to.
+        ledger: Ledger to record in.
         machine: Where packs train.
-        progress: Told how many more run-steps were committed.
-        packs: What is trained.
+        progress: Called with the number of newly committed run-steps.
+        packs: Packs to train.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class LedgerAttempts:
         self._reached = {run.key: run.step for pack in packs for run in pack.runs}
 
     def begin(self, pack: PackPlan) -> tuple[int, PackPlan, Assignment] | None:
-        """Begin an attempt at what is left of a pack; None if nothing is."""
+        """Begin an attempt at what is left of a pack; None if nothing is left."""
         self._ledger.ingest()
         left = self._left(pack)
         if not left.runs:
@@ -57,7 +57,7 @@ class LedgerAttempts:
             schedule=first.schedule,
             states=[[self._state(stored) for stored in starts[key]] for key in keys],
             block_s=first.block_s,
-            # A pack that failed keeps what it learns sooner: else it might fail for ever before its first state.
+            # A pack that failed writes states sooner; otherwise it might always fail before its first state.
             state_every_s=self._machine.state_every_s / 4**left.num_failures,
             size=left.size,
             threads=self._machine.threads,
@@ -76,15 +76,15 @@ class LedgerAttempts:
         return StoredState(stored.step, str(path), stored.slice)
 
     def take(self, report: Report) -> bool:
-        """Take a block into the ledger; returns whether it is true."""
-        # It is known already where `begin` took in all that there was.
+        """Add a block to the ledger; return whether it counts, which is not so once a newer attempt has begun."""
+        # The ledger knows it already if `begin` added all blocks that were there.
         is_true = self._ledger.take(Path(report.manifest)) != "stale"
         if is_true:
             self._progress(sum(self._advance(key, step) for key, step in report.reached.items()))
         return is_true
 
     def _advance(self, key: str, step: int) -> int:
-        """Steps of a run that it had not done before."""
+        """Return the steps that a run had not done before."""
         before = self._reached[key]
         self._reached[key] = max(before, step)
         return self._reached[key] - before
@@ -100,21 +100,21 @@ class LedgerAttempts:
         self._ledger.end_attempt(number, outcome, error)
 
     def give_up(self, pack: PackPlan, number: int, kind: str, message: str) -> None:
-        """Record the runs of a pack as failed."""
+        """Record the unfinished runs of a pack as failed."""
         for run in self._left(pack).runs:
             self._ledger.record_failure(run.key, number, kind, message)
 
     def ask_to_stop(self) -> None:
-        """Have the packs that are trained write their states and end."""
+        """Ask the packs that are training to write their states and end."""
         if self._open:
             words = f"Stopping: packs are saving their states (at most {STOP_S:.0f} s). Press Ctrl-C again to stop at once."
             print(words, file=sys.stderr, flush=True)
         for number in sorted(self._open):
-            with contextlib.suppress(OSError):  # a full disk: they are ended later
+            with contextlib.suppress(OSError):  # the disk is full: they are ended later
                 Layout(self._ledger.storage).stop(number).touch()
 
     def close(self) -> None:
-        """End what is still open when training stops early, with what it committed meanwhile."""
+        """End the attempts that are still open when training stops early, after adding what they committed meanwhile."""
         if self._open:
             self._ledger.ingest()
         for number in sorted(self._open):

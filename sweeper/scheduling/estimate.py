@@ -1,4 +1,4 @@
-"""What a plan will take, from a second of each kind of pack."""
+"""Estimate time and memory of a plan, from about a second of training of each kind of pack."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from trainables.errors import InputError
 from trainables.ladder import LADDER, MIN_SIZE, largest
 
 TOO_LONG_S = 24 * 3600.0
-"""On a machine without a GPU a longer plan is not begun unless the user insists."""
+"""On a machine without a GPU, a plan that takes longer is not started unless the user insists."""
 
 MAX_MEASURED_CPU = 8
-"""Runs of a measured pack on a CPU, where a step of the paper's networks takes a second."""
+"""Most runs of a measured pack on a CPU, where a step of the paper's networks takes a second."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Estimate:
     """Time and memory of training packs.
 
     Attributes:
-        duration_s: Of all packs, as many at once as there are slots.
+        duration_s: Seconds for all packs, as many at once as there are slots.
         pack_memory_gib: Largest memory of one pack.
-        num_runs: Runs in all packs.
-        num_packs: Packs in all.
-        num_slots: Packs at once.
+        num_runs: Number of runs in all packs.
+        num_packs: Number of packs.
+        num_slots: Packs that train at once.
     """
 
     duration_s: float
@@ -42,7 +42,7 @@ class Estimate:
     num_slots: int
 
     def sentence(self) -> str:
-        """What it takes, for a person."""
+        """Return the estimate as a sentence for a user."""
         if not self.num_runs:
             return "Nothing is left to train."
         return (
@@ -54,7 +54,7 @@ class Estimate:
 def forecast(
     planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int, measure: Measure
 ) -> tuple[list[PackPlan], Estimate | None]:
-    """Packs of what is missing, and what they take; None where nothing can be measured yet."""
+    """Return packs of what is missing, and their estimate, which is None if nothing can be measured yet."""
     packs = form_packs(planned, records, machine, num_slots, measure)
     return packs, estimate(packs, machine, num_slots, measure)
 
@@ -62,10 +62,10 @@ def forecast(
 def form_packs(
     planned: Sequence[Planned], records: Records | None, machine: Machine, num_slots: int, measure: Measure
 ) -> list[PackPlan]:
-    """Packs of all runs that a ledger lacks; a run that several sweeps want is in one of them."""
+    """Return packs of all runs that a ledger lacks; a run that several sweeps want is in only one of them."""
     missing: dict[str, Waiting] = {}
     for run in (run for each in planned for run in each.waiting(records)):
-        # Of one that is wanted at two horizons the nearer comes first, so that it is evaluated there.
+        # A run that is wanted at two horizons is trained to the nearer one first, so that it is evaluated there.
         if run.key not in missing or run.schedule.steps < missing[run.key].schedule.steps:
             missing[run.key] = run
     kinds = {run.static_key: run for run in missing.values()}
@@ -88,7 +88,7 @@ def _max_runs(run: Waiting, machine: Machine, measure: Measure) -> int:
 
 
 def restart_words(planned: Sequence[Planned], records: Records | None) -> str:
-    """Which runs have come further than what is left to go on from, empty if none."""
+    """Return a sentence about runs that were trained but have no state left to resume from; empty if there are none."""
     missing = {run.key: run.step for each in planned for run in each.waiting(records)}
     standing = records.standing(missing) if records else {}
     behind = [
@@ -100,7 +100,7 @@ def restart_words(planned: Sequence[Planned], records: Records | None) -> str:
 
 
 def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
-    """What each question asks for, for a person."""
+    """Return a table of what each question asks for, for a user."""
     rows = []
     for each in planned:
         scale, missing = each.question.scale, len(each.waiting(records))
@@ -113,13 +113,13 @@ def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
 def estimate(
     packs: Sequence[PackPlan], machine: Machine, num_slots: int, measure: Measure
 ) -> Estimate | None:
-    """Measure a pack of each kind, a small one on a CPU; others are taken to cost in proportion to their runs.
+    """Estimate packs by measuring one of each kind, a small one on a CPU; other packs cost in proportion to their runs.
 
     Returns:
-        None where no node of a cluster is free to measure on.
+        The estimate; None if no node of a cluster is free to measure on.
 
     Raises:
-        InputError: A pack does not fit the memory of this machine.
+        InputError: A pack does not fit into the memory of this machine.
     """
     measured: dict[str, tuple[int, Measured]] = {}
     total_s = memory = 0.0

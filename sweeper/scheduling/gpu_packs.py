@@ -1,7 +1,7 @@
-"""How many packs share a GPU, and how many runs each computes: what takes least time, by measured memory and rate.
+"""Choose how many packs share a GPU and how many runs each computes, for the least time by measured memory and rate.
 
-A larger pack keeps a GPU busier until it is busy; beyond that it only takes memory. Several packs at once help where one
-leaves the GPU waiting. So a few sizes of the ladder are measured, then two or four packs at once.
+A larger pack keeps a GPU busier until the GPU is fully busy; beyond that it only needs more memory. Several packs at once
+help if one pack leaves the GPU waiting. So a few sizes of the ladder are measured, then two or four packs at once.
 """
 
 from collections.abc import Callable
@@ -14,23 +14,24 @@ from trainables.errors import InputError
 from trainables.ladder import LADDER, MIN_SIZE, SMALL, rung
 
 ROOM = 0.8
-"""Part of a GPU's share for training; the rest is the images, the evaluation and the driver's own."""
+"""Part of a GPU share's memory for training; the rest is for the images, the evaluation and the driver."""
 
 WORTH = 0.9
-"""Sharing a GPU must take less than this part of the time of one pack alone on it."""
+"""Sharing a GPU must take less than this fraction of the time of one pack alone on it."""
 
 SHARES = (2, 4)
-"""Packs at once that are tried."""
+"""Numbers of packs at once that are tried."""
 
 UNMEASURED_SIZE = 64
-"""Runs of a pack where no GPU is there yet to measure."""
+"""Runs of a pack if there is no GPU yet to measure on."""
 
 Measure = Callable[[RunSpec, int, float, int], Measured | None]
-"""What a pack of so many such runs costs, with a share of a GPU and CPU threads; None where nobody can say, or memory
-does not hold it."""
+"""Function that returns the cost of a pack, given a run, the number of such runs, a GPU share and CPU threads; None if it
+cannot be measured or does not fit into memory."""
 
 MeasureTogether = Callable[[RunSpec, int, int, int], float | None]
-"""Seconds of a step of packs of so many runs, so many of them at once on one GPU, with CPU threads; None as above."""
+"""Function that returns the seconds per step of several packs at once on one GPU, given a run, the number of such runs per
+pack, the number of packs and CPU threads; None as above."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Choice:
     Attributes:
         num_packs: Packs at once on a GPU.
         size: Runs that a pack computes.
-        reason: Why, with figures.
+        reason: The reason, with figures.
     """
 
     num_packs: int
@@ -56,19 +57,19 @@ def choose(
     together: MeasureTogether | None,
     kept_size: int | None,
 ) -> Choice:
-    """Choose what trains so many runs in least time.
+    """Choose what trains this many runs in the least time.
 
     Args:
-        run: One of them.
-        num_runs: For each GPU.
+        run: One of the runs.
+        num_runs: Number of runs for each GPU.
         threads: CPU threads of a pack.
         measure: Measures a pack alone on a GPU.
-        together: Measures packs that share a GPU; None where that cannot be done.
-        kept_size: Runs that packs computed before, which is kept so that the bits of a sweep's runs are of one class, where
-            memory holds it.
+        together: Measures packs that share a GPU; None if that is not possible.
+        kept_size: Runs that packs computed before; kept if memory holds them, so that the runs of a sweep have one numerics
+            class.
 
     Raises:
-        InputError: The smallest pack does not fit a GPU.
+        InputError: The smallest pack does not fit on a GPU.
     """
     spec = spec_of(run.spec)
     alone = _measured_alone(lambda size: measure(spec, size, 1.0, threads), num_runs, kept_size)
@@ -95,7 +96,7 @@ def choose(
 def _measured_alone(
     measure: Callable[[int], Measured | None], num_runs: int, kept_size: int | None
 ) -> dict[int, Measured]:
-    """What packs of ever larger sizes cost, up to one that holds all runs, as far as memory holds them."""
+    """Return the cost of packs of increasing sizes, up to one that holds all runs, as far as memory allows."""
     kept = measure(kept_size) if kept_size else None
     if kept_size and kept is not None and _fits(kept, 1):
         return {kept_size: kept}
@@ -119,7 +120,7 @@ def _fits(found: Measured, num_packs: int) -> bool:
 
 
 def _time_s(num_runs: int, num_packs: int, size: int, step_time_s: float) -> float:
-    """Seconds in which all runs do a step."""
+    """Return the seconds in which all runs do one step."""
     return -(-num_runs // (num_packs * size)) * step_time_s
 
 

@@ -1,4 +1,4 @@
-"""Train packs one after the other in this process: a debugger reaches all of it, and no cluster is needed."""
+"""Train packs one after the other in this process, so that a debugger reaches everything and no cluster is needed."""
 
 import contextlib
 import sys
@@ -14,16 +14,16 @@ from trainables.errors import damaged_runs, is_out_of_memory
 from trainables.stopping import StopRequest
 
 LOOK_EVERY_S = 0.2
-"""How often a wish to stop is looked for."""
+"""Seconds between checks for a request to stop."""
 
 
 def work(queue: PackQueue, request: StopRequest, ask_to_stop: Callable[[], None]) -> None:
-    """Train what a queue hands out until it is empty, or cannot record what happens, or the user asks to stop.
+    """Train the packs of a queue until it is empty, it cannot record what happens, or the user asks to stop.
 
     Args:
-        queue: What to train.
-        request: Of the user.
-        ask_to_stop: Asks the pack that is trained to write its states and end.
+        queue: Packs to train.
+        request: Whether the user has asked to stop.
+        ask_to_stop: Asks the pack that is training to write its states and end.
 
     Raises:
         KeyboardInterrupt: The user stopped at once, or quit the debugger.
@@ -55,7 +55,7 @@ def _train(queue: PackQueue, name: str, assignment: Assignment) -> None:
                 is_stopped = report.is_stopped
                 break
         else:
-            return  # nothing can be recorded any more
+            return  # the queue can no longer record anything
     except BdbQuit:
         raise KeyboardInterrupt from None
     except Exception:
@@ -70,7 +70,7 @@ def _train(queue: PackQueue, name: str, assignment: Assignment) -> None:
 
 @contextlib.contextmanager
 def _passed_on(queue: PackQueue, request: StopRequest, ask_to_stop: Callable[[], None]) -> Iterator[None]:
-    """While inside, a wish to stop is passed on to the pack, which looks for it about every second."""
+    """Pass a request to stop on to the pack, which checks for it about every second, while the context is open."""
     is_over = threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""A question asked of images with little or no ground truth: the metrics that need no more, and an objective for those that do."""
+"""Adapt a sweep to images with little or no ground truth: drop metrics that need more, and replace such objectives."""
 
 from dataclasses import replace
 
@@ -6,11 +6,11 @@ from search_spaces import Sweep
 from trainables import contracts
 
 OBJECTIVE = "gaussian_tc"
-"""How dependent the codes are: what the models that disentangle lower, as far as it shows without ground truth."""
+"""Dependence of the codes: what disentangling models reduce, as far as it is visible without ground truth."""
 
 
 def answerable(sweep: Sweep, num_factors: int) -> Sweep:
-    """The sweep with what can be computed of images of which so many factors vary."""
+    """Return the sweep with only what can be computed on images with this many varying factors."""
     objectives = [name if needs_factors(name) <= num_factors else OBJECTIVE for name in sweep.objectives]
     metrics = [name for name in sweep.metrics if needs_factors(name) <= num_factors]
     if objectives == list(sweep.objectives) and metrics == list(sweep.metrics):
@@ -23,9 +23,9 @@ def answerable(sweep: Sweep, num_factors: int) -> Sweep:
 
 
 def needs_factors(metric: str) -> int:
-    """How many ground-truth factors must vary for a metric, 0 for one without ground truth.
+    """Return how many ground-truth factors must vary for a metric, 0 if it needs no ground truth.
 
     Raises:
-        UnknownNameError: There is no such metric.
+        UnknownNameError: The metric is unknown.
     """
     return contracts.metric(metric).NEEDS_FACTORS

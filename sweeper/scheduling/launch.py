@@ -1,4 +1,4 @@
-"""Train packs to their end, in workers of Ray or in this process."""
+"""Train packs to their end, in workers of Ray or in this process; see `ray_tune` and `in_process`."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from trainables.stopping import StopRequest
 def train(
     ledger: Ledger, packs: Sequence[PackPlan], machine: Machine, num_slots: int, progress: Progress
 ) -> None:
-    """Train packs to their horizon; returns when each has ended or was given up.
+    """Train packs to their horizon; return when each has ended or was given up.
 
     Raises:
         OSError: The ledger or the storage could not be written; running packs were stopped.
-        KeyboardInterrupt: The user asked to stop; what is committed stays.
+        KeyboardInterrupt: The user asked to stop; committed work is kept.
     """
     attempts = LedgerAttempts(ledger, machine, progress, packs)
     queue, request = PackQueue(packs, attempts), StopRequest()

@@ -1,4 +1,4 @@
-"""Hands out packs to whoever trains them, takes back those that failed, ends when none is left; knows no Ray."""
+"""A queue that hands out packs to workers, takes back those that failed, and ends when none is left; knows no Ray."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -9,20 +9,20 @@ from trainables.assignment import Assignment, Report
 from trainables.errors import damaged_runs, is_out_of_memory
 
 MAX_FAILURES = 3
-"""Tries without a new state to resume from after which the runs of a pack are given up."""
+"""Attempts without a new state to resume from after which the runs of a pack are given up."""
 
 FINISHED: Literal["finished"] = "finished"
 
 
 class Attempts(Protocol):
-    """Where attempts are recorded as packs come and go."""
+    """A recorder of attempts as packs come and go."""
 
     def begin(self, pack: PackPlan) -> tuple[int, PackPlan, Assignment] | None:
-        """Begin an attempt at what is left of a pack: its number, what is left, what to tell the worker; None if nothing is."""
+        """Begin an attempt at what is left of a pack; return its number, what is left, and the assignment; None if nothing is."""
         ...
 
     def take(self, report: Report) -> bool:
-        """Take a block in, and say whether it is true."""
+        """Add a block; return whether it counts, which is not so once a newer attempt has begun."""
         ...
 
     def end(self, number: int, outcome: str, error: str) -> None:
@@ -30,20 +30,20 @@ class Attempts(Protocol):
         ...
 
     def give_up(self, pack: PackPlan, number: int, kind: str, message: str) -> None:
-        """Record that what is left of a pack is not tried again."""
+        """Record that what is left of a pack will not be tried again."""
         ...
 
 
 class PackQueue:
-    """Packs in order; a worker that takes one on is called by a name of its own.
+    """Packs in order; each worker that accepts one has a unique name.
 
     Args:
-        packs: What to train.
-        attempts: Told of all that happens.
+        packs: Packs to train.
+        attempts: Recorder of everything that happens.
 
     Attributes:
-        error: What went wrong with recording it; nothing is handed out any more.
-        is_stopping: Set to hand out nothing any more.
+        error: Error of the recorder; after it, nothing more is handed out.
+        is_stopping: Set it to hand out nothing more.
     """
 
     def __init__(self, packs: Iterable[PackPlan], attempts: Attempts) -> None:
@@ -57,11 +57,11 @@ class PackQueue:
 
     @property
     def has_live(self) -> bool:
-        """Whether a worker has a pack; one that waits for a node has nothing to lose."""
+        """Whether a worker has started a pack; one that waits for a node has nothing to lose."""
         return bool(self._started & set(self._live))
 
     def hand_out(self, worker: str) -> Assignment | Literal["finished"] | None:
-        """The next pack, None while one that runs may come back, `FINISHED` at the end."""
+        """Return the next pack, None while a running pack may come back, `FINISHED` at the end."""
         while self._waiting and not self.error and not self.is_stopping:
             try:
                 begun = self._attempts.begin(self._waiting.popleft())
@@ -75,13 +75,13 @@ class PackQueue:
         return None if self._live else FINISHED
 
     def started(self, worker: str) -> None:
-        """A worker has taken on its pack."""
+        """Record that a worker has started its pack."""
         self._started.add(worker)
 
     def reported(self, worker: str, report: Report) -> None:
-        """A worker has committed a block; one that was stopped may have none.
+        """Record that a worker has committed a block; a worker that was stopped may have none.
 
-        States that became true are gone on from by the next attempt: its failures so far are forgiven.
+        The next attempt resumes from newly committed states, so the failures of the pack so far are forgiven.
         """
         try:
             if report.manifest and self._attempts.take(report) and report.has_states:
@@ -90,11 +90,11 @@ class PackQueue:
             self.error = self.error or error
 
     def ended(self, worker: str, error: str, is_stopped: bool = False) -> None:
-        """A worker is done with its pack.
+        """Record that a worker is done with its pack.
 
         Args:
-            worker: Which one.
-            error: Of the worker; empty where the pack has reached the end, or was stopped.
+            worker: Name of the worker.
+            error: Error of the worker; empty if the pack reached its end or was stopped.
             is_stopped: Whether it was asked to stop before the end.
         """
         if worker not in self._live:
@@ -107,7 +107,7 @@ class PackQueue:
                 self._attempts.end(number, "failed" if error else "stopped", error)
             elif not error:
                 self._attempts.end(number, "done", "")
-                # An attempt that was fenced off ends early; `begin` passes over a pack that is whole.
+                # An attempt that was fenced off ends early; `begin` returns None for a pack that is complete.
                 if pack.num_failures < MAX_FAILURES:
                     self._waiting.append(pack.failed_again())
             elif damaged := damaged_runs(error) & {run.key for run in pack.runs}:
@@ -117,7 +117,7 @@ class PackQueue:
                 self._attempts.end(number, "out of memory", error)
                 self._waiting.extendleft(pack.halves())
             elif is_again and len(pack.runs) > 1:
-                # Whatever it is that a pack dies of again, half of it may live.
+                # Whatever the pack repeatedly fails from, half of it may succeed.
                 self._attempts.end(number, "failed", error)
                 self._waiting.extendleft(pack.split())
             else:

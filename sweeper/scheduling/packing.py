@@ -1,4 +1,4 @@
-"""Which runs train together: packs of runs that share a static key, a step and a schedule."""
+"""Group runs into packs, whose runs share a static key, a step and a schedule."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from trainables.config import Schedule
 from trainables.ladder import LADDER, MIN_SIZE, rung
 
 MAX_RUNS_CPU = 16
-"""Runs of a pack on a CPU core; beyond it a pack leaves the caches and is slower per run."""
+"""Most runs of a pack on a CPU core; a larger pack does not fit the caches and is slower per run."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Waiting:
     """A run that has not reached its horizon.
 
     Attributes:
-        key: Its content key.
-        static_key: What the runs of a pack share.
-        spec: Its specification as the ledger keeps it.
-        step: Where it goes on from: the step of its newest state.
+        key: Its run key.
+        static_key: Its static key, shared by the runs of a pack.
+        spec: Its specification as the ledger stores it.
+        step: Step of its newest state, from which it resumes.
         schedule: Its horizon and evaluations.
         block_s: Seconds of work to commit at once.
     """
@@ -39,8 +39,8 @@ class PackPlan:
 
     Attributes:
         runs: The runs.
-        num_failures: Tries that failed without a new block.
-        size: Runs to compute, ghosts included, on a GPU; None where the device does not care.
+        num_failures: Attempts that failed without a new block.
+        size: Runs to compute on a GPU, ghosts included; None on a device where it does not matter.
     """
 
     runs: tuple[Waiting, ...]
@@ -49,7 +49,7 @@ class PackPlan:
 
     @property
     def num_steps(self) -> int:
-        """Updates to go, of each run."""
+        """Remaining updates of each run."""
         return self.runs[0].schedule.steps - self.runs[0].step
 
     @property
@@ -58,7 +58,7 @@ class PackPlan:
         return len(self.runs) == 1 and (self.size or MIN_SIZE) <= MIN_SIZE
 
     def halves(self) -> tuple["PackPlan", ...]:
-        """Packs of half the size, after an out-of-memory; one where ghosts were the rest of it."""
+        """Return packs of half the size, after running out of memory; one pack if the other half was ghosts."""
         if self.size is None or self.size <= MIN_SIZE:
             return self.split()
         size = self.size // 2
@@ -66,20 +66,20 @@ class PackPlan:
         return tuple(PackPlan(part, size=size) for part in parts)
 
     def split(self) -> tuple["PackPlan", ...]:
-        """Packs of half the runs, which compute as many as before."""
+        """Return packs with half the runs each, which compute as many as before."""
         return tuple(PackPlan(part, size=self.size) for part in _evenly(self.runs, min(2, len(self.runs))))
 
     def without(self, keys: Collection[str]) -> tuple["PackPlan", ...]:
-        """A pack without some runs, and one of these."""
+        """Return a pack without some runs, and a pack of those runs."""
         parts = ([run for run in self.runs if (run.key in keys) == is_in] for is_in in (False, True))
         return tuple(PackPlan(tuple(part), size=self.size) for part in parts if part)
 
     def forgiven(self) -> "PackPlan":
-        """The pack with no failure counted."""
+        """Return the pack with no failure counted."""
         return replace(self, num_failures=0)
 
     def failed_again(self) -> "PackPlan":
-        """The pack with one more failure counted."""
+        """Return the pack with one more failure counted."""
         return replace(self, num_failures=self.num_failures + 1)
 
 
@@ -88,29 +88,29 @@ class Sizes:
     """How many runs packs compute on a GPU: a size of the ladder, the same for all packs of a group.
 
     Attributes:
-        kept: What packs of the sweep computed before; None for as few as hold their runs.
+        kept: Size of the sweep's packs so far; None for the smallest size that holds their runs.
     """
 
     kept: int | None = None
 
     def holding(self, num_runs: int, max_runs: int) -> int:
-        """The size of packs of so many runs, where memory holds a largest pack."""
+        """Return the size of packs with this many runs, if memory holds packs of at most `max_runs`."""
         return self.kept if self.kept and num_runs <= self.kept <= max_runs else min(rung(num_runs), max_runs)
 
 
 def pack_up(
     waiting: Iterable[Waiting], num_slots: int, max_runs: Mapping[str, int], sizes: "Sizes | None" = None
 ) -> list[PackPlan]:
-    """Form packs that keep all slots busy, as large as they may be, longest first.
+    """Form packs that keep all slots busy, as large as allowed, longest first.
 
-    There is a multiple of as many packs as slots where there are enough runs, and the packs of a group are even: such packs
-    end together.
+    If there are enough runs, the number of packs is a multiple of the number of slots, and the packs of a group are of even
+    size, so that they end together.
 
     Args:
         waiting: Runs to train.
-        num_slots: Packs that run at once.
+        num_slots: Packs that train at once.
         max_runs: Largest pack, by static key.
-        sizes: How many runs packs compute; None on a CPU, which does not care.
+        sizes: How many runs packs compute; None on a CPU, where it does not matter.
     """
     groups: dict[tuple[str, int, Schedule], list[Waiting]] = {}
     for run in waiting:
@@ -129,11 +129,11 @@ def _counts(
     max_runs: Mapping[str, int],
     sizes: Sizes | None,
 ) -> list[int]:
-    """Packs of each group: as few as hold its runs, and more where slots would idle, of the longest packs first."""
+    """Return the packs of each group: as few as hold its runs, and more if slots would idle, from the longest packs first."""
     counts, most, work = [], [], []
     for (static_key, step, schedule), group in groups.items():
         counts.append(-(-len(group) // max_runs[static_key]))
-        # On a GPU fewer runs than the smallest pack computes take as long.
+        # On a GPU, fewer runs than the smallest usual pack computes take just as long.
         least = min(LADDER[0], max_runs[static_key]) if sizes else 1
         most.append(-(-len(group) // least))
         work.append(len(group) * (schedule.steps - step))

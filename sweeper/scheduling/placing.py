@@ -1,4 +1,4 @@
-"""On what packs train, when it is known what is to be trained: a CPU or GPUs, which share of one, how large packs are."""
+"""Decide where packs train, given what is missing: on a CPU or GPUs, with which share of a GPU, in packs of what size."""
 
 import re
 from collections import Counter
@@ -16,14 +16,14 @@ from trainables.errors import InputError
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is to be trained where.
+    """What is trained, and where.
 
     Attributes:
-        machine: With all that was left open decided.
-        num_slots: Packs at once.
-        packs: Of what is missing.
-        expected: What they take; None where nothing can be measured yet.
-        notes: What was decided, and why, a line each.
+        machine: Machine with every open choice decided.
+        num_slots: Packs that train at once.
+        packs: Packs of the missing runs.
+        expected: Estimated time and memory; None if nothing can be measured yet.
+        notes: Decisions and their reasons, one line each.
     """
 
     machine: Machine
@@ -41,7 +41,7 @@ def prepare(
     measure: Measure,
     together: MeasureTogether | None,
 ) -> Prepared:
-    """Decide what a machine leaves open, form packs of what is missing, and say what they take; see `settle`."""
+    """Decide what a machine leaves open (see `settle`), form packs of what is missing, and estimate their time and memory."""
     settled, words = settle(machine, planned, records, resources, measure, together)
     slots = num_slots(resources, settled)
     packs, expected = forecast(planned, records, settled, slots, measure)
@@ -60,20 +60,20 @@ def settle(
     """Decide what a machine leaves open.
 
     Args:
-        machine: As it was asked for.
+        machine: Machine as the user asked for it.
         planned: What is to be trained.
         records: The ledger; None if there is none.
-        resources: What the machine has.
+        resources: Resources of the machine.
         measure: Measures a pack.
-        together: Measures packs that share a GPU; None where that cannot be done.
+        together: Measures packs that share a GPU; None if that is not possible.
 
     Returns:
-        The machine with its share of a GPU and, where chosen, the size of packs; and the choice in words, empty where
-        there was none.
+        The machine with its GPU share and, if chosen, the size of packs; and the choice in words, empty if there was no
+        choice.
 
     Raises:
-        InputError: There is no GPU where one is asked for, a sweep was begun on another kind of device, or its precision
-            is one that a CPU does not have.
+        InputError: A GPU is requested and there is none, a sweep began on another kind of device, or its precision is not
+            available on a CPU.
     """
     device, words = _device(machine, planned, records, resources)
     waiting = [run for each in planned for run in each.waiting(records)]
@@ -101,7 +101,7 @@ def settle(
 def _device(
     machine: Machine, planned: Sequence[Planned], records: Records | None, resources: Resources
 ) -> tuple[str, str]:
-    """`cpu` or `gpu`, and why where that may surprise."""
+    """Return `cpu` or `gpu`, and the reason if it may surprise."""
     has_gpus = resources.num_gpus > 0
     if machine.device == "gpu" and not has_gpus:
         raise InputError(
@@ -132,7 +132,7 @@ def _device(
 
 
 def _begun_on(planned: Sequence[Planned], records: Records | None) -> dict[str, str]:
-    """The kind of device on which runs of each sweep were trained, where it is one."""
+    """Return the kind of device that trained the runs of each sweep; sweeps with none or several are left out."""
     known = set(records.sweeps()) if records else set()
     found = {}
     for each in planned:
@@ -145,12 +145,12 @@ def _begun_on(planned: Sequence[Planned], records: Records | None) -> dict[str, 
 
 
 def _kind(numerics: str | None) -> str:
-    """`cpu` or `gpu` of a class of numerics; empty where nothing was trained, or on both."""
+    """Return `cpu` or `gpu` for a numerics class; empty if nothing was trained, or on both."""
     return {"cpu": "cpu", "cuda": "gpu"}.get((numerics or "").partition(" ")[0], "")
 
 
 def _kept_size(planned: Sequence[Planned], records: Records | None) -> int | None:
-    """How many runs the packs of these sweeps computed, where that was always the same."""
+    """Return how many runs the packs of these sweeps computed, None if that was not always the same."""
     known = set(records.sweeps()) if records else set()
     sizes = {
         int(found[1])

@@ -1,4 +1,4 @@
-"""From names typed on a command line to runs: draws times seeds, each with its identity.
+"""Turn names typed on a command line into runs: draws times seeds, each with its key.
 
 A question is one sweep at one scale with the user's changes; planning it twice gives the same runs.
 """
@@ -24,7 +24,7 @@ from trainables.errors import InputError, UnknownNameError
 
 SCALES = ("paper", "laptop", "smoke")
 PROTOCOL = ("steps", "report_every", "evaluate_every")
-"""Numbers of a scale that `--set` may change beside its precision and the fields of the model."""
+"""Numbers of a scale that `--set` may change, in addition to its precision and the fields of the model."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Question:
     """A sweep at a scale, as the user asked for it.
 
     Attributes:
-        id: What it is called in a home.
+        id: Identity of the sweep in a home.
         sweep: The sweep.
-        scale: Its protocol, with the user's changes.
+        scale: Protocol of the scale, with the user's changes.
         seeds: Seeds of every draw.
     """
 
@@ -50,7 +50,7 @@ class Question:
         return Schedule(scale.steps, scale.report_every, scale.evaluate_every, self.sweep.metrics)
 
     def specs(self) -> list[tuple[dict[str, Any], list[RunSpec]]]:
-        """Every draw with its runs, one a seed."""
+        """Return every draw with its runs, one per seed."""
         return [
             (
                 draw,
@@ -71,13 +71,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Planned:
-    """A question whose runs have their identity.
+    """A question whose runs have keys.
 
     Attributes:
         question: The question.
-        draws: As the ledger registers them.
-        runs: Run key -> identity.
-        num_factors: Ground-truth factors of the images that vary; the question is as can be asked of them.
+        draws: Draws as the ledger registers them.
+        runs: Run key -> keys and specification of the run.
+        num_factors: Ground-truth factors of the images that vary; the question is adapted to them.
     """
 
     question: Question
@@ -87,7 +87,7 @@ class Planned:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What the ledger keeps of the question."""
+        """Content of the question that the ledger stores."""
         sweep, scale = self.question.sweep, self.question.scale
         return {
             "question": sweep.question,
@@ -102,16 +102,16 @@ class Planned:
         }
 
     def register(self, ledger: Ledger) -> None:
-        """Add to the ledger what is new of this question."""
+        """Add to the ledger what is new in this question."""
         ledger.register_sweep(self.question.id, self.spec, self.draws)
 
     @property
     def members(self) -> list[Member]:
-        """All its runs."""
+        """All runs of the question."""
         return [member for draw in self.draws for member in draw.members]
 
     def waiting(self, records: Records | None) -> list[Waiting]:
-        """Its runs that are neither at their horizon nor diverged; those that failed are tried again.
+        """Return the runs that are neither at their horizon nor diverged; runs that failed are tried again.
 
         Args:
             records: The ledger, which may not know the question yet; None if there is no ledger.
@@ -144,18 +144,18 @@ def find_question(
     label: str = "",
     data: str | None = None,
 ) -> Question:
-    """The question of a sweep's name, with the user's changes.
+    """Return the question for the name of a sweep, with the user's changes.
 
     Args:
         name: Entry of `search_spaces`.
         scale: One of the sweep's scales.
-        seeds: Instead of those of the scale.
+        seeds: Seeds to use instead of the scale's.
         fields: Dotted fields of the model, hyperparameters or settings of the protocol, as typed.
-        label: What the changed question is called.
-        data: Data set, or the path of one's own, instead of that of the scale.
+        label: Label of the changed question.
+        data: Data set, or the path of the user's own images, to use instead of the scale's.
 
     Raises:
-        InputError: An unknown name or scale, or a change without a label.
+        InputError: The name or scale is unknown, or there is a change without a label.
     """
     sweep = search_spaces.load(name)
     if scale not in sweep.scales:
@@ -170,7 +170,7 @@ def find_question(
 
 
 def _data(data: str) -> str:
-    """A data set as workers find it: a path is absolute."""
+    """Return a data set as workers find it: a path becomes absolute."""
     sources.check(data)
     if not sources.is_path(data):
         return data
@@ -214,7 +214,7 @@ def _number(name: str, text: str) -> float:
 
 
 def _with_known_seeds(question: Question, records: Records | None) -> Question:
-    """The question with the seeds that a ledger already has for it, since seeds are added and never removed."""
+    """Return the question with the seeds that a ledger already has for it, since seeds are added and never removed."""
     if records is None or question.id not in records.sweeps():
         return question
     known = {row.seed for row in records.members(question.id)}
@@ -222,16 +222,16 @@ def _with_known_seeds(question: Question, records: Records | None) -> Question:
 
 
 def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -> list[Planned]:
-    """Give the runs of questions their identity, the seeds that a ledger has for them included.
+    """Return questions with the keys of their runs, including the seeds that a ledger already has for them.
 
     Args:
-        questions: As asked for.
+        questions: Questions as the user asked for them.
         probe: Resolves their runs.
-        records: The ledger they are to be registered in; None if there is none yet.
+        records: The ledger in which they will be registered; None if there is none yet.
 
     Raises:
-        InputError: A field that the model does not have, a value that it does not take, the ledger knows a question by
-            its name that is another one, or a run was trained past the horizon and not evaluated there.
+        InputError: The model does not have a field or does not accept its value, the ledger has a different question with
+            the same name, or a run was trained past the horizon and not evaluated there.
     """
     questions = [_with_known_seeds(question, records) for question in questions]
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]

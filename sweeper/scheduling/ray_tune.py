@@ -1,6 +1,6 @@
-"""Train packs by a fresh Ray Tune experiment, as many at once as the machine holds; the only file that knows Tune.
+"""Train packs in a new Ray Tune experiment, as many at once as the machine holds; only this file of the sweeper uses Tune.
 
-Tune's own state is never read again: what is true is in the storage and the ledger, so its folder is scratch.
+Tune's own state is never read again: everything committed is in the storage and the ledger, so Tune's folder is temporary.
 """
 
 import logging
@@ -24,7 +24,7 @@ from trainables.assignment import Assignment, Report
 from trainables.stopping import StopRequest
 
 LOOK_EVERY_S = 5.0
-"""How often Ray is asked whether a node is left."""
+"""Seconds between checks whether Ray still has a node."""
 
 
 def work(
@@ -34,14 +34,14 @@ def work(
     machine: Machine,
     num_slots: int,
 ) -> None:
-    """Train what a queue hands out until it is empty, or cannot record what happens, or the user asks to stop.
+    """Train the packs of a queue until it is empty, it cannot record what happens, or the user asks to stop.
 
     Args:
-        queue: What to train.
-        request: Of the user.
-        ask_to_stop: Asks the packs that are trained to write their states and end.
-        machine: What a pack takes.
-        num_slots: Packs at once.
+        queue: Packs to train.
+        request: Whether the user has asked to stop.
+        ask_to_stop: Asks the packs that are training to write their states and end.
+        machine: Where packs train, with the resources of each.
+        num_slots: Packs that train at once.
     """
     from trainables.tune import PackTrainable
 
@@ -62,7 +62,7 @@ def work(
             verbose=0,
         ),
     )
-    # Failures are recorded and shown by us; Tune would print each traceback twice.
+    # The queue records failures and the driver shows them; Tune would print each traceback twice.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         tuner.fit()
@@ -71,14 +71,14 @@ def work(
 
 
 class PackSearcher(Searcher):
-    """The one searcher of Tune's: each pack of a queue is a trial."""
+    """The searcher of the Tune experiment, in which each pack of a queue is a trial."""
 
     def __init__(self, queue: PackQueue) -> None:
         super().__init__(metric=None, mode=None)
         self._queue = queue
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next pack, None while one that runs may come back, Tune's own `FINISHED` at the end."""
+        """Return the next pack, None while a running pack may come back, Tune's own `FINISHED` at the end."""
         given = self._queue.hand_out(trial_id)
         if given == FINISHED:
             return str(Searcher.FINISHED)
@@ -87,59 +87,59 @@ class PackSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: `BlockListener` knows the error too."""
+        """Do nothing: `BlockListener` receives the error, too."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles what it is given into its own folder, and a new launch never reads that."""
+        """Return an empty state: Tune pickles its arguments into its own folder, which a new launch never reads."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a new launch plans anew from the ledger."""
+        """Do nothing: a new launch plans from the ledger."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, see `save`."""
+        """Do nothing, see `save`."""
 
 
 class BlockListener(Callback):
-    """Tells the queue which block became true and how trials end; never raises, never touches the network."""
+    """Tells the queue which blocks were committed and how trials end; never raises, never uses the network."""
 
     def __init__(self, queue: PackQueue) -> None:
         self._queue = queue
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing, see `PackSearcher.__getstate__`."""
+        """Return an empty state, see `PackSearcher.__getstate__`."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Tune's word that a worker has a trial."""
+        """Tell the queue that a worker has started a trial."""
         self._queue.started(trial.trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
-        """Tune's word that a training iteration is over."""
+        """Tell the queue that a training iteration, which is one block, is over."""
         report = Report(**{field.name: result[field.name] for field in fields(Report)})
         self._queue.reported(trial.trial_id, report)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Tune's word that a trial is done."""
+        """Tell the queue that a trial is done."""
         self._queue.ended(trial.trial_id, "", is_stopped=trial.last_result.get("is_stopped", False))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Tune's word that a trial failed."""
+        """Tell the queue that a trial failed."""
         self._queue.ended(trial.trial_id, _error_text(trial))
 
 
 class StopEarly(Stopper):
-    """Ends the experiment once the ledger cannot be written, no node is left, or the user asks for it.
+    """Ends the experiment once the ledger cannot be written, no node is left, or the user asks to stop.
 
-    Packs are asked to write their states and end; Tune's own way kills them in the middle of a block.
+    Packs are asked to write their states and end; Tune itself would kill them in the middle of a block.
 
     Args:
-        queue: Whose packs they are.
-        request: Of the user.
-        ask_to_stop: Asks the packs that are trained to stop.
-        patience_s: How long they may take.
+        queue: Queue of the packs.
+        request: Whether the user has asked to stop.
+        ask_to_stop: Asks the packs that are training to stop.
+        patience_s: Longest time that they may take.
     """
 
     def __init__(
@@ -151,19 +151,19 @@ class StopEarly(Stopper):
         self._asked_s: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing, see `PackSearcher.__getstate__`."""
+        """Return an empty state, see `PackSearcher.__getstate__`."""
         return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is stopped by itself."""
+        """Return False: no trial is stopped individually."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether to end all trials at once, whatever they are doing."""
+        """Return whether to end all trials at once, whatever they are doing."""
         now_s, is_asked = time.monotonic(), self._request.is_asked
         if not is_asked and now_s - self._looked_s > LOOK_EVERY_S:
             self._looked_s = now_s
-            # Tune would wait for ever for room on nodes that are gone.
+            # Tune would wait forever for room on nodes that are gone.
             if not any(node["Alive"] for node in ray.nodes()):
                 self._queue.error = self._queue.error or OSError("every node of the Ray cluster is gone")
                 return True

@@ -1,6 +1,6 @@
-"""Give finished runs metrics that they lack, from their kept encodings, without training.
+"""Compute metrics that finished runs lack, from their kept encodings, without training.
 
-A score becomes true like anything else: an attempt with one block, which holds points and trains no step.
+Scores are committed like anything else: by an attempt with one block, which has points and trains no step.
 """
 
 import os
@@ -30,10 +30,10 @@ from trainables.errors import InputError
 from trainables.metric_identity import identities, is_current
 
 COMMIT_EVERY_S = 20.0
-"""How much scoring is lost at most when the driver is killed."""
+"""Most seconds of scoring that are lost if the driver is killed."""
 
 Progress = Callable[[int], None]
-"""Told how many more runs were scored."""
+"""Function that is called with the number of newly scored runs."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Unscored:
     """A finished run that lacks metrics at its horizon.
 
     Attributes:
-        member: The run, and the step at which it lacks them.
+        member: The run, and the step at which it lacks the metrics.
         metrics: Entries of `trainables.metrics`.
-        encoding: How it encodes the evaluation images at that step; None if that was not kept.
+        encoding: Its encoding of the evaluation images at that step; None if it was not kept.
     """
 
     member: Member
@@ -53,7 +53,7 @@ class Unscored:
 
 @dataclass(frozen=True)
 class Scored:
-    """A run with its new values and their estimators, both by name."""
+    """A run with its new values and their full metric names, both by metric."""
 
     run: Unscored
     values: Mapping[str, float]
@@ -61,7 +61,7 @@ class Scored:
 
 
 def unscored(records: Records, members: Iterable[Member], metrics: Sequence[str]) -> list[Unscored]:
-    """Those of these runs that have come to their horizon and lack a metric there, as it is computed today."""
+    """Return the runs that have reached their horizon and lack the current version of a metric there."""
     found = []
     for member in members:
         standing = records.standing([member.key]).get(member.key)
@@ -84,7 +84,7 @@ def _encoding(records: Records, member: Member) -> StoredSlice | None:
 
 
 def check(sweep: object, lacking: Iterable[Unscored]) -> None:
-    """Accept runs that can be scored.
+    """Reject runs that cannot be scored.
 
     Raises:
         InputError: A run was trained past the horizon and kept no encoding there.
@@ -99,10 +99,10 @@ def check(sweep: object, lacking: Iterable[Unscored]) -> None:
 
 
 def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> None:
-    """Compute what is lacking on all cores, and commit it as it comes.
+    """Compute the missing metrics on all cores, and commit them as they are finished.
 
     Raises:
-        DamagedBlockError: Encodings are missing or changed; raised when all others are scored.
+        DamagedBlockError: Encodings are missing or were changed; raised after all other runs are scored.
         OSError: The storage could not be written.
     """
     if not lacking:
@@ -128,11 +128,11 @@ def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> No
 
 
 def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Console) -> str:
-    """Give the finished runs of a sweep metrics that they lack; returns what was done, as a sentence.
+    """Compute metrics that the finished runs of a sweep lack; return a sentence about what was done.
 
     Raises:
         InputError: The images lack what a metric needs.
-        DamagedBlockError: An encoding is missing or changed.
+        DamagedBlockError: An encoding is missing or was changed.
     """
     rows = ledger.records.members(sweep)
     members = [Member(row.key, row.seed, row.horizon_steps, row.spec) for row in rows]
@@ -147,10 +147,10 @@ def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Co
 
 
 def scored(run: Unscored, storage: Path) -> Scored:
-    """Compute what a run that kept an encoding lacks.
+    """Compute the metrics that a run with a kept encoding lacks.
 
     Raises:
-        DamagedBlockError: The encoding is missing or changed.
+        DamagedBlockError: The encoding is missing or was changed.
     """
     if run.encoding is None:
         raise ValueError(f"Run {run.member.key} kept no encoding.")
@@ -160,7 +160,7 @@ def scored(run: Unscored, storage: Path) -> Scored:
 
 
 def _commit(ledger: Ledger, results: Sequence[Scored], seconds: float) -> None:
-    # A block has one step, and one estimator for each name.
+    # A block has one step, and one full metric name for each metric.
     groups: dict[tuple[object, ...], list[Scored]] = {}
     for result in results:
         place = (result.run.member.horizon_steps, *sorted(result.identities.items()))

@@ -1,6 +1,5 @@
 """Bring an MLflow store up to date with the ledger: search, create what is missing, send what is new."""
 
-import fcntl
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from sweeper.tracking.outline import Entry, Outline, outline
 from sweeper.tracking.store import ENTRY, LEDGER, PARENT, HeldError, Store
 from sweeper.tracking.sync_state import Deliveries, Delivery
 from trainables.durable import DamagedBlockError
+from trainables.locking import holder, sign, try_lock
 
 
 @contextmanager
@@ -26,13 +26,12 @@ def lock_projection(home: Home) -> Iterator[None]:
     Raises:
         HeldError: Another process holds it.
     """
-    with (home.path / "tracking.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with (home.path / "tracking.lock").open("a+") as file:
+        if not try_lock(file):
             raise HeldError(
-                f"Another process is syncing this home ({home.path}): wait until it has finished, then try again."
-            ) from None
+                f"Home {home.path} is being synced by {holder(file)}: wait until it has finished, then try again."
+            )
+        sign(file)
         yield
 
 

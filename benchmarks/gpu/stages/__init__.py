@@ -1,6 +1,6 @@
-"""The stages, one measurement a file: `SECONDS`, its time box, and `rows(bench)`, which yields lines as they are measured.
+"""The stages, one measurement per file: `SECONDS`, its time limit, and `rows(bench)`, which yields rows as measured.
 
-In order of importance: a cut loses the last ones.
+They are in order of importance: if time runs out, the last ones are lost.
 """
 
 ORDER = (
@@ -18,6 +18,6 @@ ORDER = (
     "models",
     "kernels",
 )
-"""Stages that are measured unless others are named; `train` is only when named."""
+"""Stages that are measured by default; `train` is measured only if named."""
 
 ALL = (*ORDER, "train")

@@ -1,4 +1,4 @@
-"""What people do today: one run at a time in ordinary modules, captured or not, and several processes on one GPU."""
+"""The usual alternatives: one run at a time in ordinary modules, captured or not, and several processes on one GPU."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ MPS_START_S, ANSWER_S = 5.0, 40.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """FactorVAE: one plain run, eager and captured; k processes, each a plain run or a pack of a share of the runs."""
+    """Yield rates of FactorVAE: one plain run, eager and captured; a pack; k processes, each a plain run or a small pack."""
     for launch in ("eager", "graph"):
         bench.forget()
         yield {"what": f"one plain run, {launch}", "processes": 1} | _rate(bench, plain_steps(bench, launch))
@@ -38,7 +38,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def _rate(bench: Bench, advance: Callable[[int], None]) -> Row:
-    """Of one run."""
+    """Measure the rate of one run."""
     advance(8)
     bench.synchronize()
     begun = time.perf_counter()
@@ -62,7 +62,7 @@ def _rate(bench: Bench, advance: Callable[[int], None]) -> Row:
 
 
 def _shared(bench: Bench, environment: Mapping[str, str]) -> Iterator[Row]:
-    """Processes that share the device."""
+    """Yield rates of processes that share the device."""
     number = 2 if bench.is_rehearsal else 4
     for kind, num_runs in (("plain", 1), ("pack", max(1, bench.num_runs // number))):
         if bench.left_s < 10:
@@ -85,7 +85,7 @@ def _together(
         "is_rehearsal": bench.is_rehearsal,
     }
     words = [sys.executable, "-m", "benchmarks.gpu.process"]
-    # What goes wrong in them is told in the log of this process.
+    # Their errors appear in the log of this process.
     processes = [
         subprocess.Popen(
             words, cwd=ROOT, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -117,7 +117,7 @@ def _tell(process: "subprocess.Popen[str]", line: str) -> None:
 
 
 def _told(process: "subprocess.Popen[str]") -> str:
-    """A line, empty where none comes in time."""
+    """Return a line of a process, empty if none arrives in time."""
     assert process.stdout
     is_there, _, _ = select.select([process.stdout], [], [], ANSWER_S)
     return process.stdout.readline().strip() if is_there else ""
@@ -125,7 +125,7 @@ def _told(process: "subprocess.Popen[str]") -> str:
 
 @contextlib.contextmanager
 def _mps() -> Iterator[dict[str, str] | None]:
-    """An environment whose processes share the GPU through MPS, a daemon of our own; None where it does not start."""
+    """Yield an environment whose processes share the GPU through an MPS daemon, started here; None if it does not start."""
     tool = shutil.which("nvidia-cuda-mps-control")
     if not tool:
         yield None

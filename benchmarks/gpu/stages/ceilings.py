@@ -1,4 +1,4 @@
-"""What the card reaches at best: bytes copied and products of matrices a second, on random data."""
+"""The limits of the card: bytes copied and matrix products per second, on random data."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ SECONDS = 15.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Bandwidth counts bytes read and written; products are square, fp32, tf32 and bf16."""
+    """Yield the bandwidth, in bytes read and written, and the speed of square products in fp32, tf32 and bf16."""
     bench.ceilings["copy_tb_per_s"] = _copied(bench) / 1e12
     yield {"what": "copy", "tb_per_s": round(bench.ceilings["copy_tb_per_s"], 3)}
     for precision in ("fp32", "tf32", "bf16"):
@@ -21,14 +21,14 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def _copied(bench: Bench) -> float:
-    """Bytes a second."""
+    """Return the bytes per second."""
     source = torch.rand(2**16 if bench.is_rehearsal else 2**29, device=bench.device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _seconds(bench, lambda: target.copy_(source))
 
 
 def _multiplied(bench: Bench, precision: str) -> float:
-    """Operations a second."""
+    """Return the operations per second."""
     arithmetic.set_arithmetic(precision, 1)
     side = 64 if bench.is_rehearsal else 8192
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -37,7 +37,7 @@ def _multiplied(bench: Bench, precision: str) -> float:
 
 
 def _seconds(bench: Bench, work: Callable[[], object]) -> float:
-    """Median of some repetitions after a warm-up."""
+    """Return the median of some repetitions after a warm-up."""
     for _ in range(3):
         work()
     taken = []

@@ -1,4 +1,4 @@
-"""The ways to convolve R runs, in a whole step of FactorVAE and of beta-VAE, which is nearly nothing but convolutions."""
+"""The ways to convolve R runs, in a whole step of FactorVAE and of beta-VAE, which consists mostly of convolutions."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ SECONDS = 50.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a way."""
+    """Yield one row per model and way."""
     for model in ("factor_vae", "beta_vae"):
         for way in convolutions.WAYS:
             if bench.left_s < 4:

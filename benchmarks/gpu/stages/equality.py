@@ -1,4 +1,4 @@
-"""What is equal to what, to the last bit or nearly: replayed and eager steps, sizes and slots of packs, other modules, the CPU."""
+"""Equality to the last bit, or nearly: replayed and eager steps, sizes and slots of packs, other modules, the CPU."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ STEPS = 12
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Lines of four kinds, see the functions below."""
+    """Yield rows of four kinds, see the functions below."""
     parts = {
         "graph = eager": _replayed(bench),
         "size and slot": _slots(bench, "tf32"),
@@ -30,7 +30,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     for what, part in parts.items():
         try:
             yield from part
-        except RuntimeError as error:  # the others tell something all the same
+        except RuntimeError as error:  # the other parts are still useful
             yield {"what": what, "error": str(error).splitlines()[0]}
 
 
@@ -40,7 +40,7 @@ def _digest(pack: Pack, r: int = 0) -> str:
 
 
 def _replayed(bench: Bench) -> Iterator[Row]:
-    """Whether a graph's steps are the eager ones, bit for bit, and whether an eager pack repeats itself."""
+    """Compare the steps of a graph with eager ones, bit for bit, and an eager pack with its repetition."""
     for model in MODELS:
         bench.forget()
         digests = []
@@ -59,7 +59,7 @@ def _replayed(bench: Bench) -> Iterator[Row]:
 
 
 def _slots(bench: Bench, precision: Precision) -> Iterator[Row]:
-    """The bits of one run after some steps in packs of many sizes, first and last in them, among other neighbors."""
+    """Compare the bits of one run after some steps in packs of many sizes, in first and last place, with other neighbors."""
     arithmetic.set_arithmetic(precision, 1)
     sizes = (2, 3) if bench.is_rehearsal else LADDER
     for model in ("factor_vae", "beta_vae") if precision == "tf32" else ("factor_vae",):
@@ -89,7 +89,7 @@ def _trained(bench: Bench, runs: Sequence[ResolvedRun], r: int) -> str:
 
 
 def _plain(bench: Bench) -> Iterator[Row]:
-    """How far a run of a pack is from ordinary modules, after one step: gradients decide, since Adam hides their size."""
+    """Compare a run of a pack with ordinary modules after one step, by gradients, since Adam hides their size."""
     for model in ("factor_vae",) if bench.is_rehearsal else ("factor_vae", "beta_vae"):
         for precision in ("fp32", "tf32", "bf16"):
             bench.forget()
@@ -128,7 +128,7 @@ def _plain(bench: Bench) -> Iterator[Row]:
 
 
 def _gradients(plain: Plain) -> dict[str, torch.Tensor]:
-    """Of the weights of encoder and decoder, by layer."""
+    """Return the gradients of the weights of encoder and decoder, by layer."""
     names = vae_layers(plain.config.vae, plain.vae.image)
     found = {}
     for name in names:
@@ -139,14 +139,14 @@ def _gradients(plain: Plain) -> dict[str, torch.Tensor]:
 
 
 def _error(found: torch.Tensor, right: torch.Tensor) -> float:
-    """Relative, in the norm."""
+    """Return the relative error in the norm."""
     if found.ndim == 2:
         found = found.T
     return float((found - right).norm() / right.norm().clamp_min(1e-30))
 
 
 def _other_device(bench: Bench) -> Iterator[Row]:
-    """How far a run on this device is from the same run on the CPU, step by step."""
+    """Compare a run on this device with the same run on the CPU, step by step."""
     if bench.is_rehearsal:
         cpu_images = bench.images
     else:

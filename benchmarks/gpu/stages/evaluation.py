@@ -1,4 +1,4 @@
-"""What training is interrupted for: an evaluation of all runs, and their states written to disk."""
+"""The interruptions of training: an evaluation of all runs, and writing their states to disk."""
 
 import shutil
 import tempfile
@@ -16,7 +16,7 @@ SECONDS = 45.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Seconds of an evaluation of a full pack, and seconds and bytes of a block with states."""
+    """Yield the seconds of an evaluation of a full pack, and seconds and bytes of a block with states."""
     bench.forget()
     arithmetic.set_arithmetic("tf32", 1)
     runs = [bench.run("factor_vae", seed) for seed in range(bench.num_runs)]

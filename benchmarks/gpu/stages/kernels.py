@@ -1,4 +1,4 @@
-"""Kernels and tensor operations of a step by each way to convolve; last, since the profiler slows down what comes after."""
+"""Kernels and tensor operations of a step for each way to convolve; last, since the profiler slows down later stages."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ SECONDS = 30.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a model and way."""
+    """Yield one row per model and way."""
     for model in MODELS:
         for way in convolutions.WAYS:
             if bench.left_s < 3:

@@ -1,4 +1,4 @@
-"""Steps launched one by one from Python against steps replayed as a graph."""
+"""Steps launched one by one from Python, compared with steps replayed as a graph."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ SECONDS = 25.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a way and size."""
+    """Yield one row per size and way to launch."""
     for size in (2, 3) if bench.is_rehearsal else (8, 64):
         for launch in ("graph", "eager"):
             if bench.left_s < 3:

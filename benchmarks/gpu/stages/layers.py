@@ -1,4 +1,4 @@
-"""Each convolution of the paper's networks by each way: forward and backward of R runs, as a graph."""
+"""Each convolution of the paper's networks in each way: forward and backward pass of R runs, as a graph."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ REPLAYS = 10
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a layer, with the microseconds of a run by each way."""
+    """Yield one row per layer, with the microseconds per run of each way."""
     arithmetic.set_arithmetic("tf32", 1)
     runs, batch = bench.num_runs, 2 if bench.is_rehearsal else BATCH
     for layer in range(4):
@@ -46,7 +46,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def _microseconds(bench: Bench, name: Convolution, what: str, arguments: list[torch.Tensor]) -> float | str:
-    """Of one run; an error's text where a way does not run."""
+    """Return the microseconds per run, or the text of the error if a way does not run."""
     way = convolutions.WAYS[name]
     try:
         seconds = _seconds(bench, way.conv if what == "conv" else way.conv_transpose, arguments)
@@ -67,7 +67,7 @@ def _on_streams(number: int) -> Iterator[None]:
 
 
 def _seconds(bench: Bench, function: convolutions.Conv, arguments: list[torch.Tensor]) -> float:
-    """Of a forward and a backward pass."""
+    """Return the seconds of a forward and a backward pass."""
 
     def work() -> None:
         y = function(*arguments)

@@ -1,4 +1,4 @@
-"""The other models at the size of the pack that is usual."""
+"""The other models, at the usual pack size."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ SECONDS = 40.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a model and precision."""
+    """Yield one row per model and precision."""
     precisions: tuple[Precision, ...] = ("tf32",) if bench.is_rehearsal else ("tf32", "bf16")
     for model in ("beta_vae", "info_wgan_gp"):
         for precision in precisions:

@@ -1,4 +1,4 @@
-"""Adam in one pass against PyTorch's fused one with its masks, in a whole step of FactorVAE."""
+"""Adam in one pass, compared with PyTorch's fused Adam with masks, in a whole step of FactorVAE."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ SECONDS = 20.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a way."""
+    """Yield one row per optimizer."""
     for optimizer in ("masked", "one_pass"):
         bench.forget()
         try:

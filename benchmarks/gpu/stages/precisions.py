@@ -8,7 +8,7 @@ SECONDS = 25.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a precision."""
+    """Yield one row per precision."""
     for precision in ("bf16", "tf32", "fp32"):
         if bench.left_s < 3:
             return

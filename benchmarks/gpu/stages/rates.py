@@ -1,4 +1,4 @@
-"""FactorVAE in packs of 1 to 128 runs: run-steps a second, memory, and the part of it that draws."""
+"""FactorVAE in packs of 1 to 128 runs: run-steps per second, memory, and the fraction of a step spent on drawing."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ SECONDS = 60.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a size."""
+    """Yield one row per size."""
     for size in bench.sizes:
         if bench.left_s < 3:
             return
@@ -27,7 +27,7 @@ def _rated(bench: Bench, size: int) -> Row:
 
 
 def _draw_ms(bench: Bench, pack: Pack) -> float:
-    """Milliseconds to draw for a step, among as many as are drawn at once."""
+    """Return the milliseconds of drawing per step, for as many steps as are drawn at once."""
     steps_T = torch.arange(pack._chunk, device=bench.device)
     pack.draw(steps_T)
     bench.synchronize()

@@ -1,4 +1,4 @@
-"""Whether the real path runs at the paper's size: an attempt of each model, its blocks, its metrics, and a resume."""
+"""Check that the real path runs at the paper's size: an attempt of each model, its blocks, its metrics, and a resume."""
 
 import dataclasses
 import shutil
@@ -20,7 +20,7 @@ NUM_RUNS = 8
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a model: what it reports at the end, and that a resumed attempt gives the same bits."""
+    """Yield one row per model: its values at the end, and whether a resumed attempt gives the same bits."""
     steps = 8 if bench.is_rehearsal else 40
     schedule = Schedule(steps, steps // 4, steps, scoring.cheap_metrics(3))
     for model in MODELS:
@@ -52,7 +52,7 @@ def _trained(bench: Bench, runs: list[ResolvedRun], schedule: Schedule, storage:
         block = attempt.work(600.0)
         assert attempt.is_done
         points[number] = {(p.key, p.name): p.value for p in block.manifest.points if p.step == schedule.steps}
-    is_equal = str(points[0]) == str(points[1])  # as text, in which NaN equals itself
+    is_equal = str(points[0]) == str(points[1])  # as text, since NaN then equals itself
     mine = {name: value for (key, name), value in points[0].items() if key == runs[0].key}
     return {
         "launch": whole.pack.launch,

@@ -1,6 +1,6 @@
-"""The protocol of the sweep `factorvae_gamma`, all its runs in one pack, for as long as there is time; goes on from what it kept.
+"""The protocol of the sweep `factorvae_gamma`, all runs in one pack, for as long as time allows; resumes from kept states.
 
-States are kept in `--keep DIR`. What comes out is the points: training statistics and, at the end, scores.
+States are kept in `--keep DIR`. The results are the points: training statistics and, at the end, scores.
 """
 
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ GAMMAS = (1.0, 10.0, 20.0, 35.0, 40.0, 100.0)
 SEEDS = tuple(range(10))
 STEPS, REPORT_EVERY, EVALUATE_EVERY = 300_000, 1_000, 30_000
 METRICS = ("recon_error", "factor_vae_score", "recon_mse", "kl", "active_dims", "gaussian_tc")
-"""As in search_spaces/factorvae_gamma.py, which needs more packages than a bare machine has; a test compares them."""
+"""The same as in search_spaces/factorvae_gamma.py, which needs more packages than a bare machine has; a test compares them."""
 
 CLOSE_S = 45.0
-"""Kept for a last evaluation and the states."""
+"""Seconds reserved for a last evaluation and the states."""
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A line a point: gamma, seed, step, name, value; at last how fast it went."""
+    """Yield one row per point: gamma, seed, step, name, value; the last row is the speed."""
     gammas, seeds = (GAMMAS[:2], SEEDS[:1]) if bench.is_rehearsal else (GAMMAS, SEEDS)
     steps = 40 if bench.is_rehearsal else STEPS
     arithmetic.set_arithmetic("tf32", 1)

@@ -13,9 +13,9 @@ from sweeper.analysis import calibration
 from sweeper.cli.tables import calibration_table
 from sweeper.home import Home
 from sweeper.machines.probe import Evaluated, Probe
-from trainables.calibration import CODES, SEEDLESS
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError, UnknownNameError
+from trainables.known_codes import CODES, SEEDLESS
 from trainables.metric_identity import identity
 
 RECIPE = "sprites (rendered v1)"

@@ -30,9 +30,9 @@ from tests.sweeper.analysis.test_results import (
     settings,
     train,
 )
-from trainables.calibration import CODES_VERSION
 from trainables.durable import write_record
 from trainables.errors import InputError, UnknownNameError
+from trainables.known_codes import CODES_VERSION
 
 OUTCOMES = {
     gamma(1.0): {0: (8.5, 0.7), 1: (8.25, 0.75), 2: (8.4, 0.8)},

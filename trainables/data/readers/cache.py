@@ -9,7 +9,6 @@ Shape suffixes: N images, B bytes of one image as it is kept. Imports no torch.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import math
 import os
@@ -28,6 +27,7 @@ import numpy as np
 from trainables import durable
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
+from trainables.locking import try_lock, wait_for_lock
 
 NOTE_EVERY_S = 5.0
 """Most work that is lost when a preparation is interrupted."""
@@ -214,12 +214,10 @@ def _create(wanted: Preparation, path: Path) -> None:
 def _locked(path: Path, wanted: Preparation) -> Iterator[None]:
     """Hold a lock that is released when the process ends, however it ends."""
     with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock):
             text = f"Waiting for another process: {wanted.verb.lower()} {wanted.recipe} ({path})"
             print(text, file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
         yield
 
 

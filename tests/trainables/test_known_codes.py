@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables import calibration, engine, evaluation, plugins, scoring
+from trainables import engine, evaluation, known_codes, plugins, scoring
 from trainables.config import RunSpec
 from trainables.engine import Pack
 from trainables.errors import InputError, UnknownNameError
@@ -43,7 +43,7 @@ def toy() -> Images:
 
 
 def scored(metric: str, code: str, images: Images, num_seeds: int = 2) -> list[float]:
-    found = calibration.encodings(code, images, num_seeds)
+    found = known_codes.encodings(code, images, num_seeds)
     return [scoring.scores(encoding, [metric])[metric] for encoding in found]
 
 
@@ -51,7 +51,7 @@ def scored(metric: str, code: str, images: Images, num_seeds: int = 2) -> list[f
 
 
 def test_the_oracle_is_each_factor_standardized(toy):
-    (oracle,) = calibration.encodings("oracle", toy, 3)
+    (oracle,) = known_codes.encodings("oracle", toy, 3)
     assert oracle.mu_ND.dtype == np.float32
     np.testing.assert_allclose(oracle.mu_ND.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(oracle.mu_ND.std(axis=0, dtype=np.float64), 1, rtol=1e-6)
@@ -62,19 +62,19 @@ def test_the_oracle_is_each_factor_standardized(toy):
 
 
 def test_a_factor_of_one_value_is_a_constant_code():
-    (oracle,) = calibration.encodings("oracle", images_of(grid(3, 1, 4)), 1)
+    (oracle,) = known_codes.encodings("oracle", images_of(grid(3, 1, 4)), 1)
     assert not oracle.mu_ND[:, 1].any()
     assert scored("mig", "oracle", images_of(grid(3, 1, 4))) == [pytest.approx(1)]
 
 
 def test_duplicated_is_the_oracle_twice(toy):
-    (oracle,), (twice,) = (calibration.encodings(code, toy, 3) for code in ("oracle", "duplicated"))
+    (oracle,), (twice,) = (known_codes.encodings(code, toy, 3) for code in ("oracle", "duplicated"))
     np.testing.assert_array_equal(twice.mu_ND, np.hstack([oracle.mu_ND, oracle.mu_ND]))
 
 
 def test_rotated_keeps_every_distance_and_mixes_every_code(toy):
-    (oracle,) = calibration.encodings("oracle", toy, 1)
-    for rotated in calibration.encodings("rotated", toy, 3):
+    (oracle,) = known_codes.encodings("oracle", toy, 1)
+    for rotated in known_codes.encodings("rotated", toy, 3):
         found, expected = (codes_ND[:200] @ codes_ND[:200].T for codes_ND in (rotated.mu_ND, oracle.mu_ND))
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert (np.abs(np.corrcoef(rotated.mu_ND.T, oracle.mu_ND.T)[:4, 4:]) < 0.999).all()
@@ -82,7 +82,7 @@ def test_rotated_keeps_every_distance_and_mixes_every_code(toy):
 
 def test_rotations_are_orthogonal_and_favor_no_direction():
     generator = np.random.default_rng(0)
-    drawn = np.array([calibration.rotation(2, generator) for _ in range(2000)])
+    drawn = np.array([known_codes.rotation(2, generator) for _ in range(2000)])
     np.testing.assert_allclose(drawn @ drawn.transpose(0, 2, 1), np.tile(np.eye(2), (2000, 1, 1)), atol=1e-12)
     # Entries have mean 0 and variance 1/2, determinants are 1 or -1: five standard errors.
     np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=5 * np.sqrt(0.5 / 2000))
@@ -92,7 +92,7 @@ def test_rotations_are_orthogonal_and_favor_no_direction():
 def test_random_codes_are_those_of_any_images_of_that_number(toy):
     other = images_of(np.random.default_rng(1).permutation(grid(*SIZES)))
     for mine, theirs in zip(
-        *(calibration.encodings("random", each, 2) for each in (toy, other)), strict=True
+        *(known_codes.encodings("random", each, 2) for each in (toy, other)), strict=True
     ):
         np.testing.assert_array_equal(mine.mu_ND, theirs.mu_ND)
         assert mine.mu_ND.shape == (2000, 10)
@@ -100,18 +100,18 @@ def test_random_codes_are_those_of_any_images_of_that_number(toy):
         np.testing.assert_allclose(mine.mu_ND.var(axis=0), 1, atol=5 * np.sqrt(2 / 2000))
 
 
-@pytest.mark.parametrize("code", calibration.CODES)
+@pytest.mark.parametrize("code", known_codes.CODES)
 def test_a_seed_decides_a_code_whatever_others_are_asked_for(toy, code):
-    few, many = (calibration.encodings(code, toy, num_seeds) for num_seeds in (1, 3))
+    few, many = (known_codes.encodings(code, toy, num_seeds) for num_seeds in (1, 3))
     assert len(few) == 1
-    assert len(many) == (1 if code in calibration.SEEDLESS else 3)
+    assert len(many) == (1 if code in known_codes.SEEDLESS else 3)
     assert few[0].to_bytes() == many[0].to_bytes()
     assert len({encoding.to_bytes() for encoding in many}) == len(many)
 
 
-@pytest.mark.parametrize("code", calibration.CODES)
+@pytest.mark.parametrize("code", known_codes.CODES)
 def test_every_code_counts_as_active(toy, code):
-    for encoding in calibration.encodings(code, toy, 2):
+    for encoding in known_codes.encodings(code, toy, 2):
         active = scoring.scores(encoding, ["active_dims"])["active_dims"]
         assert active == encoding.mu_ND.shape[1] or code == "untrained"
 
@@ -119,7 +119,7 @@ def test_every_code_counts_as_active(toy, code):
 def test_codes_are_of_the_evaluation_rows():
     images = images_of(grid(110, 100))
     for code in ("oracle", "random"):
-        encoding = calibration.encodings(code, images, 1)[0]
+        encoding = known_codes.encodings(code, images, 1)[0]
         np.testing.assert_array_equal(encoding.rows_N, evaluation.evaluation_rows(11_000))
         np.testing.assert_array_equal(encoding.factors_NK, images.factors(encoding.rows_N))
         assert len(encoding.mu_ND) == 10_000
@@ -128,18 +128,18 @@ def test_codes_are_of_the_evaluation_rows():
 def test_untrained_is_a_run_before_its_first_step(sprites):
     runs = [engine.resolve(RunSpec("beta_vae", "sprites", {"vae.network": "mlp"}, seed)) for seed in range(2)]
     expected = evaluation.encodings(Pack(runs, sprites))
-    found = calibration.encodings("untrained", sprites, 2)
+    found = known_codes.encodings("untrained", sprites, 2)
     assert [e.to_bytes() for e in found] == [e.to_bytes() for e in expected]
 
 
 def test_untrained_is_the_paper_s_network_where_that_takes_the_images():
-    run = calibration._untrained(images_of(grid(3, 4), (1, 64, 64)), 0)
+    run = known_codes._untrained(images_of(grid(3, 4), (1, 64, 64)), 0)
     assert run.config == plugins.load("trainables.models", "beta_vae", "model").Config()
 
 
 def test_a_code_that_there_is_not_is_refused(toy):
     with pytest.raises(UnknownNameError, match="Did you mean 'oracle'"):
-        calibration.encodings("orakle", toy, 1)
+        known_codes.encodings("orakle", toy, 1)
 
 
 # What metrics say of them.
@@ -188,9 +188,9 @@ def test_a_rotation_lowers_mig_far_below_its_ceiling(toy):
 
 def test_a_rotation_costs_the_factor_vae_score_only_where_factors_share_their_strongest_code(toy):
     # Given a factor, a code's variance is 1 less its squared weight: each factor votes for its strongest code.
-    (oracle,) = calibration.encodings("oracle", toy, 1)
+    (oracle,) = known_codes.encodings("oracle", toy, 1)
     shared = []
-    for rotated in calibration.encodings("rotated", toy, 6):
+    for rotated in known_codes.encodings("rotated", toy, 6):
         weight_KD = np.abs(np.corrcoef(oracle.mu_ND.T, rotated.mu_ND.T)[:4, 4:])
         shared.append(len(set(weight_KD.argmax(axis=1))) / 4)
     found = scored("factor_vae_score_heldout", "rotated", toy, 6)
@@ -199,7 +199,7 @@ def test_a_rotation_costs_the_factor_vae_score_only_where_factors_share_their_st
 
 
 def test_metrics_are_those_of_codes_and_ground_truth_cheap_ones_first():
-    found = calibration.metrics()
+    found = known_codes.metrics()
     kinds = {
         name: plugins.load("trainables.metrics", name, "metric")
         for name in plugins.names("trainables.metrics")
@@ -216,11 +216,11 @@ def test_metrics_are_those_of_codes_and_ground_truth_cheap_ones_first():
 
 
 def test_a_score_has_its_estimator_s_name_and_one_value_a_seed():
-    found = calibration.score("sprites", "random", "mig", 3)
+    found = known_codes.score("sprites", "random", "mig", 3)
     assert found["identity"] == identity("mig", 1536)
     assert len(set(found["values"])) == 3
-    assert calibration.score("sprites", "oracle", "mig", 3)["values"] == [pytest.approx(1)]
-    assert calibration.evaluated("sprites") == {"recipe": "sprites (rendered v1)", "num_images": 1536}
+    assert known_codes.score("sprites", "oracle", "mig", 3)["values"] == [pytest.approx(1)]
+    assert known_codes.evaluated("sprites") == {"recipe": "sprites (rendered v1)", "num_images": 1536}
 
 
 @pytest.fixture
@@ -238,17 +238,17 @@ def own(tmp_path, monkeypatch):
 
 def test_a_metric_that_does_not_apply_is_nan(own):
     path = own("one_factor.npz", factors=np.arange(60)[:, None] % 5)
-    assert np.isnan(calibration.score(path, "random", "modularity", 2)["values"]).tolist() == [True, True]
-    assert calibration.score(path, "oracle", "mig", 2)["values"] == [pytest.approx(1)]
+    assert np.isnan(known_codes.score(path, "random", "modularity", 2)["values"]).tolist() == [True, True]
+    assert known_codes.score(path, "oracle", "mig", 2)["values"] == [pytest.approx(1)]
 
 
 def test_images_without_ground_truth_are_refused(own):
     path = own("blind.npz")
-    for ask in (lambda: calibration.score(path, "oracle", "mig", 1), lambda: calibration.evaluated(path)):
+    for ask in (lambda: known_codes.score(path, "oracle", "mig", 1), lambda: known_codes.evaluated(path)):
         with pytest.raises(InputError, match=r"own images.*has no ground truth: nothing to calibrate"):
             ask()
 
 
 def test_a_metric_that_there_is_not_is_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'mig'"):
-        calibration.score("sprites", "oracle", "migs", 1)
+        known_codes.score("sprites", "oracle", "migs", 1)
