@@ -55,7 +55,7 @@ class Ledger:
         storage: Folder of the blocks; machines may share it.
 
     Attributes:
-        complaints: One line for each block that was added and gave a committed point another value.
+        complaints: Lines to show at the end: blocks that gave a committed point another value, damaged states.
 
     Raises:
         InputError: The storage belongs to another ledger, or the file is not a ledger or is from a newer version.

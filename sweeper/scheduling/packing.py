@@ -39,7 +39,7 @@ class PackPlan:
 
     Attributes:
         runs: The runs.
-        num_failures: Attempts that failed without a new block.
+        num_failures: Attempts that failed without a new state.
         size: Runs to compute on a GPU, ghosts included; None on a device where it does not matter.
     """
 

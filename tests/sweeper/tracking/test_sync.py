@@ -569,7 +569,7 @@ def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home, ledger):
     work(ledger, KEYS, 0, 20)
     with worker._projecting(home, None, None) as catch_up:
         catch_up()
-        with pytest.raises(InputError, match="Another process"):
+        with pytest.raises(InputError, match="being synced by pid"):
             process.run_sync(home, None, is_anew=True)
         assert process.pending(home, None) == 0
         work(ledger, KEYS, 20, 40)
@@ -927,10 +927,10 @@ def test_runs_move_under_a_sweep_that_was_made_again(home, ledger):
 def test_one_process_at_a_time_projects_a_home(home, ledger, capsys):
     work(ledger, KEYS, 0, 40)
     with lock_projection(home):
-        with pytest.raises(HeldError, match="Another process"):
+        with pytest.raises(HeldError, match="being synced by pid"):
             worker.deliver(home, None)
         assert worker.main([str(home.path), "--once"]) == 2
-        assert "Another process" in capsys.readouterr().err
+        assert "being synced by pid" in capsys.readouterr().err
     worker.deliver(home, None)
 
 
@@ -941,7 +941,7 @@ def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home, led
         while process.pending(home, None) and time.monotonic() < deadline_s:
             time.sleep(0.2)
         assert run_points(home) == expected_points(end=20)
-        with pytest.raises(InputError, match="Another process"):
+        with pytest.raises(InputError, match="being synced by pid"):
             process.run_sync(home, None)
         work(ledger, KEYS, 20, 40)
         assert projector.stop(timeout_s=60) == 0
