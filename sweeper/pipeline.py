@@ -209,9 +209,9 @@ class Pipeline:
         folder, stem = self.home.exports, "+".join(map(str, ids))[:MAX_STEM]
         try:
             answer = front.answer(ledger.records, ids, home=self.home.path)
-            ledger.record_export(front.write_csv(answer, folder / f"{stem}.csv"), "front")
-            ledger.record_export(front.write_left_out(answer, folder / f"{stem}.csv"), "left out")
-            ledger.record_export(write_plot(answer, folder / f"{stem}.png"), "plot")
+            ledger.record_export(front.write_csv(answer, folder / f"{stem}.csv"), "front", ids)
+            ledger.record_export(front.write_left_out(answer, folder / f"{stem}.csv"), "left out", ids)
+            ledger.record_export(write_plot(answer, folder / f"{stem}.png"), "plot", ids)
         except InputError as error:  # runs that cannot be compared or drawn are still delivered
             self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
 

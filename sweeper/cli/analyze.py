@@ -64,7 +64,7 @@ def show_front(
             (front.write_csv(answer, csv), "front"),
             (front.write_left_out(answer, csv), "left out"),
         ]
-    register(home, written)
+    register(home, written, sweeps)
     if as_json:
         click.echo(
             json.dumps({"summary": front.summary(answer), "files": [str(path) for path, _ in written]})
@@ -92,8 +92,9 @@ def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> N
     records = open_records(home)
     from sweeper.analysis import front
 
-    path = front.write_runs(front.answer(records, known_sweeps(records, [name], chosen, home)), runs)
-    register(home, [(path, "runs")])
+    sweeps = known_sweeps(records, [name], chosen, home)
+    path = front.write_runs(front.answer(records, sweeps), runs)
+    register(home, [(path, "runs")], sweeps)
     click.echo(f"Wrote {path}")
 
 

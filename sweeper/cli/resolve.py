@@ -187,7 +187,7 @@ def settle_storage(home: Home) -> None:
             home.remember_storage()
 
 
-def register(home: Home, files: Sequence[tuple[Path, str]]) -> None:
+def register(home: Home, files: Sequence[tuple[Path, str]], sweeps: Sequence[SweepId]) -> None:
     """Record written files in the ledger, so that `verify` checks them; only print a note if a driver holds the home."""
     from sweeper.ledger.writer import Ledger
 
@@ -198,7 +198,7 @@ def register(home: Home, files: Sequence[tuple[Path, str]]) -> None:
         with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
             home.remember_storage()
             for path, kind in files:
-                ledger.record_export(path, kind)
+                ledger.record_export(path, kind, sweeps)
     except InputError as error:
         click.echo(f"Not registered for verify: {error}", err=True)
 

@@ -3,7 +3,7 @@
 import json
 import math
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,24 @@ class Records:
     def ambiguous_metrics(self, sweep: SweepId) -> list[tuple[str, str]]:
         """Return name and identity of the metrics of a sweep that were computed in several ways, oldest first."""
         return self.db.execute(queries.AMBIGUOUS_METRICS, (self._sweep(sweep),)).fetchall()
+
+    def exports(self, sweep: SweepId) -> dict[Path, tuple[SweepId, ...]]:
+        """Return the exports with results of a sweep, relative to the ledger's folder, and all sweeps that they are of.
+
+        Raises:
+            UnknownNameError: The sweep is unknown.
+        """
+        if schema.has_export_sweeps(self.db):
+            rows = self.db.execute("SELECT sweep, path FROM export_sweeps").fetchall()
+        else:  # no program of today has written to it
+            rows = schema.exports_by_name(self.db)
+        names = {
+            row: SweepId(*rest) for row, *rest in self.db.execute("SELECT id, name, scale, label FROM sweeps")
+        }
+        own, found = self._sweep(sweep), defaultdict(list)
+        for row, path in sorted(rows):
+            found[path].append(row)
+        return {Path(path): tuple(map(names.__getitem__, of)) for path, of in found.items() if own in of}
 
     def identity(self) -> str:
         """Return the id that distinguishes this ledger from others."""

@@ -79,6 +79,12 @@ PRAGMA user_version = {version};
 COMMIT;
 """
 
+_EXPORT_SWEEPS = """
+CREATE TABLE export_sweeps (
+    path TEXT NOT NULL, sweep INTEGER NOT NULL REFERENCES sweeps, PRIMARY KEY (path, sweep)) WITHOUT ROWID;
+"""
+"""Came later than version 1, which programs of that time still read: what they do not know they leave alone."""
+
 
 def one_or_mixed(column: str) -> str:
     """Return SQL for the common value of a column in a group of rows: `mixed` if values differ, NULL if there are none."""
@@ -99,6 +105,11 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA foreign_keys = ON")
         if version == 0:
             db.executescript(_TABLES.format(version=VERSION, numerics=one_or_mixed("numerics")))
+        if not has_export_sweeps(db):
+            with transaction(db):
+                db.execute(_EXPORT_SWEEPS)
+                named = [(path, sweep) for sweep, path in exports_by_name(db)]
+                db.executemany("INSERT INTO export_sweeps VALUES (?, ?)", named)
     except BaseException:
         db.close()
         raise
@@ -109,6 +120,7 @@ def in_memory() -> sqlite3.Connection:
     """Return an empty ledger in memory, to try out changes on."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.executescript(_TABLES.format(version=VERSION, numerics=one_or_mixed("numerics")))
+    db.execute(_EXPORT_SWEEPS)
     return db
 
 
@@ -139,6 +151,24 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
     # SQLite shares a write-ahead log through files beside it; if it cannot create them, it must be told that nobody writes.
     how = "mode=ro&immutable=1" if is_closed else "mode=ro"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=_BUSY_TIMEOUT_S)
+
+
+def has_export_sweeps(db: sqlite3.Connection) -> bool:
+    """Return whether a ledger keeps which sweeps an export is of."""
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'export_sweeps'").fetchone())
+
+
+def exports_by_name(db: sqlite3.Connection) -> list[tuple[int, str]]:
+    """Return sweep and path of the exports of a ledger that does not keep it: files were named after their sweeps."""
+    sweeps = db.execute("SELECT id, name, scale, label FROM sweeps").fetchall()
+    known = {"-".join(filter(None, names)): row for row, *names in sweeps}
+    paths = [path for (path,) in db.execute("SELECT path FROM exports")]
+    return [
+        (known[name], path)
+        for path in paths
+        for name in Path(path).stem.removesuffix("_left_out").split("+")
+        if name in known
+    ]
 
 
 @contextmanager

@@ -161,12 +161,23 @@ class Ledger:
             )
             self._record_attempt(attempt)
 
-    def record_export(self, path: Path, kind: str) -> None:
-        """Record a file made from the ledger, with a hash of its bytes; its path is stored relative to the ledger's folder."""
+    def record_export(self, path: Path, kind: str, sweeps: Iterable[SweepId]) -> None:
+        """Record a file made from the ledger, with a hash of its bytes; its path is stored relative to the ledger's folder.
+
+        Args:
+            path: The file.
+            kind: For example `front`.
+            sweeps: The sweeps whose results it contains.
+        """
         name = os.path.relpath(path, self.path.parent)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with schema.transaction(self._db):
             self._db.execute("INSERT OR REPLACE INTO exports VALUES (?, ?, ?)", (name, sha256, kind))
+            self._db.execute("DELETE FROM export_sweeps WHERE path = ?", (name,))
+            self._db.executemany(
+                "INSERT INTO export_sweeps SELECT ?, id FROM sweeps WHERE (name, scale, label) = (?, ?, ?)",
+                [(name, sweep.name, sweep.scale, sweep.label) for sweep in sweeps],
+            )
 
     def take(self, path: Path) -> Literal["taken", "known", "stale"]:
         """Add a committed block, after the earlier blocks of its attempt.

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from sweeper.analysis.labels import draw_name
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import StoredSlice
-from sweeper.tracking.outline import Entry, Outline, Run, answered, ended_at_s, file_digest
+from sweeper.tracking.outline import Entry, Outline, Run, ended_at_s, file_digest
 from trainables import contracts
 from trainables.blocks import unpack_arrays
 from trainables.metric_identity import is_current
@@ -57,12 +57,8 @@ def artifacts(records: Records, storage: Path, outline: Outline, entry: Entry) -
 
 
 def outdated(names: Iterable[str], outline: Outline, entry: Entry) -> list[str]:
-    """Return the attached files that answer several sweeps and are out of date, see `answered`."""
-    if entry.level != "sweep":
-        return []
-    current = {path.name for path in outline.exports}
-    sweeps = {name: answered(name) for name in names if name not in current}
-    return [name for name, asked in sweeps.items() if len(asked) > 1 and str(outline.sweep) in asked]
+    """Return the attached files that answer several sweeps and are out of date."""
+    return [name for name in names if name in outline.outdated] if entry.level == "sweep" else []
 
 
 def _of_draw(records: Records, storage: Path, outline: Outline, entry: Entry) -> list[Artifact]:

@@ -22,9 +22,6 @@ FORMAT = 1
 EXPORTS = (".csv", ".png")
 """Suffixes of the files of a sweep's front, which are attached to it."""
 
-_LEFT_OUT = "_left_out"
-"""End of the file stem of the table of draws that a front lacks."""
-
 Level = Literal["sweep", "draw", "run"]
 
 
@@ -83,7 +80,8 @@ class Outline:
         sweep: The sweep.
         ledger: Identity of the ledger; two homes may mirror sweeps of the same name to one server.
         spec: Specification that the sweep was registered with.
-        exports: Files of its front, see `answered`.
+        exports: Files of its front that are up to date.
+        outdated: Names of files of fronts of several sweeps that are not.
         entries: Entries, parents before children.
         names: (Metric, identity) -> name in MLflow, where it differs from the metric's name.
     """
@@ -92,6 +90,7 @@ class Outline:
     ledger: str
     spec: Mapping[str, Any]
     exports: tuple[Path, ...]
+    outdated: frozenset[str]
     entries: tuple[Entry, ...]
     names: Mapping[tuple[str, str], str]
 
@@ -103,20 +102,9 @@ def outline(records: Records, home: Home, sweep: SweepId) -> Outline:
         UnknownNameError: The sweep is unknown.
     """
     runs = _runs(records, sweep)
-    spec, exports = records.spec(sweep), _exports(records, home, sweep)
+    spec, (exports, outdated) = records.spec(sweep), _exports(records, home, sweep)
     entries = _entries(runs, [canonical_json(spec), *map(file_digest, exports)])
-    return Outline(sweep, records.identity(), spec, exports, entries, _names(records, sweep))
-
-
-def answered(name: str) -> list[str]:
-    """Return the sweeps whose answer an exported file contains, none for any other file.
-
-    An answer to several sweeps is named after all of them and attached to each, but only while its modification time is
-    not older than the newest committed block of any of them: once one of them has trained further, the file has less
-    than the ledger until it is exported again.
-    """
-    path = Path(name)
-    return path.stem.removesuffix(_LEFT_OUT).split("+") if path.suffix in EXPORTS else []
+    return Outline(sweep, records.identity(), spec, exports, outdated, entries, _names(records, sweep))
 
 
 def draw_of(entry: str) -> str:
@@ -169,17 +157,24 @@ def _entries(runs: Sequence[Run], words: list[str]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _exports(records: Records, home: Home, sweep: SweepId) -> tuple[Path, ...]:
-    """Return the files of a sweep's front that are up to date."""
-    known = {str(each): each for each in records.sweeps()}
-    found = []
-    for path in sorted(home.exports.glob("*")):
-        names = answered(path.name)
-        sweeps = [known[name] for name in names if name in known] if len(names) > 1 else []
-        is_current = all(records.newest_block_s(each) <= path.stat().st_mtime for each in sweeps)
-        if str(sweep) in names and is_current:
-            found.append(path)
-    return tuple(found)
+def _exports(records: Records, home: Home, sweep: SweepId) -> tuple[tuple[Path, ...], frozenset[str]]:
+    """Return the files of a sweep's front that are up to date, and the names of those that are not.
+
+    An answer to several sweeps is attached to each, but only while its modification time is not older than the newest
+    committed block of any of them: once one of them has trained further, the file has less than the ledger until it is
+    exported again.
+    """
+    current, outdated = [], set()
+    for relative, sweeps in sorted(records.exports(sweep).items()):
+        path = home.path / relative
+        if path.parent != home.exports or path.suffix not in EXPORTS:
+            continue
+        newest_s = max(map(records.newest_block_s, sweeps)) if len(sweeps) > 1 else 0.0
+        if path.exists() and newest_s <= path.stat().st_mtime:
+            current.append(path)
+        elif len(sweeps) > 1:
+            outdated.add(path.name)
+    return tuple(current), frozenset(outdated)
 
 
 def _state(run: Run) -> list[Any]:

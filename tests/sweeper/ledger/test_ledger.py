@@ -542,3 +542,27 @@ def test_a_driver_killed_at_any_moment_loses_nothing_that_it_said(tmp_path):
     assert len(said) > 8
     rebuild(tmp_path / "again.db", tmp_path / "storage")
     assert tables(tmp_path / "again.db") == tables(tmp_path / "ledger.db")
+
+
+def test_a_ledger_of_before_learns_from_their_names_which_sweeps_exports_are_of(ledger):
+    other = SweepId("other", "smoke", "b")
+    ledger.register_sweep(other, {}, [])
+    (sweep,) = set(ledger.records.sweeps()) - {other}
+    folder = ledger.path.parent
+    names = {f"{sweep}.csv": (sweep,), f"{sweep}+{other}_left_out.csv": (sweep, other), "mine.csv": ()}
+    for name, sweeps in names.items():
+        (folder / name).write_text(name)
+        ledger.record_export(folder / name, "front", sweeps)
+    kept = ledger.records.exports(sweep)
+    assert {str(path): set(sweeps) for path, sweeps in kept.items()} == {
+        name: set(sweeps) for name, sweeps in names.items() if sweeps
+    }
+    assert set(ledger.records.exports(other)) == {Path(f"{sweep}+{other}_left_out.csv")}
+    with contextlib.closing(sqlite3.connect(ledger.path)) as db:
+        db.execute("DROP TABLE export_sweeps")
+    with contextlib.closing(Records.open(ledger.path)) as records:
+        assert records.exports(sweep) == kept, "which may be read before it is written again"
+    with Ledger(ledger.path, ledger.storage) as again:
+        assert again.records.exports(sweep) == kept
+        again.record_export(folder / f"{sweep}.csv", "front", [other])
+        assert Path(f"{sweep}.csv") not in again.records.exports(sweep)

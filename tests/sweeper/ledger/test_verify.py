@@ -28,7 +28,7 @@ def test_check_names_every_file_that_is_not_as_written(ledger, how):
     export = ledger.path.parent / "exports" / "front.csv"
     export.parent.mkdir()
     export.write_text("a,b\n1,2\n")
-    ledger.record_export(export, "csv")
+    ledger.record_export(export, "csv", [])
     assert problems(ledger) == []
     files = [path for path in sorted(ledger.storage.rglob("*.*")) if path.name != "ledger.json"] + [export]
     assert {path.suffix for path in files} == {".json", ".slices", ".kept", ".csv"}

@@ -171,7 +171,7 @@ def tables(path):
     }
     with contextlib.closing(schema.open_for_reading(path)) as db:
         names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert names == set(queries) | {"exports", "draws", "metrics"}
+        assert names == set(queries) | {"exports", "export_sweeps", "draws", "metrics"}
         return {name: sorted(db.execute(query), key=repr) for name, query in queries.items()}
 
 

@@ -31,8 +31,8 @@ RUN = RunSpec("beta_vae", "sprites", {}, 0)
         (0.7, ["0.5 (2 packs a GPU)", "1 (1 packs a GPU)"]),
         (1.5, ["one GPU or 1/k of it"]),
         (2.0, ["one GPU or 1/k of it"]),
-        (-1.0, ["Valid are 0 (CPU)"]),
-        (float("nan"), ["Valid are 0 (CPU)"]),
+        (-1.0, ["Valid: 0 (CPU)"]),
+        (float("nan"), ["Valid: 0 (CPU)"]),
     ],
 )
 def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share, said):
@@ -214,5 +214,5 @@ def test_a_plain_run_uses_the_gpus_that_are_there_and_says_how_in_one_line(
     found = [blocks.read_manifest(path) for path in Layout(home.storage).manifests()]
     assert {manifest.provenance["gpus"] for manifest in found} <= {"0", "1"}
     again = typed("plan", *words[1:], "--seeds", "0-2")
-    assert "was begun on a CPU and goes on there" in again.out
+    assert "began on a CPU and resumes there" in again.out
     assert "Test GPU" not in again.out

@@ -485,16 +485,18 @@ def test_a_metric_that_is_computed_afterwards_arrives_too(home, ledger):
 
 
 def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home, ledger):
-    home.exports.mkdir()
-    (home.exports / f"{SWEEP}.csv").write_text("a,b\n")
+    other = SweepId("betavae_beta", "smoke")
+    register(ledger, gammas=(7.0,), sweep=other)
+    export(ledger, home.exports / f"{SWEEP}.csv", "a,b\n", NEWEST_S)
     work(ledger, KEYS, 0, 20)
     worker.deliver(home, None)
     draw, sweep = seen(home)["draw 0"], seen(home)["sweep"]
     assert not artifact_folder(home, draw).exists()
     work(ledger, KEYS, 20, 40)
-    export(home.exports / f"{SWEEP}+betavae_beta-smoke.csv", "both\n", NEWEST_S)
-    (home.exports / f"{SWEEP}.csv").write_text("a,b\n1,2\n")
-    (home.exports / "betavae_beta-smoke.csv").write_text("other\n")
+    export(ledger, home.exports / "both.csv", "both\n", NEWEST_S, SWEEP, other)
+    export(ledger, home.exports / f"{SWEEP}.csv", "a,b\n1,2\n", NEWEST_S)
+    export(ledger, home.exports / "betavae_beta-smoke.csv", "other\n", NEWEST_S, other)
+    (home.exports / f"{SWEEP}+not_ours.csv").write_text("named alike")
     worker.deliver(home, None)
     assert sorted(path.name for path in artifact_folder(home, draw).iterdir()) == [
         "reconstructions.png",
@@ -503,7 +505,7 @@ def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home, le
     for path in artifact_folder(home, draw).iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
     kept = {path.name: path.read_text() for path in artifact_folder(home, sweep).iterdir()}
-    assert kept == {f"{SWEEP}.csv": "a,b\n1,2\n", f"{SWEEP}+betavae_beta-smoke.csv": "both\n"}
+    assert kept == {f"{SWEEP}.csv": "a,b\n1,2\n", "both.csv": "both\n"}
     records = Records.open(home.ledger)
     shown = outline(records, home, SWEEP)
     found = artifacts(records, home.storage, shown, next(e for e in shown.entries if e.id == "draw 0"))
@@ -674,10 +676,11 @@ NEWEST_S = 2e9 + 40
 """When `work` writes the blocks that end at step 40."""
 
 
-def export(path, text, changed_at_s):
+def export(ledger, path, text, changed_at_s, *sweeps):
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     os.utime(path, (changed_at_s, changed_at_s))
+    ledger.record_export(path, "front", sweeps or [SWEEP])
 
 
 @pytest.mark.parametrize("is_recorded", [True, False])
@@ -686,8 +689,9 @@ def test_an_answer_to_two_sweeps_goes_once_one_of_them_has_newer_blocks(home, le
     register(ledger, gammas=(7.0,), sweep=beta)
     work(ledger, [*KEYS, key_of(7.0, 0), key_of(7.0, 1)], 0, 40)
     both = [f"{beta}+{SWEEP}.csv", f"{beta}+{SWEEP}.png", f"{beta}+{SWEEP}_left_out.csv"]
-    for name in (*both, f"{SWEEP}.csv"):
-        export(home.exports / name, name, NEWEST_S)
+    for name in both:
+        export(ledger, home.exports / name, name, NEWEST_S, beta, SWEEP)
+    export(ledger, home.exports / f"{SWEEP}.csv", "alone", NEWEST_S)
     # What another sweep adds beyond the horizon says nothing about these.
     register(ledger, horizon=80, sweep=longer)
     work(ledger, KEYS, 40, 80, horizon=80)
@@ -716,14 +720,14 @@ def test_an_answer_to_two_sweeps_goes_once_one_of_them_has_newer_blocks(home, le
     assert list(folders[1].iterdir()) == []
     assert worker.compare(home, None) == []
     assert process.pending(home, None) == 0
-    export(home.exports / both[0], "new", NEWEST_S + 1)
+    export(ledger, home.exports / both[0], "new", NEWEST_S + 1, beta, SWEEP)
     worker.deliver(home, None)
     assert {(folder / both[0]).read_text() for folder in folders} == {"new"}
     assert worker.compare(home, None) == []
 
 
 def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home, ledger):
-    export(home.exports / f"{SWEEP}.csv", "a,b\n", NEWEST_S)
+    export(ledger, home.exports / f"{SWEEP}.csv", "a,b\n", NEWEST_S)
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     assert worker.compare(home, None) == []
