@@ -6,8 +6,8 @@ Running a sweep again resumes it: only what the ledger lacks is trained.
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -20,7 +20,7 @@ from sweeper.home import MAX_STEM, Home, lock_home
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
-from sweeper.machines.probe import Probe, measure_together
+from sweeper.machines.probe import Probe, measure_alone, measure_together
 from sweeper.machines.resources import ClusterMeasure, Machine, Resources, cluster, local_resources
 from sweeper.scheduling import launch, placing, scoring
 from sweeper.scheduling.estimate import TOO_LONG_S, Estimate, form_packs, plan_table
@@ -125,15 +125,10 @@ class Pipeline:
             if is_missing and self.machine.address is None:
                 # Before anything is registered: a question that this machine should not start must not be.
                 here = local_resources()
-                prepared = self._prepare(ledger, planned, here, probe.measure, self._together)
+                prepared = self._prepare(ledger, planned, here, probe.measure, measure_together)
         for each in planned:
             each.register(ledger)
         return planned, prepared
-
-    @property
-    def _together(self) -> MeasureTogether:
-        """Function that measures packs that share a GPU; without Ray it measures none, since one pack trains at a time."""
-        return (lambda *_: None) if self.machine.is_without_ray else measure_together
 
     def _prepare(
         self,
@@ -166,14 +161,23 @@ class Pipeline:
         )
 
     def _train(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared | None) -> int:
-        with _joined(prepared.machine if prepared else self.machine) as (resources, measure):
-            if prepared is None:
-                prepared = self._prepare(ledger, planned, resources, measure, None)
-            done = self._work_on(ledger, prepared)
-            horizons = {each.question.scale.steps for each in planned}
-            for _ in range(len(horizons) - 1):  # runs that are also wanted at a later horizon
-                packs = form_packs(planned, ledger.records, prepared.machine, prepared.num_slots, measure)
-                done += self._work_on(ledger, replace(prepared, packs=packs))
+        if self.machine.is_without_ray:
+            assert prepared
+            return self._work_on_all(ledger, planned, prepared, measure_alone)
+        # Ray reports dead workers on standard output, where the answer goes.
+        with redirect_stdout(sys.stderr), cluster(self.machine) as resources:
+            measure = ClusterMeasure()
+            prepared = prepared or self._prepare(ledger, planned, resources, measure, None)
+            return self._work_on_all(ledger, planned, prepared, measure)
+
+    def _work_on_all(
+        self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared, measure: Measure
+    ) -> int:
+        done = self._work_on(ledger, prepared)
+        horizons = {each.question.scale.steps for each in planned}
+        for _ in range(len(horizons) - 1):  # runs that are also wanted at a later horizon
+            packs = form_packs(planned, ledger.records, prepared.machine, prepared.num_slots, measure)
+            done += self._work_on(ledger, replace(prepared, packs=packs))
         ledger.prune()
         return done
 
@@ -231,18 +235,6 @@ class Pipeline:
         known = set(ledger.records.sweeps())
         asked = [question.id for question in self.questions if question.id in known]
         return {row.key: row.status for each in asked for row in ledger.records.members(each)}
-
-
-@contextmanager
-def _joined(machine: Machine) -> Iterator[tuple[Resources, Measure]]:
-    """Join the machine or cluster where packs train; yield its resources and a function that measures a pack there."""
-    if machine.is_without_ray:
-        with Probe() as probe:
-            yield local_resources(), probe.measure
-        return
-    # Ray reports dead workers on standard output, where the answer goes.
-    with redirect_stdout(sys.stderr), cluster(machine) as resources:
-        yield resources, ClusterMeasure()
 
 
 def _end_lost_attempts(ledger: Ledger) -> None:

@@ -21,8 +21,8 @@ import torch
 from trainables import arithmetic, blocks, config, durable, engine, plugins, scoring, sources
 from trainables.assignment import StoredState
 from trainables.attempt import Attempt, Start
-from trainables.committing import STATE_EVERY_S, Committer
-from trainables.config import RunSpec, Schedule
+from trainables.committing import Committer
+from trainables.config import STATE_EVERY_S, RunSpec, Schedule
 from trainables.durable import DamagedBlockError
 from trainables.engine import ResolvedRun
 from trainables.errors import InputError

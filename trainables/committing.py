@@ -11,12 +11,11 @@ from pathlib import Path
 from trainables import blocks
 from trainables.attempt import Attempt
 from trainables.blocks import Manifest
+from trainables.config import STATE_EVERY_S
 from trainables.layout import Layout
 
-STATE_EVERY_S = 120.0
-"""Training time between two states, unless writing them takes more than `STATE_SHARE` of it."""
-
 STATE_SHARE = 0.02
+"""Most of the training time that writing states may take; otherwise they are written more rarely."""
 
 WORK_PER_WRITE = 20.0
 """Least seconds of training per second of writing points: blocks grow longer on a slow disk."""

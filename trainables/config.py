@@ -23,6 +23,9 @@ With bf16 the results of products are stored as bfloat16, too."""
 
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 
+STATE_EVERY_S = 120.0
+"""Default training time between two states, unless writing them takes too large a share of it, see `committing`."""
+
 
 def per_run(default: float) -> Any:
     """Declare a float field that may differ between the runs of a pack."""

@@ -8,7 +8,7 @@ Shape suffixes: R runs, B batch, C H W image, D code dimensions, V values of a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from trainables import plugins
@@ -187,6 +187,16 @@ def metric(name: str) -> Metric:
 def metric_names() -> list[str]:
     """Return the names of all metrics, sorted."""
     return plugins.names(METRICS)
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """Check names of metrics without importing them.
+
+    Raises:
+        UnknownNameError: There is no such metric.
+    """
+    for name in names:
+        plugins.check(METRICS, name, "metric")
 
 
 def model(name: str) -> ModelModule:

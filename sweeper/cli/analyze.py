@@ -19,7 +19,7 @@ from sweeper.cli.options import (
 )
 from sweeper.cli.resolve import check_output, find_home, known_sweeps, open_records, register
 from sweeper.home import MAX_STEM, lock_home
-from trainables import plugins, sources
+from trainables import contracts, sources
 from trainables.errors import InputError, UnknownNameError
 
 
@@ -54,8 +54,7 @@ def show_front(
     axes = tuple(objectives.split(",")) if objectives is not None else ()
     if len(set(axes)) < len(axes):
         raise InputError(f"--objectives {objectives}: a metric is named twice.\nName each one once.")
-    for axis in axes:
-        plugins.check("trainables.metrics", axis, "metric")
+    contracts.check_metrics(axes)
     answer = front.answer(records, sweeps, allow_diverged=allow_diverged, objectives=axes, home=home.path)
     # The plot comes first: if it cannot show the answer it raises an error, and nothing is written.
     written = [(write_plot(answer, plot), "plot")] if plot else []
@@ -105,8 +104,7 @@ def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> N
 @click.option("--metric", "metrics", multiple=True, required=True, help="for example mig; may be repeated")
 def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple[str, ...]) -> None:
     """Compute metrics that finished runs lack; trains nothing."""
-    for metric in metrics:
-        plugins.check("trainables.metrics", metric, "metric")
+    contracts.check_metrics(metrics)
     home = find_home(place, is_written=True)
     (sweep,) = known_sweeps(open_records(home), [name], chosen, home)
     from sweeper import display
@@ -145,8 +143,7 @@ def figure(
     if kind not in paper.KINDS:
         raise UnknownNameError("figure", kind, paper.KINDS)
     shown = tuple(metrics.split(",")) if metrics is not None else ()
-    for metric in shown:
-        plugins.check("trainables.metrics", metric, "metric")
+    contracts.check_metrics(shown)
     home = find_home(place)
     records = open_records(home)
     sweeps = known_sweeps(records, names, chosen, home)
@@ -170,8 +167,7 @@ def figure(
 def calibrate(data: str, place: HomeOptions, metrics: tuple[str, ...], num_seeds: int) -> None:
     """Measure what random, untrained and perfect codes score on a data set."""
     sources.check(data)
-    for metric in metrics:
-        plugins.check("trainables.metrics", metric, "metric")
+    contracts.check_metrics(metrics)
     home = find_home(place, is_written=True)
     from rich.console import Console
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import click
 
+from trainables.config import STATE_EVERY_S
 from trainables.errors import InputError
 
 MAX_LABEL = 64
 MAX_PRICE = 10**9
 MAX_STATE_EVERY_S = 7 * 24 * 3600.0
-STATE_EVERY_S = 120.0  # the same as in trainables.committing, which imports torch
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sweeper import display
 from sweeper.analysis import calibration, front, labels, results
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
-from trainables import plugins
+from trainables import contracts
 from trainables.errors import InputError
 
 RECON = ("recon_error", "recon_mse")
@@ -74,7 +74,7 @@ class Asked:
         """Return the metrics, without parts, that a finished run of a sweep has at its horizon."""
         table = self.tables[sweep]
         known = table.loc[(table["status"] == "done") & table["value"].notna(), "metric"]
-        return set(known) & set(plugins.names("trainables.metrics"))
+        return set(known) & set(contracts.metric_names())
 
     def shared(self) -> set[str]:
         """Return the metrics that all sweeps have."""
@@ -98,7 +98,7 @@ class Asked:
             InputError: A sweep lacks a metric, or the sweeps are not comparable.
         """
         for name in metrics:
-            plugins.check("trainables.metrics", name, "metric")
+            contracts.check_metrics([name])
             for sweep in self.tables:
                 if name not in (known := self.computed(sweep)):
                     raise InputError(

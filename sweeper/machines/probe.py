@@ -139,6 +139,12 @@ class Probe:
         return answer
 
 
+def measure_alone(run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
+    """Return time and memory of a pack, see `Probe.measure`, in a process that is started for it."""
+    with Probe() as probe:
+        return probe.measure(run, num_runs, gpus, threads)
+
+
 def measure_together(run: RunSpec, num_runs: int, num_packs: int, threads: int) -> float | None:
     """Return the seconds per step of packs with this many such runs, this many packs at once on one GPU of this machine.
 

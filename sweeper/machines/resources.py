@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeper.machines.probe import Measured
-from trainables.config import RunSpec
+from trainables.config import STATE_EVERY_S, RunSpec
 from trainables.errors import InputError
 
 # Ray reads these when it is imported or started, so they are set before that.
@@ -53,7 +53,7 @@ class Machine:
     threads: int = 1
     cluster_gpus: int = 0
     device: Device = "auto"
-    state_every_s: float = 120.0
+    state_every_s: float = STATE_EVERY_S
     max_pack: int | None = None
     pack_size: int | None = None
     is_without_ray: bool = False
@@ -168,8 +168,8 @@ def cluster(machine: Machine) -> Iterator[Resources]:
     import ray
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    here = local_resources()
-    if machine.address is None:
+    here = local_resources() if machine.address is None else None
+    if here:
         # Passed explicitly, since Ray would count GPUs that the process may not use.
         options |= {"include_dashboard": False, "num_cpus": here.num_cpus, "num_gpus": here.num_gpus}
     try:
@@ -184,7 +184,7 @@ def cluster(machine: Machine) -> Iterator[Resources]:
             "Start a cluster with `ray start --head`, set its token, or leave out --address."
         ) from None
     try:
-        yield here if machine.address is None else _cluster_resources(machine)
+        yield here or _cluster_resources(machine)
     finally:
         ray.shutdown()
 

@@ -33,11 +33,12 @@ def work(queue: PackQueue, request: StopRequest, ask_to_stop: Callable[[], None]
     with _passed_on(queue, request, ask_to_stop):
         try:
             for number in count(1):
-                assignment = queue.hand_out(f"pack {number}")
+                name = f"pack {number}"
+                assignment = queue.hand_out(name)
                 if not isinstance(assignment, Assignment):
                     return
-                queue.started(f"pack {number}")
-                _train(queue, f"pack {number}", assignment)
+                queue.started(name)
+                _train(queue, name, assignment)
         finally:
             arithmetic.release_process()
 

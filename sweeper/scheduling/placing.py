@@ -86,6 +86,8 @@ def settle(
     kinds = Counter(run.static_key for run in waiting)
     run = next(run for run in waiting if run.static_key == kinds.most_common(1)[0][0])
     num_runs = -(-kinds[run.static_key] // max(1, int(resources.num_gpus)))
+    if machine.is_without_ray:
+        together = _one_at_a_time
     choice = choose(run, num_runs, machine.threads, measure, together, kept)
     chosen = replace(
         machine, gpus_per_pack=1 / choice.num_packs, max_pack=choice.size, pack_size=kept and choice.size
@@ -160,6 +162,10 @@ def _kept_size(planned: Sequence[Planned], records: Records | None) -> int | Non
         if (found := re.search(r", (\d+) stacked", row.numerics or ""))
     }
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def _one_at_a_time(*_: object) -> None:
+    """Measure nothing: without Ray one pack trains at a time, so no packs share a GPU."""
 
 
 def _check_precision(waiting: Sequence[Waiting]) -> None:

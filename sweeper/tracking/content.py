@@ -72,7 +72,7 @@ class Content:
 def content(records: Records, outline: Outline, entry: Entry) -> Content:
     """Return the content of an entry, from the points committed so far."""
     name, params, tags, basis, points = _PARTS[entry.level](records, outline, entry)
-    begun_s = [run.started_at_s for run in entry.runs if run.started_at_s is not None]
+    begun_s = [run.history.started_at_s for run in entry.runs if run.history.started_at_s is not None]
     end_s = ended_at_s(entry.runs)
     return Content(
         name=_cut(name, "name"),
@@ -151,8 +151,8 @@ def _of_run(records: Records, outline: Outline, entry: Entry) -> _Parts:
         "sweeper.run_key": row.key,
         "sweeper.status": row.status,
         "sweeper.step": run.step,
-        "sweeper.numerics": run.numerics or "none",
-        "sweeper.code_version": run.code_version or "none",
+        "sweeper.numerics": run.history.numerics or "none",
+        "sweeper.code_version": run.history.code_version or "none",
         "sweeper.failure": run.failure or "none",
         **({"sweeper.first_bad_step": row.first_bad_step} if row.status == "diverged" else {}),
         **identities,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sweeper.home import Home
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import MemberRow, SweepId
+from sweeper.ledger.rows import History, MemberRow, SweepId
 from trainables.config import canonical_json
 
 FORMAT = 1
@@ -31,20 +31,14 @@ class Run:
 
     Attributes:
         row: The run's row in the ledger.
-        num_points: Number of committed points.
-        started_at_s: When the first attempt began, None before.
+        history: What its blocks up to the horizon say.
         ended_at_s: When the newest block was written or the run was given up, None before.
-        numerics: Numerics class that trained it, `mixed` if several, empty before the first block.
-        code_version: Version of the code that trained it, `mixed` if several, empty before the first block.
         failure: Why the driver gave the run up, empty if it did not.
     """
 
     row: MemberRow
-    num_points: int
-    started_at_s: float | None
+    history: History
     ended_at_s: float | None
-    numerics: str
-    code_version: str
     failure: str
 
     @property
@@ -128,7 +122,7 @@ def ended_at_s(runs: Sequence[Run]) -> float | None:
     """Return when the last of several runs ended, None while one of them has not."""
     if mlflow_status(runs) not in ("FINISHED", "FAILED"):
         return None
-    return max(run.ended_at_s or run.started_at_s or 0.0 for run in runs)
+    return max(run.ended_at_s or run.history.started_at_s or 0.0 for run in runs)
 
 
 def file_digest(path: Path) -> str:
@@ -140,12 +134,12 @@ def _entries(runs: Sequence[Run], words: list[str]) -> tuple[Entry, ...]:
     draws: dict[int, list[Run]] = {}
     for run in runs:
         draws.setdefault(run.row.draw, []).append(run)
-    if all(run.started_at_s is None for run in runs):
+    if all(run.history.started_at_s is None for run in runs):
         return ()
     statuses = Counter(run.row.status for run in runs)
     entries = [Entry("sweep", "sweep", "", tuple(runs), _digest(words, statuses, ended_at_s(runs)))]
     for number, seeds in draws.items():
-        shown = [run for run in seeds if run.started_at_s is not None]
+        shown = [run for run in seeds if run.history.started_at_s is not None]
         if not shown:
             continue
         draw = f"draw {number}"
@@ -182,7 +176,13 @@ def _state(run: Run) -> list[Any]:
     bad = row.first_bad_step if row.status == "diverged" else None
     return [
         *(row.key, row.seed, row.status, run.step, row.horizon_steps, bad),
-        *(run.num_points, run.ended_at_s, run.numerics, run.code_version, run.failure),
+        *(
+            run.history.num_points,
+            run.ended_at_s,
+            run.history.numerics,
+            run.history.code_version,
+            run.failure,
+        ),
     ]
 
 
@@ -201,17 +201,8 @@ def _runs(records: Records, sweep: SweepId) -> list[Run]:
         ended_at_s = history.written_at_s
         if failure:
             ended_at_s = max(ended_at_s or 0.0, failure.time_s)
-        runs.append(
-            Run(
-                row,
-                history.num_points,
-                history.started_at_s,
-                ended_at_s,
-                history.numerics,
-                history.code_version,
-                f"{failure.kind}: {failure.message}" if failure else "",
-            )
-        )
+        text = f"{failure.kind}: {failure.message}" if failure else ""
+        runs.append(Run(row, history, ended_at_s, text))
     return runs
 
 

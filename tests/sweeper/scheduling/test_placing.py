@@ -85,6 +85,15 @@ def test_a_share_that_is_asked_for_is_not_measured():
     assert (found.gpus_per_pack, words) == (0.25, "")
 
 
+def test_without_ray_packs_that_share_a_gpu_are_not_measured():
+    def refuse(*_):
+        raise AssertionError("one pack trains at a time")
+
+    settle(replace(AUTO, is_without_ray=True), [planned()], None, ONE_GPU, measure, refuse)
+    with pytest.raises(AssertionError, match="one pack"):
+        settle(AUTO, [planned()], None, ONE_GPU, measure, refuse)
+
+
 def test_where_nothing_is_left_to_train_nothing_is_measured(ledger):
     question = planned(0)
     assert settle(AUTO, [question], ledger.records, ONE_GPU, None, None)[0].gpus_per_pack == 1.0
