@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -22,6 +22,7 @@ from trainables import arithmetic, engine
 from trainables.config import RunSpec
 from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
+from trainables.models import beta_vae, factor_vae
 
 SWEEPS = {"factor_vae": factorvae_gamma.SWEEP, "beta_vae": betavae_beta.SWEEP}
 SIZES = {"laptop": (1, 2, 4, 8, 16), "paper": (1, 2, 4)}
@@ -101,7 +102,8 @@ def _plain(run: ResolvedRun, images: Images) -> Advance:
     plain = Plain(run.spec.model, run.config, images.shape)
     plain.prepare()
     generator = torch.Generator().manual_seed(run.spec.seed)
-    size, latent = run.config.batch_size, run.config.vae.latent_dim
+    fields = cast(beta_vae.Config | factor_vae.Config, run.config)
+    size, latent = fields.batch_size, fields.vae.latent_dim
 
     def advance(num_steps: int) -> None:
         for _ in range(num_steps):

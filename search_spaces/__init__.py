@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # listing the sweeps imports nothing heavy
     from optuna.distributions import CategoricalDistribution
 
-    from trainables.config import Precision
+    from trainables.config import Precision, Value
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scale:
     report_every: int
     evaluate_every: int
     block_s: float
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Value]
     precision: Precision = "fp32"
     note: str = ""
     data_note: str = ""
@@ -52,7 +52,7 @@ class Scale:
         """The notes that accompany pictures of this scale on some data."""
         return " ".join(filter(None, (self.note, self.data_note * (data == self.data))))
 
-    def draws(self) -> list[dict[str, Any]]:
+    def draws(self) -> list[dict[str, Value]]:
         """All points of the space, in order."""
         values = itertools.product(*(distribution.choices for distribution in self.space.values()))
         return [dict(zip(self.space, point, strict=True)) for point in values]
@@ -87,5 +87,23 @@ def load(name: str) -> Sweep:
     """
     from trainables import plugins
 
-    sweep: Sweep = plugins.load("search_spaces", name, "sweep").SWEEP
+    sweep: Sweep = plugins.load(__name__, name, "sweep").SWEEP
     return sweep
+
+
+def names() -> list[str]:
+    """Return the names of all sweeps, sorted, without importing them."""
+    from trainables import plugins
+
+    return plugins.names(__name__)
+
+
+def check(name: str) -> None:
+    """Check the name of a sweep without importing it.
+
+    Raises:
+        UnknownNameError: There is no such sweep.
+    """
+    from trainables import plugins
+
+    plugins.check(__name__, name, "sweep")

@@ -12,8 +12,9 @@ Expected: at paper scale scores well below those of the VAEs, the best at lambda
 from optuna.distributions import CategoricalDistribution
 
 from search_spaces import Scale, Sweep
+from trainables.config import Value
 
-_SMALL = {
+_SMALL: dict[str, Value] = {
     "network": "mlp",
     "width": 64,
     "continuous": 5,

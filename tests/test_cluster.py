@@ -97,7 +97,7 @@ def parse_ray(command: str) -> click.Context:
 
 
 @pytest.mark.parametrize("text", [CLUSTER, filled_in(CLUSTER)], ids=["as it is", "filled in"])
-def test_ray_accepts_it_on_the_laptop_and_again_on_the_head(text):
+def test_ray_accepts_it_on_the_laptop_and_again_on_the_head(text) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     on_laptop = prepare_config(yaml.safe_load(text))
@@ -105,7 +105,7 @@ def test_ray_accepts_it_on_the_laptop_and_again_on_the_head(text):
     validate_config(prepare_config(on_laptop))
 
 
-def test_ray_accepts_the_variant_for_own_machines():
+def test_ray_accepts_the_variant_for_own_machines() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     prepared = prepare_config(on_premise_config())
@@ -114,7 +114,7 @@ def test_ray_accepts_the_variant_for_own_machines():
     assert "--num-cpus=0 --num-gpus=0" in ray_starts(prepared)[0]
 
 
-def test_every_blank_is_listed_at_the_top_and_explained_on_the_page():
+def test_every_blank_is_listed_at_the_top_and_explained_on_the_page() -> None:
     listed = re.findall(rf"^#   ({BLANK}) ", HEADER, re.MULTILINE)
     used = set(re.findall(BLANK, CLUSTER.removeprefix(HEADER)))
     assert sorted(listed) == sorted(used)
@@ -122,7 +122,7 @@ def test_every_blank_is_listed_at_the_top_and_explained_on_the_page():
     assert not re.search(BLANK, filled_in(CLUSTER) + filled_in(PAGE))
 
 
-def test_nothing_is_open_to_the_world():
+def test_nothing_is_open_to_the_world() -> None:
     for text in [CLUSTER, PAGE]:
         assert "0.0.0.0" not in text
         assert "::/0" not in text
@@ -131,7 +131,7 @@ def test_nothing_is_open_to_the_world():
     assert "--dashboard-host=127.0.0.1" in ray_starts(config())[0]
 
 
-def test_nothing_is_scheduled_on_the_head_and_four_quarter_packs_fit_a_worker():
+def test_nothing_is_scheduled_on_the_head_and_four_quarter_packs_fit_a_worker() -> None:
     head = config()["available_node_types"][config()["head_node_type"]]
     assert head["resources"] == {"CPU": 0, "GPU": 0}
     workers = [
@@ -147,7 +147,7 @@ def test_nothing_is_scheduled_on_the_head_and_four_quarter_packs_fit_a_worker():
 
 
 @pytest.mark.parametrize("configuration", [config(), on_premise_config()], ids=["aws", "own machines"])
-def test_no_node_starts_without_the_token_and_the_shared_folder(configuration):
+def test_no_node_starts_without_the_token_and_the_shared_folder(configuration) -> None:
     assert "~/.ray/auth_token" in configuration["file_mounts"]
     assert len(ray_starts(configuration)) == 2
     for command in ray_starts(configuration):
@@ -157,12 +157,12 @@ def test_no_node_starts_without_the_token_and_the_shared_folder(configuration):
         assert not parse_ray(f"ray start {after}").args
 
 
-def test_every_shell_command_is_well_formed():
+def test_every_shell_command_is_well_formed() -> None:
     for command in commands_of(config()) + commands_of(on_premise_config()) + [code_block("sh")]:
         subprocess.run(["bash", "-n", "-c", filled_in(command)], check=True)
 
 
-def test_the_shared_folder_is_a_line_that_fstab_understands():
+def test_the_shared_folder_is_a_line_that_fstab_understands() -> None:
     (mount,) = [command for command in config()["initialization_commands"] if "tee -a /etc/fstab" in command]
     device, folder, kind, options, *numbers = re.search(r"echo (.*) \| ", mount)[1].split()
     assert device == "fs-0123456789abcdef0.efs.us-west-2.amazonaws.com:/"
@@ -170,7 +170,7 @@ def test_the_shared_folder_is_a_line_that_fstab_understands():
     assert {"hard", "lookupcache=positive", "_netdev", "nofail"} <= set(options.split(","))
 
 
-def test_every_package_of_the_project_reaches_the_nodes():
+def test_every_package_of_the_project_reaches_the_nodes() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = setuptools["packages"]["find"]["include"]
     mounts = config()["file_mounts"]
@@ -180,19 +180,19 @@ def test_every_package_of_the_project_reaches_the_nodes():
 
 
 @pytest.mark.parametrize("command", [*commands_at_the_top(), *ray_commands_on_the_page()])
-def test_every_ray_command_exists_with_its_options(command):
+def test_every_ray_command_exists_with_its_options(command) -> None:
     assert parse_ray(command).params["cluster_config_file"] == "cluster.yaml"
 
 
 @pytest.mark.parametrize("command", sweeper_commands())
-def test_every_sweeper_command_exists_with_its_options(command):
+def test_every_sweeper_command_exists_with_its_options(command) -> None:
     from sweeper.cli import app as cli
 
     (group,) = [value for value in vars(cli).values() if isinstance(value, click.Group)]
     parse(group, shlex.split(command)[3:])
 
 
-def test_the_role_allows_what_the_autoscaler_does_and_no_more():
+def test_the_role_allows_what_the_autoscaler_does_and_no_more() -> None:
     statements = json.loads(filled_in(code_block("json")))["Statement"]
     actions = [
         a for s in statements for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])

@@ -30,7 +30,7 @@ def commands(module):
 
 
 @pytest.mark.parametrize("arguments", commands("sweeper"))
-def test_a_documented_command_of_the_sweeper_parses(arguments):
+def test_a_documented_command_of_the_sweeper_parses(arguments) -> None:
     name, *rest = arguments
     command = app.sweeper.commands[name]
     with click.Context(app.sweeper, info_name="sweeper") as parent:
@@ -40,7 +40,7 @@ def test_a_documented_command_of_the_sweeper_parses(arguments):
 
 
 @pytest.mark.parametrize("arguments", commands("trainables"))
-def test_a_documented_command_of_the_core_parses(arguments):
+def test_a_documented_command_of_the_core_parses(arguments) -> None:
     options = training.build_parser().parse_args(arguments)
     plugins.check("trainables.models", options.model, "model")
 
@@ -53,25 +53,25 @@ def test_a_documented_command_of_the_core_parses(arguments):
         for found in commands(module.__name__.removesuffix(".__main__"))
     ],
 )
-def test_a_documented_measurement_parses(parser, arguments):
+def test_a_documented_measurement_parses(parser, arguments) -> None:
     parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_that_are_there(page):
+def test_links_lead_to_files_that_are_there(page) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
-def test_tests_that_are_named_are_there():
+def test_tests_that_are_named_are_there() -> None:
     named = re.findall(r"`(tests/\S+)::(test_\w+)`", (ROOT / "docs" / "faults.md").read_text())
     assert len(named) > 10
     for path, test in named:
         assert f"\ndef {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
 
 
-def test_the_tour_names_every_room_and_every_entry():
+def test_the_tour_names_every_room_and_every_entry() -> None:
     tour = (ROOT / "README.md").read_text().partition("## A guided tour")[2].partition("## Adding")[0]
     for path in sorted((ROOT / "sweeper").glob("[a-z]*")):
         assert path.suffix != ".py" or path.name in tour, path
@@ -80,7 +80,7 @@ def test_the_tour_names_every_room_and_every_entry():
         assert [name for name in plugins.names(package) if not re.search(rf"\b{name}\b", tour)] == []
 
 
-def test_architecture_has_a_line_for_every_file_and_for_no_other():
+def test_architecture_has_a_line_for_every_file_and_for_no_other() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text().partition("## Every file")[2]
     named = set()
     for section in text.split("\n### ")[1:]:
@@ -95,7 +95,7 @@ def test_architecture_has_a_line_for_every_file_and_for_no_other():
     assert named == files - says_itself
 
 
-def test_make_targets_of_the_documentation_exist():
+def test_make_targets_of_the_documentation_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         assert set(re.findall(r"`?make ([a-z]+(?:-[a-z]+)*)", page.read_text())) <= targets

@@ -90,7 +90,7 @@ def loaded_after(code: str) -> set[str]:
     return {name.partition(".")[0] for name in ran.stdout.splitlines()[-1].split()}
 
 
-def test_the_reader_of_imports_sees_what_a_file_imports(tmp_path):
+def test_the_reader_of_imports_sees_what_a_file_imports(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
     path.write_text(
         "import numpy as np\nfrom trainables import config, durable\nfrom trainables.errors import InputError\n"
@@ -103,7 +103,7 @@ def test_the_reader_of_imports_sees_what_a_file_imports(tmp_path):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_file_says_what_it_is_and_is_named_after_it(name):
+def test_every_file_says_what_it_is_and_is_named_after_it(name) -> None:
     assert ast.get_docstring(ast.parse(MODULES[name].read_text())), f"{name} has no docstring"
     assert not FORBIDDEN_NAMES & {part.strip("_") for part in name.split(".")}
 
@@ -113,13 +113,13 @@ def room_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in inside("sweeper") if name != "sweeper"])
-def test_rooms_import_from_those_below_them(name):
+def test_rooms_import_from_those_below_them(name) -> None:
     rooms = {room_of(found) for found in imports(MODULES[name]) if found.startswith("sweeper.")}
     above = ROOMS[ROOMS.index(room_of(name)) + 1 :]
     assert not rooms.intersection(above), f"{name} is below {rooms.intersection(above)}"
 
 
-def test_there_are_few_rooms_and_nothing_private_inside_them():
+def test_there_are_few_rooms_and_nothing_private_inside_them() -> None:
     here = [path for path in (ROOT / "sweeper").iterdir() if path.name != "__pycache__"]
     entries = [path for path in here if path.is_dir() or path.suffix == ".py"]
     assert {path.stem for path in entries} == {"__init__", *ROOMS}
@@ -128,7 +128,7 @@ def test_there_are_few_rooms_and_nothing_private_inside_them():
     assert {part for part in parts if part.startswith("_")} == {"__main__"}
 
 
-def test_no_circle_of_imports():
+def test_no_circle_of_imports() -> None:
     left = {name: imports(path) & set(MODULES) - {name} for name, path in MODULES.items()}
     while free := {name for name, found in left.items() if not found & set(left)}:
         left = {name: found for name, found in left.items() if name not in free}
@@ -136,12 +136,12 @@ def test_no_circle_of_imports():
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if is_package(name)])
-def test_a_package_says_what_it_is_for_and_imports_nothing_heavy(name):
+def test_a_package_says_what_it_is_for_and_imports_nothing_heavy(name) -> None:
     assert roots(MODULES[name], at_import=True) <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("name", [name for plugin in PLUGINS for name in inside(f"trainables.{plugin}")])
-def test_models_data_and_metrics_do_not_import_one_another(name):
+def test_models_data_and_metrics_do_not_import_one_another(name) -> None:
     own_package = ".".join(name.split(".")[:2])
     shared = {found for found in inside(own_package) if found.count(".") > 2 or is_package(found)}
     ours = {found for found in imports(MODULES[name]) if found.partition(".")[0] in PACKAGES}
@@ -149,7 +149,7 @@ def test_models_data_and_metrics_do_not_import_one_another(name):
 
 
 @pytest.mark.parametrize("name", inside("trainables"))
-def test_training_needs_torch_numpy_and_h5py_alone(name):
+def test_training_needs_torch_numpy_and_h5py_alone(name) -> None:
     allowed = {"torch", "numpy", "h5py", "trainables"} | ({"ray"} if name == "trainables.tune" else set())
     late = {"sklearn"} if name.startswith("trainables.metrics.") else set()  # by metrics that are asked for
     late |= {"triton"} if name == "trainables.adam_kernel" else set()
@@ -161,17 +161,17 @@ def test_training_needs_torch_numpy_and_h5py_alone(name):
     assert roots(MODULES[name], at_import=True) - set(sys.stdlib_module_names) <= allowed
 
 
-def test_the_adapter_to_ray_imports_torch_in_functions_only():
+def test_the_adapter_to_ray_imports_torch_in_functions_only() -> None:
     assert "torch" not in roots(MODULES["trainables.tune"], at_import=True)
     assert "torch" not in loaded_after("import trainables.tune")
 
 
 @pytest.mark.parametrize("name", inside("trainables.metrics"))
-def test_metrics_import_no_torch(name):
+def test_metrics_import_no_torch(name) -> None:
     assert "torch" not in roots(MODULES[name])
 
 
-def test_metrics_and_what_the_driver_reads_of_training_drag_in_no_torch():
+def test_metrics_and_what_the_driver_reads_of_training_drag_in_no_torch() -> None:
     by_driver = {name for own in inside("sweeper") for name in imports(MODULES[own], at_import=True)}
     names = sorted(by_driver & set(inside("trainables"))) + inside("trainables.metrics")
     assert "trainables.blocks" in names
@@ -179,37 +179,37 @@ def test_metrics_and_what_the_driver_reads_of_training_drag_in_no_torch():
 
 
 @pytest.mark.parametrize("name", inside("search_spaces"))
-def test_search_spaces_import_neither_torch_nor_ray(name):
+def test_search_spaces_import_neither_torch_nor_ray(name) -> None:
     assert not {"torch", "ray", "mlflow"} & roots(MODULES[name])
 
 
-def test_search_spaces_drag_in_neither_torch_nor_ray():
+def test_search_spaces_drag_in_neither_torch_nor_ray() -> None:
     assert not {"torch", "ray"} & loaded_after(f"import {', '.join(inside('search_spaces'))}")
 
 
 @pytest.mark.parametrize("name", inside("sweeper"))
-def test_the_driver_imports_no_torch_and_mlflow_in_one_file_only(name):
+def test_the_driver_imports_no_torch_and_mlflow_in_one_file_only(name) -> None:
     assert "torch" not in roots(MODULES[name])
     assert "mlflow" not in roots(MODULES[name]) or name == "sweeper.tracking.store"
 
 
-def test_the_driver_drags_in_no_torch():
+def test_the_driver_drags_in_no_torch() -> None:
     names = [name for name in inside("sweeper") if not name.endswith("__main__")]
     assert "torch" not in loaded_after(f"import {', '.join(names)}")
 
 
-def test_the_command_line_answers_without_torch_ray_or_mlflow():
+def test_the_command_line_answers_without_torch_ray_or_mlflow() -> None:
     assert not {"torch", "ray", "mlflow"} & loaded_after("import sweeper.cli.app")
 
 
-def test_pareto_imports_numpy_alone_and_scipy_late():
+def test_pareto_imports_numpy_alone_and_scipy_late() -> None:
     allowed = set(sys.stdlib_module_names) | {"collections.abc", "numpy"}
     path = MODULES["sweeper.analysis.pareto"]
     assert imports(path, at_import=True) <= allowed
     assert imports(path) <= allowed | {"scipy.special"}
 
 
-def test_listing_plugins_drags_in_nothing_heavy():
+def test_listing_plugins_drags_in_nothing_heavy() -> None:
     code = (
         "from trainables import plugins\nplugins.names('trainables.models')\nplugins.names('search_spaces')"
     )

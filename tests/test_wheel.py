@@ -39,7 +39,7 @@ def run(*words, cwd):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(tmp_path_factory: pytest.TempPathFactory):
     """Built from a copy, since a build leaves files behind and takes in what an earlier one left."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
@@ -55,7 +55,7 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def installed(wheel, tmp_path_factory: pytest.TempPathFactory):
     """The scripts of an environment that has the wheel, and of the tests' own environment all but the checkout."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=False)
@@ -72,7 +72,7 @@ def installed(wheel, tmp_path_factory):
     return scripts
 
 
-def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel):
+def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
@@ -83,7 +83,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel):
     assert wheel.name == f"disentangle_sweeper-{__version__}-py3-none-any.whl"
 
 
-def test_the_installed_packages_are_those_of_the_wheel(installed, tmp_path):
+def test_the_installed_packages_are_those_of_the_wheel(installed, tmp_path: Path) -> None:
     version, files = json.loads(run(installed / "python", "-P", "-c", WHERE, cwd=tmp_path))
     assert version == __version__
     for file in files:
@@ -92,7 +92,7 @@ def test_the_installed_packages_are_those_of_the_wheel(installed, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("python", "-P", "-m", "sweeper"), ("sweeper",)], ids=["module", "script"])
-def test_the_installed_program_lists_the_sweeps(installed, words, tmp_path):
+def test_the_installed_program_lists_the_sweeps(installed, words, tmp_path: Path) -> None:
     command, *options = words
     listed = json.loads(run(installed / command, *options, "list", "--json", cwd=tmp_path))
     assert set(listed) == set(plugins.names("search_spaces"))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables import arithmetic, blocks, config, durable, engine, plugins, scoring, sources
+from trainables import arithmetic, blocks, config, contracts, durable, engine, scoring, sources
 from trainables.assignment import StoredState
 from trainables.attempt import Attempt, Start
 from trainables.committing import Committer
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser of `python -m trainables`."""
     parser = argparse.ArgumentParser(prog="python -m trainables", description=__doc__)
-    parser.add_argument("model", metavar="MODEL", help=", ".join(plugins.names("trainables.models")))
-    names = ", ".join(plugins.names("trainables.data"))
+    parser.add_argument("model", metavar="MODEL", help=", ".join(contracts.model_names()))
+    names = ", ".join(contracts.data_set_names())
     parser.add_argument("--data", required=True, help=f"{names}, or the path of your own images")
     parser.add_argument("--seeds", default="0", help="seeds to train, for example 0-3,7 (default 0)")
     parser.add_argument(
@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    plugins.check("trainables.models", options.model, "model")
+    contracts.check_model(options.model)
     sources.check(options.data)
     fields = config.parse_fields(options.set)
     evaluate_every = options.steps if options.evaluate_every is None else options.evaluate_every

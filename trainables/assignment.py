@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trainables.blocks import Slice
-from trainables.config import Schedule
+from trainables.config import Schedule, StoredSpec
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Assignment:
 
     attempt: int
     storage: str
-    specs: Sequence[Mapping[str, Any]]
+    specs: Sequence[StoredSpec]
     schedule: Schedule
     states: Sequence[Sequence[StoredState]]
     block_s: float

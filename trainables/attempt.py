@@ -3,18 +3,16 @@
 Points fall on steps fixed by the schedule and states are exact, so block boundaries do not change any number.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from trainables import __version__, arithmetic, blocks, config, evaluation, plugins, scoring
+from trainables import __version__, arithmetic, blocks, config, contracts, evaluation, scoring
 from trainables.blocks import Manifest, Point, RunEntry, Status
-from trainables.config import Schedule
+from trainables.config import Schedule, StoredSpec
 from trainables.encoding import Encoding
 from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
@@ -99,8 +97,7 @@ class Attempt:
         self._is_open = [bad is None for bad in self.pack.first_bad_steps()]
         self._num_blocks = 0
         self._steps_per_s = 1.0
-        for name in schedule.metrics:
-            plugins.check("trainables.metrics", name, "metric")
+        contracts.check_metrics(schedule.metrics)
         self._num_images = len(evaluation.evaluation_rows(len(images)))
         self._encoded_step: int | None = None
         self._encoded: list[Encoding] = []
@@ -224,7 +221,14 @@ class Attempt:
         ]
 
 
-def stored_spec(run: ResolvedRun) -> dict[str, Any]:
+def stored_spec(run: ResolvedRun) -> StoredSpec:
     """The specification of a run as a ledger keeps it: with every field of the configuration filled in."""
-    spec = dataclasses.asdict(run.spec)
-    return spec | {"fields": config.flatten(run.config), "recipe": run.source.recipe}
+    spec = run.spec
+    return StoredSpec(
+        model=spec.model,
+        data=spec.data,
+        fields=config.flatten(run.config),
+        seed=spec.seed,
+        precision=spec.precision,
+        recipe=run.source.recipe,
+    )

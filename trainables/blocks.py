@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from trainables import durable, layout
+from trainables.config import StoredSpec
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 from trainables.layout import Layout, block_of
@@ -71,7 +72,7 @@ class RunEntry:
     status: Status
     step: int
     horizon: int
-    spec: Mapping[str, Any]
+    spec: StoredSpec
     first_bad_step: int | None = None
     slices: Mapping[str, Slice] = field(default_factory=dict)
 

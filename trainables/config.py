@@ -10,9 +10,9 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 from trainables.errors import InputError, UnknownNameError
 
@@ -27,36 +27,50 @@ STATE_EVERY_S = 120.0
 """Default training time between two states, unless writing them takes too large a share of it, see `committing`."""
 
 
-def per_run(default: float) -> Any:
+Value: TypeAlias = "bool | int | float | str | Sequence[Value] | None"
+"""Value of a field of a configuration; a tuple becomes a list where it is stored as JSON."""
+
+
+class Config(Protocol):
+    """A configuration: any frozen dataclass of values and of nested configurations."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+C = TypeVar("C", bound=Config)
+
+
+def per_run(default: float) -> float:
     """Declare a float field that may differ between the runs of a pack."""
-    return dataclasses.field(default=default, metadata={"per_run": True})
+    field: float = dataclasses.field(default=default, metadata={"per_run": True})
+    return field
 
 
-def flatten(config: Any) -> dict[str, Any]:
+def flatten(config: Config) -> dict[str, Value]:
     """All fields of a nested configuration as `{"adam.beta1": 0.9, ...}`, in the order of declaration."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, Value] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             flat.update({f"{field.name}.{name}": inner for name, inner in flatten(value).items()})
         else:
             flat[field.name] = value
     return flat
 
 
-def per_run_fields(config: Any, prefix: str = "") -> list[str]:
+def per_run_fields(config: Config, prefix: str = "") -> list[str]:
     """Dotted names of the fields that may differ inside a pack."""
     found = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             found += per_run_fields(value, f"{prefix}{field.name}.")
         elif field.metadata.get("per_run"):
             found.append(prefix + field.name)
     return found
 
 
-def replace(config: Any, changes: Mapping[str, Any]) -> Any:
+def replace(config: C, changes: Mapping[str, Value]) -> C:
     """A copy of a configuration with dotted fields changed.
 
     Values may be strings, as typed on a command line; they are converted to the type of the field.
@@ -72,7 +86,7 @@ def replace(config: Any, changes: Mapping[str, Any]) -> Any:
     return config
 
 
-def _replace_one(config: Any, path: list[str], name: str, value: Any) -> Any:
+def _replace_one(config: C, path: list[str], name: str, value: Value) -> C:
     head, *rest = path
     if rest:
         inner = _replace_one(getattr(config, head), rest, name, value)
@@ -128,22 +142,36 @@ class RunSpec:
 
     model: str
     data: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Value]
     seed: int
     precision: Precision = "fp32"
 
 
-def spec_of(stored: Mapping[str, Any]) -> RunSpec:
-    """The `RunSpec` of a specification stored in a ledger or a block."""
-    return RunSpec(**{field.name: stored[field.name] for field in dataclasses.fields(RunSpec)})
+class StoredSpec(TypedDict):
+    """The specification of a run as a ledger and its blocks keep it: a `RunSpec` with every field filled in.
+
+    `recipe` is that of the images, see `images.Source`.
+    """
+
+    model: str
+    data: str
+    fields: Mapping[str, Value]
+    seed: int
+    precision: Precision
+    recipe: str
 
 
-def canonical_json(value: Any) -> str:
+def spec_of(stored: StoredSpec) -> RunSpec:
+    """The `RunSpec` of a stored specification."""
+    return RunSpec(stored["model"], stored["data"], stored["fields"], stored["seed"], stored["precision"])
+
+
+def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def run_key(spec: RunSpec, version: int, default: Any, config: Any, recipe: str) -> str:
+def run_key(spec: RunSpec, version: int, default: Config, config: Config, recipe: str) -> str:
     """Identity of a run: sha256 of everything that its trajectory depends on.
 
     Fields at the default of this version of the model are left out, so that a new field whose default means "as
@@ -172,7 +200,7 @@ def run_key(spec: RunSpec, version: int, default: Any, config: Any, recipe: str)
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
 
-def static_key(spec: RunSpec, config: Any) -> str:
+def static_key(spec: RunSpec, config: Config) -> str:
     """What the runs of a pack must have in common, as canonical JSON."""
     varying = set(per_run_fields(config))
     shared = {name: value for name, value in flatten(config).items() if name not in varying}

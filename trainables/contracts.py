@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from trainables.config import Config
     from trainables.encoding import Encoding
     from trainables.images import Source
     from trainables.random_inputs import Draw
@@ -145,7 +146,7 @@ class ModelModule(Protocol):
     VERSION: int
 
     @property
-    def Config(self) -> Callable[..., Any]:
+    def Config(self) -> Callable[..., Config]:
         """The configuration, a frozen dataclass whose defaults are those of the paper; `per_run` fields may vary in a pack."""
         ...
 
@@ -208,6 +209,20 @@ def model(name: str) -> ModelModule:
     return cast(ModelModule, plugins.load(MODELS, name, "model"))
 
 
+def model_names() -> list[str]:
+    """Return the names of all models, sorted."""
+    return plugins.names(MODELS)
+
+
+def check_model(name: str) -> None:
+    """Check the name of a model without importing it.
+
+    Raises:
+        UnknownNameError: There is no such model.
+    """
+    plugins.check(MODELS, name, "model")
+
+
 def data_set(name: str) -> DataSet:
     """Load a data set.
 
@@ -215,3 +230,8 @@ def data_set(name: str) -> DataSet:
         UnknownNameError: There is no such data set.
     """
     return cast(DataSet, plugins.load(DATA, name, "data set"))
+
+
+def data_set_names() -> list[str]:
+    """Return the names of all data sets, sorted."""
+    return plugins.names(DATA)

@@ -10,13 +10,12 @@ Shape suffixes: T steps, R runs (ghost included), N images, B batch, D code dime
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from trainables import arithmetic, config, contracts, ladder, sources, stepping, streams
-from trainables.config import RunSpec
+from trainables.config import Config, RunSpec
 from trainables.errors import InputError
 from trainables.images import Images, Source
 from trainables.random_inputs import Draw, ImageBatch, Integers, Normal, Permutations, Uniform
@@ -38,7 +37,7 @@ class ResolvedRun:
     """
 
     spec: RunSpec
-    config: Any
+    config: Config
     key: str
     static_key: str
     source: Source

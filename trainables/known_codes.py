@@ -44,8 +44,6 @@ SEEDLESS = ("oracle", "duplicated")
 NUM_RANDOM = 10
 """Number of random codes: as many as the paper's models have, since chance grows with it."""
 
-METRICS = "trainables.metrics"
-
 
 def metrics() -> tuple[str, ...]:
     """Metrics that are computed from codes and ground truth, the cheap ones first.

@@ -6,13 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables import contracts, plugins
+from trainables import contracts
 from trainables.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:  # the driver uses `is_path` without torch
     from trainables.images import Source
-
-PACKAGE = "trainables.data"
 
 
 def is_path(data: str) -> bool:
@@ -40,9 +38,9 @@ def check(data: str) -> None:
     Raises:
         UnknownNameError: No such data set.
     """
-    if not is_path(data) and data not in plugins.names(PACKAGE):
+    if not is_path(data) and data not in contracts.data_set_names():
         remedy = "For your own images give a path, for example ./pictures or ./images.npz."
-        raise UnknownNameError("data set", data, plugins.names(PACKAGE), remedy)
+        raise UnknownNameError("data set", data, contracts.data_set_names(), remedy)
 
 
 def find(data: str) -> Source:

@@ -4,11 +4,11 @@ The laptop sizes were found by experiment, see docs/laptop_scale.md.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
 from search_spaces import Scale
+from trainables.config import Value
 
 OBJECTIVES = ("recon_error", "factor_vae_score")
 METRICS = ("recon_error", "factor_vae_score", "recon_mse", "kl", "active_dims", "gaussian_tc")
@@ -20,7 +20,7 @@ LAPTOP_NOTE = (
 
 
 def scales(
-    hyperparameter: str, paper: Sequence[float], laptop: Sequence[float], discriminator: Mapping[str, Any]
+    hyperparameter: str, paper: Sequence[float], laptop: Sequence[float], discriminator: Mapping[str, Value]
 ) -> dict[str, Scale]:
     """Paper, laptop and smoke scale of a sweep over one hyperparameter.
 
@@ -30,7 +30,12 @@ def scales(
         laptop: Its values at laptop scale; the first and the last are used at smoke scale.
         discriminator: Fields of the small discriminator; empty for a model without a discriminator.
     """
-    small = {"vae.network": "mlp", "vae.latent_dim": 6, "vae.width": 64, "adam.learning_rate": 1e-3}
+    small: dict[str, Value] = {
+        "vae.network": "mlp",
+        "vae.latent_dim": 6,
+        "vae.width": 64,
+        "adam.learning_rate": 1e-3,
+    }
     return {
         "paper": Scale(
             data="dsprites",

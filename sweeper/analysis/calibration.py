@@ -19,10 +19,10 @@ from sweeper import display
 from sweeper.analysis import pareto
 from sweeper.home import Home
 from sweeper.machines.probe import Probe
-from trainables import __version__, durable, known_codes, plugins
+from trainables import __version__, contracts, durable, known_codes
 from trainables.durable import DamagedBlockError
 from trainables.errors import UnknownNameError
-from trainables.known_codes import CODES, CODES_VERSION, METRICS, SEEDLESS
+from trainables.known_codes import CODES, CODES_VERSION, SEEDLESS
 from trainables.metric_identity import identity
 
 SLOW_S = 5.0
@@ -110,7 +110,7 @@ def calibrate(home: Home, data: str, metrics: Sequence[str], num_seeds: int, con
     """
     valid = known_codes.metrics()
     for name in metrics:
-        plugins.check(METRICS, name, "metric")
+        contracts.check_metrics([name])
         if name not in valid:
             raise UnknownNameError("metric of codes and ground truth", name, valid)
     with Probe() as probe:

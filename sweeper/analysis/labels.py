@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import search_spaces
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import SweepId
+from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.scheduling.label_free import answerable
 from trainables import contracts
-from trainables.config import canonical_json
+from trainables.config import Value, canonical_json
 from trainables.errors import UnknownNameError
 
 
-def words(records: Records, sweep: SweepId) -> dict[str, Any]:
+def words(records: Records, sweep: SweepId) -> SweepSpec:
     """Return a sweep's objectives, question and note from its current module; as registered if the module is gone."""
     spec = records.spec(sweep)
     try:
@@ -22,8 +21,10 @@ def words(records: Records, sweep: SweepId) -> dict[str, Any]:
         return spec
     asked = answerable(current, spec.get("num_factors", 2))
     scale = asked.scales.get(sweep.scale)
-    words = {"objectives": asked.objectives, "question": asked.question}
-    return spec | words | ({"note": scale.notes(spec.get("data", scale.data))} if scale else {})
+    spec["objectives"], spec["question"] = asked.objectives, asked.question
+    if scale:
+        spec["note"] = scale.notes(spec["data"])
+    return spec
 
 
 def told_apart(name: str, label: str, asked: Iterable[tuple[str, str]]) -> str:
@@ -56,17 +57,17 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
-def draw_name(params: Mapping[str, Any], number: int) -> str:
+def draw_name(params: Mapping[str, Value], number: int) -> str:
     """Return the name of a draw, for example `gamma=10`; its number if the sweep varies no hyperparameter."""
     return ", ".join(hyperparameter(*each) for each in params.items()) or f"draw {number}"
 
 
-def hyperparameter(name: str, value: Any) -> str:
+def hyperparameter(name: str, value: Value) -> str:
     """Return a hyperparameter as a user types it, for example `gamma=10`."""
     return f"{name}={hyperparameter_value(value)}"
 
 
-def hyperparameter_value(value: Any) -> str:
+def hyperparameter_value(value: Value) -> str:
     """Return a hyperparameter's value as a user types it: 10 for 10.0, at most 12 digits."""
     if isinstance(value, float):
         return f"{value:.12g}"

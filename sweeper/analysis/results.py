@@ -19,7 +19,7 @@ import search_spaces
 from sweeper.analysis import pareto
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
-from trainables import contracts, plugins
+from trainables import contracts
 from trainables.errors import InputError, UnknownNameError
 from trainables.metric_identity import is_current
 
@@ -317,7 +317,7 @@ def refuse_mixed_estimators(runs: pd.DataFrame, remedy: str) -> None:
 
 def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Group runs by the unit of their sweep's steps; `update` if the sweep's module is gone."""
-    known = plugins.names("search_spaces")
+    known = search_spaces.names()
     units = {
         name: search_spaces.load(name).step if name in known else "update" for name in runs["sweep"].unique()
     }

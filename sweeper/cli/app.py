@@ -35,7 +35,6 @@ from sweeper.cli.options import (
     with_variant,
 )
 from sweeper.cli.resolve import (
-    SWEEPS,
     find_home,
     find_machine,
     find_questions,
@@ -44,7 +43,6 @@ from sweeper.cli.resolve import (
     settle_storage,
 )
 from sweeper.home import is_held
-from trainables import plugins
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
 
@@ -78,7 +76,7 @@ def sweeper() -> None:
 @with_json
 def list_sweeps(as_json: bool) -> None:
     """List the sweeps and the questions that they answer."""
-    found = {name: search_spaces.load(name) for name in plugins.names(SWEEPS)}
+    found = {name: search_spaces.load(name) for name in search_spaces.names()}
     if as_json:
         click.echo(json.dumps({name: sweep.question for name, sweep in found.items()}))
         return

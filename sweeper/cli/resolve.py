@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+import search_spaces
 from sweeper import display
 from sweeper.cli.options import HomeOptions, MachineOptions, SweepOptions, VariantOptions
 from sweeper.home import Home, check_folder, check_length, check_letters, check_visible, lock_home
-from trainables import config, plugins
+from trainables import config
 from trainables.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from sweeper.machines.resources import Device, Machine
     from sweeper.scheduling.plan import Question
 
-SWEEPS = "search_spaces"
 
 MAX_STEPS = 10**9
 
@@ -36,7 +36,7 @@ def check_names(names: Sequence[str]) -> None:
         UnknownNameError: A sweep is unknown.
     """
     for name in names:
-        plugins.check(SWEEPS, name, "sweep")
+        search_spaces.check(name)
 
 
 def find_questions(names: Sequence[str], chosen: SweepOptions, variant: VariantOptions) -> list[Question]:

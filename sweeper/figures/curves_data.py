@@ -14,7 +14,7 @@ from sweeper.figures.curves import MAX_LISTED, Column, CurveFigure, Line
 from sweeper.figures.selection import RECON, Asked
 from sweeper.figures.style import LEVELS_CAPTION
 from sweeper.ledger.rows import SweepId
-from trainables import plugins
+from trainables import contracts
 from trainables.errors import InputError
 
 _UNLIKE = (
@@ -45,7 +45,7 @@ def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
     rows = list(dict.fromkeys(metrics)) or [name for name in paper if name in shared]
     for sweep, known in tracked.items():
         for name in rows or asked.objectives:
-            plugins.check("trainables.metrics", name, "metric")
+            contracts.check_metrics([name])
             if name not in known:
                 raise InputError(
                     f"Sweep {sweep} evaluated {name} at fewer than two steps, so it has no curve.\n"
@@ -74,7 +74,7 @@ def _ended(table: pd.DataFrame) -> pd.DataFrame:
 def _tracked(table: pd.DataFrame) -> set[str]:
     """Return the metrics, without parts, that a table of curves has at several steps."""
     num_steps = table[table["value"].notna()].groupby("metric")["step"].nunique()
-    return set(num_steps[num_steps > 1].index) & set(plugins.names("trainables.metrics"))
+    return set(num_steps[num_steps > 1].index) & set(contracts.metric_names())
 
 
 @dataclass(frozen=True)

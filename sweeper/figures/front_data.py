@@ -11,7 +11,7 @@ import numpy as np
 from sweeper.analysis import labels, pareto, results
 from sweeper.analysis.front import Answer, band, label_of, rows_of
 from sweeper.figures.front import FamilyFront, FrontFigure, draw_front
-from trainables import durable
+from trainables import contracts, durable
 from trainables.errors import InputError
 
 
@@ -32,7 +32,7 @@ def write_plot(answer: Answer, path: Path) -> Path:
         )
     recon, score = map(labels.axis, answer.objectives)
     models = sorted(set(answer.draws["model"]))
-    versus = f"{score.partition(' (')[0]} at equal reconstruction: {', '.join(models)}"
+    versus = f"{contracts.metric(answer.objectives[1]).TITLE} at equal reconstruction: {', '.join(models)}"
     figure = FrontFigure(
         title=answer.question if len(answer.sweeps) == 1 else versus,
         recon=recon,

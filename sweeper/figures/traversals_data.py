@@ -17,6 +17,7 @@ from sweeper.figures.selection import Asked
 from sweeper.figures.traversals import Panel, Row, TraversalFigure
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
+from trainables import contracts
 from trainables.blocks import unpack_arrays
 from trainables.encoding import Encoding
 from trainables.errors import InputError
@@ -49,7 +50,7 @@ def traversals(asked: Asked, storage: Path, score: str, metrics: Sequence[str] =
     best = {sweep: _best(sweep, table, metric) for sweep, table in asked.tables.items()}
     kept = {sweep: _kept(asked.records, storage, sweep, run) for sweep, run in best.items()}
     panels = [_panel(asked, sweep, run, metric, *kept[sweep]) for sweep, run in best.items()]
-    name = labels.axis(metric).partition(" (")[0]
+    name = contracts.metric(metric).TITLE
     encodings = [encoding for encoding, _ in kept.values()]
     return TraversalFigure(
         title=f"Latent traversals, best run by {name}",

@@ -4,7 +4,7 @@ import json
 import math
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sweeper.ledger.rows import (
     Standing,
     StoredSlice,
     SweepId,
+    SweepSpec,
 )
 from trainables.blocks import STATE, Slice
 from trainables.errors import UnknownNameError
@@ -52,17 +53,17 @@ class Records:
         rows = self.db.execute("SELECT name, scale, label FROM sweeps ORDER BY name, scale, label")
         return [SweepId(*row) for row in rows]
 
-    def spec(self, sweep: SweepId) -> dict[str, Any]:
+    def spec(self, sweep: SweepId) -> SweepSpec:
         """Return what a sweep was registered with: question, model, objectives, metrics, data, fields, steps, note.
 
         Raises:
             UnknownNameError: The sweep is unknown.
         """
         found = self.db.execute("SELECT spec FROM sweeps WHERE id = ?", (self._sweep(sweep),))
-        spec: dict[str, Any] = json.loads(found.fetchone()[0])
+        spec: SweepSpec = json.loads(found.fetchone()[0])
         return spec
 
-    def check_sweep(self, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> None:
+    def check_sweep(self, sweep: SweepId, spec: SweepSpec, draws: Iterable[Draw]) -> None:
         """Reject what `Ledger.register_sweep` would reject.
 
         Raises:

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper.ledger.rows import SweepId
+from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.ledger.schema import in_memory, transaction
 from trainables import durable
 from trainables.blocks import STATE
-from trainables.config import canonical_json
+from trainables.config import StoredSpec, Value, canonical_json
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 from trainables.layout import Layout
@@ -30,7 +30,7 @@ class Member:
     key: str
     seed: int
     horizon_steps: int
-    spec: Mapping[str, Any]
+    spec: StoredSpec
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Draw:
     """A draw of a sweep, identified by its parameters; numbered from 0 in the order of drawing."""
 
     number: int
-    params: Mapping[str, Any]
+    params: Mapping[str, Value]
     members: tuple[Member, ...]
 
 
-def add_run(db: sqlite3.Connection, key: str, spec: Mapping[str, Any]) -> int:
+def add_run(db: sqlite3.Connection, key: str, spec: StoredSpec) -> int:
     """Add a run if its key is new, and return its id."""
     db.execute(
         "INSERT INTO runs (key, spec) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, canonical_json(spec))
@@ -51,7 +51,7 @@ def add_run(db: sqlite3.Connection, key: str, spec: Mapping[str, Any]) -> int:
     return int(row)
 
 
-def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> None:
+def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: SweepSpec, draws: Iterable[Draw]) -> None:
     """Add what is new in a sweep; nothing is removed.
 
     Raises:
@@ -75,9 +75,7 @@ def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], d
                 raise _changed(sweep, f"{canonical_json(draw.params)}, seed {member.seed}: {change}")
 
 
-def check_sweep(
-    db: sqlite3.Connection, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]
-) -> None:
+def check_sweep(db: sqlite3.Connection, sweep: SweepId, spec: SweepSpec, draws: Iterable[Draw]) -> None:
     """Reject what `add_sweep` would reject, without changing anything.
 
     Raises:

@@ -1,12 +1,13 @@
 """Rows that the ledger returns, and how a sweep is identified in it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 from trainables.blocks import Slice, read_slice
+from trainables.config import StoredSpec, Value
 from trainables.errors import InputError
 from trainables.layout import Layout
 
@@ -45,7 +46,7 @@ class MemberRow:
 
     key: str
     draw: int
-    params: Mapping[str, Any]
+    params: Mapping[str, Value]
     seed: int
     status: RunStatus
     step: int
@@ -53,7 +54,21 @@ class MemberRow:
     first_bad_step: int | None
     attempt: int | None
     numerics: str | None
-    spec: Mapping[str, Any]
+    spec: StoredSpec
+
+
+class SweepSpec(TypedDict):
+    """The content of a sweep as it was registered; the first ledgers have no `num_factors`."""
+
+    question: str
+    model: str
+    objectives: Sequence[str]
+    metrics: Sequence[str]
+    data: str
+    fields: Mapping[str, Value]
+    steps: int
+    note: str
+    num_factors: NotRequired[int]
 
 
 @dataclass(frozen=True)

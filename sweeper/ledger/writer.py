@@ -9,17 +9,17 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sweeper import display
 from sweeper.ledger import registry, schema
 from sweeper.ledger.ingest import take_in
 from sweeper.ledger.reader import Records
 from sweeper.ledger.registry import Draw, Member
-from sweeper.ledger.rows import SweepId
+from sweeper.ledger.rows import SweepId, SweepSpec
 from trainables import blocks, durable
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
@@ -95,7 +95,7 @@ class Ledger:
         """Close the file."""
         self._db.close()
 
-    def register_sweep(self, sweep: SweepId, spec: Mapping[str, Any], draws: Iterable[Draw]) -> bool:
+    def register_sweep(self, sweep: SweepId, spec: SweepSpec, draws: Iterable[Draw]) -> bool:
         """Add what is new in a sweep: draws, seeds, steps, or a reworded question.
 
         Returns:

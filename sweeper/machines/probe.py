@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
-from trainables.config import RunSpec
+from trainables.config import RunSpec, StoredSpec
 from trainables.errors import InputError
 
 
@@ -19,7 +19,7 @@ class ProbedRun:
 
     key: str
     static_key: str
-    spec: dict[str, Any]
+    spec: StoredSpec
     num_factors: int
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
-from trainables.config import Schedule
+from trainables.config import Schedule, StoredSpec
 from trainables.ladder import LADDER, MIN_SIZE, rung
 
 MAX_RUNS_CPU = 16
@@ -27,7 +26,7 @@ class Waiting:
 
     key: str
     static_key: str
-    spec: dict[str, Any]
+    spec: StoredSpec
     step: int
     schedule: Schedule
     block_s: float

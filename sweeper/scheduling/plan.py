@@ -5,21 +5,20 @@ A question is one sweep at one scale with the user's changes; planning it twice 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
 import search_spaces
 from search_spaces import Scale, Sweep
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import SweepId
+from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.ledger.writer import Draw, Ledger, Member
 from sweeper.machines.probe import Probe, ProbedRun
 from sweeper.scheduling import scoring
 from sweeper.scheduling.label_free import answerable
 from sweeper.scheduling.packing import Waiting
 from trainables import sources
-from trainables.config import PRECISIONS, RunSpec, Schedule
+from trainables.config import PRECISIONS, RunSpec, Schedule, Value
 from trainables.errors import InputError, UnknownNameError
 
 SCALES = ("paper", "laptop", "smoke")
@@ -49,7 +48,7 @@ class Question:
         scale = self.scale
         return Schedule(scale.steps, scale.report_every, scale.evaluate_every, self.sweep.metrics)
 
-    def specs(self) -> list[tuple[dict[str, Any], list[RunSpec]]]:
+    def specs(self) -> list[tuple[dict[str, Value], list[RunSpec]]]:
         """Return every draw with its runs, one per seed."""
         return [
             (
@@ -86,7 +85,7 @@ class Planned:
     num_factors: int
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> SweepSpec:
         """Content of the question that the ledger stores."""
         sweep, scale = self.question.sweep, self.question.scale
         return {

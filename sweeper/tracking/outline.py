@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from sweeper.home import Home
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import History, MemberRow, SweepId
+from sweeper.ledger.rows import History, MemberRow, SweepId, SweepSpec
 from trainables.config import canonical_json
 
 FORMAT = 1
@@ -82,7 +82,7 @@ class Outline:
 
     sweep: SweepId
     ledger: str
-    spec: Mapping[str, Any]
+    spec: SweepSpec
     exports: tuple[Path, ...]
     outdated: frozenset[str]
     entries: tuple[Entry, ...]

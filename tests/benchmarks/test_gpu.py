@@ -18,13 +18,13 @@ from trainables import plugins
 ROOT = Path(__file__).parents[2]
 
 
-def measure(*words, timeout_s=220):
+def measure(*words, timeout_s: int = 220):
     command = [sys.executable, "-m", "benchmarks.gpu", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=timeout_s)
 
 
 @pytest.fixture(scope="module")
-def rehearsal(tmp_path_factory):
+def rehearsal(tmp_path_factory: pytest.TempPathFactory):
     """All stages, the long one in two parts that go on from one another."""
     folder = tmp_path_factory.mktemp("gpu")
     words = ["--rehearse", "--out", folder / "out", "--keep", folder / "keep", "--commit", "abc"]
@@ -38,21 +38,21 @@ def result(rehearsal):
     return json.loads((folder / "out" / "gpu.json").read_text())
 
 
-def test_every_stage_is_measured(rehearsal):
+def test_every_stage_is_measured(rehearsal) -> None:
     found = result(rehearsal)
     assert {name: stage["status"] for name, stage in found["stages"].items()} == dict.fromkeys(ALL, "done")
     assert all(stage["rows"] for stage in found["stages"].values())
     assert len(list((rehearsal[1] / "out").iterdir())) <= 8
 
 
-def test_the_result_names_machine_versions_and_commit(rehearsal):
+def test_the_result_names_machine_versions_and_commit(rehearsal) -> None:
     machine = result(rehearsal)["machine"]
     assert machine["commit"] == "abc"
     assert machine["torch"] == torch.__version__
     assert {"date", "cpu", "cores", "python", "numpy", "device"} <= set(machine)
 
 
-def test_what_is_promised_on_a_cpu_is_equal_there(rehearsal):
+def test_what_is_promised_on_a_cpu_is_equal_there(rehearsal) -> None:
     stages = result(rehearsal)["stages"]
     rows = stages["equality"]["rows"]
     assert all(row["is_equal"] for row in rows if "is_equal" in row)
@@ -69,7 +69,7 @@ def test_what_is_promised_on_a_cpu_is_equal_there(rehearsal):
     assert {row["model"] for row in stages["smoke"]["rows"]} == set(plugins.names("trainables.models"))
 
 
-def test_rates_have_a_spread(rehearsal):
+def test_rates_have_a_spread(rehearsal) -> None:
     stages = result(rehearsal)["stages"]
     rated = [row for name in ("rates", "launches", "convolutions", "models") for row in stages[name]["rows"]]
     for row in rated:
@@ -78,7 +78,7 @@ def test_rates_have_a_spread(rehearsal):
     assert all(0 < row["draw_share"] < 1 for row in stages["rates"]["rows"])
 
 
-def test_a_table_comes_from_it(rehearsal):
+def test_a_table_comes_from_it(rehearsal) -> None:
     found = result(rehearsal)
     text = (rehearsal[1] / "out" / "gpu.md").read_text()
     assert text == table.markdown(found)
@@ -87,7 +87,7 @@ def test_a_table_comes_from_it(rehearsal):
         assert f"### {stage}: done" in text
 
 
-def test_training_goes_on_from_what_it_kept(rehearsal, tmp_path):
+def test_training_goes_on_from_what_it_kept(rehearsal, tmp_path: Path) -> None:
     (first,) = [row for row in result(rehearsal)["stages"]["train"]["rows"] if row.get("what") == "trained"]
     assert first["steps"] == [0, 40]
     words = ["--rehearse", "--out", tmp_path, "--keep", rehearsal[1] / "keep", "--stages", "train"]
@@ -99,7 +99,7 @@ def test_training_goes_on_from_what_it_kept(rehearsal, tmp_path):
     assert {row["name"] for row in rows if "name" in row} >= {"recon_error", "factor_vae_score"}
 
 
-def test_training_is_the_protocol_of_the_sweep():
+def test_training_is_the_protocol_of_the_sweep() -> None:
     scale = factorvae_gamma.SWEEP.scales["paper"]
     assert scale.space["gamma"].choices == train.GAMMAS
     assert tuple(range(scale.num_seeds)) == train.SEEDS
@@ -111,8 +111,10 @@ def test_training_is_the_protocol_of_the_sweep():
     assert factorvae_gamma.SWEEP.metrics == train.METRICS
 
 
-def test_a_stage_whose_process_dies_is_failed_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
-    def crash(options, stages, seconds):
+def test_a_stage_whose_process_dies_is_failed_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def crash(options, stages, seconds) -> None:
         """The first stage dies in its second line, and so does whatever comes after it once."""
         path = options.out / "gpu.json"
         found = json.loads(path.read_text())
@@ -146,8 +148,8 @@ time.sleep(600)
 
 
 def test_a_stage_that_hangs_is_ended_with_all_that_it_started_and_the_others_are_measured(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def start(words, **how):
         """The first worker hangs; the second measures what is left. Other programs are started as they are."""
         if "--work" not in words:
@@ -170,7 +172,9 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started_and_the_others_are
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
-def test_stages_that_cannot_be_started_end_the_measurement(tmp_path, monkeypatch, capsys):
+def test_stages_that_cannot_be_started_end_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(kit, "_run_worker", lambda *_: None)
     assert kit.main(["--rehearse", "--out", str(tmp_path)]) == 1
     assert "cannot be started" in capsys.readouterr().err
@@ -180,14 +184,16 @@ def test_stages_that_cannot_be_started_end_the_measurement(tmp_path, monkeypatch
     ("words", "said"),
     [(["--stages", "rate"], "Unknown stage 'rate'.\nValid: ceilings,"), ([], "finds no CUDA device here")],
 )
-def test_wrong_words_are_answered(words, said, tmp_path, capsys, monkeypatch):
+def test_wrong_words_are_answered(
+    words, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert kit.main(["--out", str(tmp_path / "out"), *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_committed_results_are_tables_of_real_machines():
+def test_committed_results_are_tables_of_real_machines() -> None:
     for path in (ROOT / "benchmarks" / "results").glob("gpu-*.json"):
         found = json.loads(path.read_text())
         assert found["machine"]["card"]
@@ -195,7 +201,7 @@ def test_committed_results_are_tables_of_real_machines():
         assert table.markdown(found)
 
 
-def test_the_kit_needs_torch_numpy_and_h5py_alone():
+def test_the_kit_needs_torch_numpy_and_h5py_alone() -> None:
     code = (
         "import sys, benchmarks.gpu.__main__, benchmarks.gpu.process\nfrom importlib import import_module\n"
     )

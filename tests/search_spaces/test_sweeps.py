@@ -26,7 +26,7 @@ def probe():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sweep_asks_one_question_of_a_model_that_exists(name):
+def test_a_sweep_asks_one_question_of_a_model_that_exists(name) -> None:
     sweep = SWEEPS[name]
     assert isinstance(sweep, Sweep)
     assert sweep.question.endswith("?")
@@ -35,7 +35,7 @@ def test_a_sweep_asks_one_question_of_a_model_that_exists(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_objectives_are_computed_and_their_direction_is_known(name):
+def test_objectives_are_computed_and_their_direction_is_known(name) -> None:
     sweep = SWEEPS[name]
     assert len(sweep.objectives) >= 2
     assert len(set(sweep.metrics)) == len(sweep.metrics)
@@ -46,7 +46,7 @@ def test_objectives_are_computed_and_their_direction_is_known(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sweep_can_be_asked_on_paper_on_a_laptop_and_in_a_moment(name):
+def test_a_sweep_can_be_asked_on_paper_on_a_laptop_and_in_a_moment(name) -> None:
     assert list(SWEEPS[name].scales) == ["paper", "laptop", "smoke"]
     assert SWEEPS[name].scales["smoke"].note, "numbers that mean nothing say so"
 
@@ -66,14 +66,14 @@ SIZES = {
 
 
 @pytest.mark.parametrize(("name", "scale"), SIZES)
-def test_the_sizes_of_a_scale_are_frozen(name, scale):
+def test_the_sizes_of_a_scale_are_frozen(name, scale) -> None:
     protocol = SWEEPS[name].scales[scale]
     (space,) = protocol.space.values()
     sizes = protocol.data, protocol.num_seeds, protocol.steps, protocol.evaluate_every, space.choices
     assert sizes == SIZES[name, scale]
 
 
-def test_the_papers_grid_of_infowgan_gp_is_whole():
+def test_the_papers_grid_of_infowgan_gp_is_whole() -> None:
     paper = SWEEPS["infowgan_gp"].scales["paper"]
     assert len(paper.draws()) == 11 * 6 * 2 * 2
     assert (paper.data, paper.num_seeds, paper.steps) == ("dsprites", 10, 300_000)
@@ -81,7 +81,7 @@ def test_the_papers_grid_of_infowgan_gp_is_whole():
 
 
 @pytest.mark.parametrize(("name", "scale"), SCALES)
-def test_a_scale_is_whole(name, scale):
+def test_a_scale_is_whole(name, scale) -> None:
     protocol = SWEEPS[name].scales[scale]
     assert isinstance(protocol, Scale)
     plugins.check("trainables.data", protocol.data, "data set")
@@ -92,7 +92,7 @@ def test_a_scale_is_whole(name, scale):
 
 
 @pytest.mark.parametrize(("name", "scale"), SCALES)
-def test_a_space_has_draws_and_none_twice(name, scale):
+def test_a_space_has_draws_and_none_twice(name, scale) -> None:
     protocol = SWEEPS[name].scales[scale]
     assert all(isinstance(each, CategoricalDistribution) for each in protocol.space.values())
     draws = protocol.draws()
@@ -103,7 +103,7 @@ def test_a_space_has_draws_and_none_twice(name, scale):
 
 
 @pytest.mark.parametrize(("name", "scale"), SCALES)
-def test_a_model_takes_every_field_and_each_draw_and_seed_is_another_run(name, scale, probe):
+def test_a_model_takes_every_field_and_each_draw_and_seed_is_another_run(name, scale, probe) -> None:
     question = find_question(name, scale)
     runs = [run for _, runs in question.specs() for run in runs]
     found = probe.resolve(runs)
@@ -113,14 +113,14 @@ def test_a_model_takes_every_field_and_each_draw_and_seed_is_another_run(name, s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_smoke_takes_moments_and_every_scale_less_than_the_one_before(name):
+def test_smoke_takes_moments_and_every_scale_less_than_the_one_before(name) -> None:
     work = [scale.steps * scale.num_seeds * len(scale.draws()) for scale in SWEEPS[name].scales.values()]
     assert work == sorted(work, reverse=True)
     assert work[-1] <= 5_000
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_docstring_says_the_command_the_cost_and_what_to_expect(name):
+def test_the_docstring_says_the_command_the_cost_and_what_to_expect(name) -> None:
     path = Path(search_spaces.__path__[0]) / f"{name}.py"
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert text.partition("?")[0] + "?" == SWEEPS[name].question
@@ -129,7 +129,7 @@ def test_the_docstring_says_the_command_the_cost_and_what_to_expect(name):
     assert dict(sections)["Command"].startswith(f"python -m sweeper run {name} ")
 
 
-def test_a_space_of_several_hyperparameters_is_their_product():
+def test_a_space_of_several_hyperparameters_is_their_product() -> None:
     space = {"a": CategoricalDistribution([1, 2]), "b": CategoricalDistribution(["x", "y", "z"])}
     draws = Scale("sprites", space, 1, 1, 1, 1, 1.0, {}).draws()
     assert draws == [{"a": a, "b": b} for a in (1, 2) for b in "xyz"]

@@ -44,7 +44,7 @@ class Typed:
     err: str
 
 
-def end_session(process):
+def end_session(process) -> None:
     """Kill a process started in a session of its own, and all that it started and that Ray scattered over groups."""
     pids = subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True, check=True).stdout.split()
     for pid in map(int, pids):
@@ -70,7 +70,7 @@ def start_cluster(ray_environment):
     """A function that starts a cluster of so many CPUs and GPUs, which need not exist; returns its address."""
     with contextlib.ExitStack() as stack:
 
-        def start(num_cpus, num_gpus=0):
+        def start(num_cpus, num_gpus: int = 0):
             process = subprocess.Popen(
                 [sys.executable, "-c", CLUSTER, str(num_cpus), str(num_gpus)],
                 stdin=subprocess.PIPE,
@@ -93,7 +93,7 @@ def cluster(start_cluster):
 
 
 @pytest.fixture(scope="module")
-def make_home(tmp_path_factory):
+def make_home(tmp_path_factory: pytest.TempPathFactory):
     """A function that makes a home, and what keeps all deliveries to MLflow from it until it is closed."""
     from sweeper.home import Home
     from sweeper.tracking.sync import lock_projection
@@ -129,10 +129,10 @@ def typed():
 
 
 @pytest.fixture
-def refused(capsys):
+def refused(capsys: pytest.CaptureFixture[str]):
     """A function that types words, which are refused in one to three lines that say all of this."""
 
-    def refuse(words, said, code=2):
+    def refuse(words, said, code: int = 2) -> None:
         from sweeper.cli.app import main
 
         assert main([str(word) for word in words]) == code

@@ -15,7 +15,7 @@ from trainables.errors import InputError
 LOCAL = "/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n"
 
 
-def test_a_home_names_its_files(tmp_path, monkeypatch):
+def test_a_home_names_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     home = Home.at(Path("home"))
     assert (
@@ -28,7 +28,7 @@ def test_a_home_names_its_files(tmp_path, monkeypatch):
     assert Home.at(Path("home"), Path("shared")).storage == tmp_path / "shared"
 
 
-def test_a_home_remembers_a_storage_elsewhere(tmp_path):
+def test_a_home_remembers_a_storage_elsewhere(tmp_path: Path) -> None:
     path, shared = tmp_path / "home", tmp_path / "a shared folder"
     path.mkdir()
     assert Home.at(path).is_settled
@@ -43,7 +43,7 @@ def test_a_home_remembers_a_storage_elsewhere(tmp_path):
         assert str(word) in str(raised.value)
 
 
-def test_a_storage_inside_needs_no_note_and_moves_with_its_home(tmp_path):
+def test_a_storage_inside_needs_no_note_and_moves_with_its_home(tmp_path: Path) -> None:
     path = tmp_path / "home"
     path.mkdir()
     Home.at(path, path / "x" / ".." / "storage").remember_storage()
@@ -52,7 +52,7 @@ def test_a_storage_inside_needs_no_note_and_moves_with_its_home(tmp_path):
     assert Home.at(tmp_path / "moved").storage == tmp_path / "moved" / "storage"
 
 
-def test_a_storage_inside_that_was_used_is_not_left_for_another(tmp_path):
+def test_a_storage_inside_that_was_used_is_not_left_for_another(tmp_path: Path) -> None:
     attempts = tmp_path / "home" / "storage" / "attempts"
     attempts.mkdir(parents=True)
     assert Home.at(tmp_path / "home", tmp_path / "shared").storage == tmp_path / "shared"
@@ -61,7 +61,7 @@ def test_a_storage_inside_that_was_used_is_not_left_for_another(tmp_path):
         Home.at(tmp_path / "home", tmp_path / "shared")
 
 
-def test_the_same_storage_may_be_named_in_any_way(tmp_path, monkeypatch):
+def test_the_same_storage_may_be_named_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "shared")
@@ -69,7 +69,7 @@ def test_the_same_storage_may_be_named_in_any_way(tmp_path, monkeypatch):
     assert Home.at(Path("home"), Path("link")).is_settled
 
 
-def test_damage_to_a_ledger_is_found(tmp_path):
+def test_damage_to_a_ledger_is_found(tmp_path: Path) -> None:
     home = Home.at(tmp_path)
     with closing(sqlite3.connect(home.ledger)) as db:
         db.executescript("CREATE TABLE a (b); CREATE INDEX c ON a (b); INSERT INTO a VALUES (1)")
@@ -81,7 +81,7 @@ def test_damage_to_a_ledger_is_found(tmp_path):
     assert "not a database" in home.damage()
 
 
-def test_a_second_driver_is_told_who_holds_the_home(tmp_path):
+def test_a_second_driver_is_told_who_holds_the_home(tmp_path: Path) -> None:
     with lock_home(tmp_path / "home", LOCAL):
         with pytest.raises(InputError) as raised, lock_home(tmp_path / "home", LOCAL):
             pytest.fail("two drivers hold one home")
@@ -91,7 +91,7 @@ def test_a_second_driver_is_told_who_holds_the_home(tmp_path):
         pass
 
 
-def test_a_killed_driver_holds_nothing(tmp_path):
+def test_a_killed_driver_holds_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib, sweeper.home as h\n"
         "with h.lock_home(pathlib.Path(sys.argv[1]), ''):\n"
@@ -112,7 +112,7 @@ def test_a_killed_driver_holds_nothing(tmp_path):
 @pytest.mark.parametrize(
     "kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "gpfs", "ceph", "9p", "beegfs"]
 )
-def test_a_home_on_a_network_file_system_is_refused(tmp_path, kind):
+def test_a_home_on_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
     mounts = f"{LOCAL}server:/x {tmp_path} {kind} rw 0 0\n"
     with pytest.raises(InputError) as raised, lock_home(tmp_path / "home", mounts):
         pytest.fail("locked a home on a network file system")
@@ -130,12 +130,12 @@ def test_a_home_on_a_network_file_system_is_refused(tmp_path, kind):
     ],
     ids=["inner mount", "later mount", "same beginning", "below"],
 )
-def test_only_the_innermost_newest_mount_counts(tmp_path, mounts):
+def test_only_the_innermost_newest_mount_counts(tmp_path: Path, mounts: str) -> None:
     with lock_home(tmp_path / "home", mounts.format(tmp_path)):
         pass
 
 
-def test_mount_points_and_links_are_followed(tmp_path):
+def test_mount_points_and_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "my disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "my disk")
     mounts = f"server:/x {tmp_path}/my\\040disk nfs rw 0 0\n"
@@ -144,7 +144,7 @@ def test_mount_points_and_links_are_followed(tmp_path):
             pytest.fail("locked a home on a network file system")
 
 
-def test_a_home_is_held_while_a_driver_is_there(tmp_path):
+def test_a_home_is_held_while_a_driver_is_there(tmp_path: Path) -> None:
     assert not is_held(tmp_path / "none")
     with lock_home(tmp_path):
         assert is_held(tmp_path)

@@ -21,7 +21,7 @@ SETTINGS = {"vae.width": 8, "vae.latent_dim": 2, "steps": 8000, "evaluate_every"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory: pytest.TempPathFactory):
     """The home of the first version: a sweep that is done, one with a diverged run, one stopped halfway."""
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(HOMES / "first.tar.xz") as archive:
@@ -40,7 +40,7 @@ def members(home, sweep):
         return records.members(sweep)
 
 
-def test_an_old_home_is_verified_and_its_answers_are_read(home, typed):
+def test_an_old_home_is_verified_and_its_answers_are_read(home, typed) -> None:
     assert check(home.ledger, home.storage) == []
     assert [row.status for row in members(home, DONE)] == ["done", "done"]
     assert [row.status for row in members(home, DIVERGED)] == ["done", "diverged"]
@@ -61,7 +61,7 @@ def answers(path):
         ]
 
 
-def test_a_sweep_that_was_stopped_then_goes_on_where_it_stood(home, typed, cluster):
+def test_a_sweep_that_was_stopped_then_goes_on_where_it_stood(home, typed, cluster) -> None:
     before = points(home, STOPPED)
     stood = {row.key: row.step for row in members(home, STOPPED)}
     assert all(0 < step < 8000 for step in stood.values())

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,7 @@ def files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_both_sweeps_are_trained_in_one_launch(first, home):
+def test_both_sweeps_are_trained_in_one_launch(first, home) -> None:
     code, out, err = first
     assert code == 0, err
     told = json.loads(out)
@@ -88,7 +89,7 @@ def test_both_sweeps_are_trained_in_one_launch(first, home):
 
 
 @pytest.mark.parametrize("sweep", [GAMMA, BETA], ids=str)
-def test_every_run_has_its_points_and_is_done_once(sweep, first, home):
+def test_every_run_has_its_points_and_is_done_once(sweep, first, home) -> None:
     with closing(Records.open(home.ledger)) as records:
         assert Counter(row.status for row in records.members(sweep)) == {"done": 4}
         points = records.points(sweep)
@@ -112,7 +113,7 @@ def test_every_run_has_its_points_and_is_done_once(sweep, first, home):
         assert all(found == [50, 100, 150, 200] for found in trained)
 
 
-def test_the_answer_is_kept_in_the_home(first, home):
+def test_the_answer_is_kept_in_the_home(first, home) -> None:
     front = rows(home.exports / CSV)
     assert Counter(row["model"] for row in front) == {"beta_vae": 2, "factor_vae": 2}
     assert {row["num_seeds"] for row in front} == {"2"}
@@ -121,7 +122,7 @@ def test_the_answer_is_kept_in_the_home(first, home):
     assert (home.exports / CSV).with_suffix(".png").stat().st_size > 10_000
 
 
-def test_running_again_trains_nothing_and_gives_the_same_bytes(run, home):
+def test_running_again_trains_nothing_and_gives_the_same_bytes(run, home) -> None:
     before, stored = (home.exports / CSV).read_bytes(), files(home.storage)
     answer, told = run(*BOTH)
     assert answer.code == 0
@@ -130,7 +131,7 @@ def test_running_again_trains_nothing_and_gives_the_same_bytes(run, home):
     assert files(home.storage) == stored
 
 
-def test_without_ray_the_same_is_trained_and_answered(first, home, make_home, typed):
+def test_without_ray_the_same_is_trained_and_answered(first, home, make_home, typed) -> None:
     other, _ = make_home("without_ray")
     told = json.loads(typed("run", *BOTH, "--home", other.path, "--no-ray", "--json").out)
     assert (told["trained"], told["steps_trained"]) == (8, 8 * 200)
@@ -162,7 +163,7 @@ def kept(home):
         }
 
 
-def test_one_more_seed_trains_only_itself_and_changes_no_other_row(run, home, typed, tmp_path):
+def test_one_more_seed_trains_only_itself_and_changes_no_other_row(run, home, typed, tmp_path: Path) -> None:
     def exported(name):
         words = ["export", BETA.name, "--scale", "smoke", "--home", home.path, "--runs", tmp_path / name]
         assert typed(*words).code == 0
@@ -189,7 +190,7 @@ def longer(first, home, typed):
     return words, run, before, typed(*run, "--json")
 
 
-def test_a_diverging_draw_is_named_and_off_the_front(longer, typed, tmp_path):
+def test_a_diverging_draw_is_named_and_off_the_front(longer, typed, tmp_path: Path) -> None:
     words, _, _, answer = longer
     assert answer.code == 1
     told = json.loads(answer.out)
@@ -206,7 +207,7 @@ def test_a_diverging_draw_is_named_and_off_the_front(longer, typed, tmp_path):
     assert "0 of 1 seeds done (1 diverged)" in front.out
 
 
-def test_what_diverged_is_not_trained_again(longer, typed):
+def test_what_diverged_is_not_trained_again(longer, typed) -> None:
     _, run, _, _ = longer
     again = typed(*run)
     assert again.code == 1
@@ -215,7 +216,7 @@ def test_what_diverged_is_not_trained_again(longer, typed):
     assert "--as x" in again.out
 
 
-def test_a_run_of_two_questions_is_one_run_that_goes_on(longer, home):
+def test_a_run_of_two_questions_is_one_run_that_goes_on(longer, home) -> None:
     _, _, before, _ = longer
     (run, *_), (same, *_) = members(home, SweepId(GAMMA.name, "smoke", "x")), members(home, GAMMA)
     assert (run.key, run.status, run.step) == (same.key, same.status, same.step) == (run.key, "done", 300)
@@ -230,7 +231,9 @@ def test_a_run_of_two_questions_is_one_run_that_goes_on(longer, home):
     assert ends[1][0] >= 200, "what the shorter question trained is not trained again"
 
 
-def test_what_was_trained_in_parts_and_packs_with_ray_and_without_is_what_a_run_alone_gives(longer, home):
+def test_what_was_trained_in_parts_and_packs_with_ray_and_without_is_what_a_run_alone_gives(
+    longer, home
+) -> None:
     run = members(home, SweepId(GAMMA.name, "smoke", "x"))[0]
     sets = [
         word for name, value in run.spec["fields"].items() for word in ("--set", f"{name}={as_text(value)}")
@@ -258,7 +261,7 @@ def as_text(value):
     return ",".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
 
 
-def test_in_the_end_mlflow_is_told_and_all_agree(longer, home_and_lock, typed):
+def test_in_the_end_mlflow_is_told_and_all_agree(longer, home_and_lock, typed) -> None:
     home, lock = home_and_lock
     lock.close()
     told = typed("sync", *BOTH, "--home", home.path)
@@ -284,7 +287,7 @@ ONE_RUN = [
 ]
 
 
-def test_runs_that_fail_thrice_are_given_up_and_named(make_home, cluster, typed):
+def test_runs_that_fail_thrice_are_given_up_and_named(make_home, cluster, typed) -> None:
     """Files stand where the attempts' folders would be."""
     home, _ = make_home("failing")
     in_the_way = [home.storage / "attempts" / f"{number:08d}" for number in (1, 2, 3)]
@@ -305,7 +308,7 @@ def test_runs_that_fail_thrice_are_given_up_and_named(make_home, cluster, typed)
 
 def test_a_pack_that_dies_before_its_first_state_each_time_is_given_up_though_its_blocks_are_true(
     make_home, typed
-):
+) -> None:
     """Each attempt commits a block, which has no states yet, and cannot write the next: it would go round for ever."""
     home, _ = make_home("round")
     for number in range(1, 20):
@@ -324,7 +327,9 @@ def test_a_pack_that_dies_before_its_first_state_each_time_is_given_up_though_it
         assert told["steps_trained"] == row.step
 
 
-def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(make_home, typed, monkeypatch):
+def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(
+    make_home, typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trained before `kl` was among the sweep's metrics, and beside it a home that was trained with it."""
     ran = {}
     for name in ("before", "with"):
@@ -356,7 +361,9 @@ def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(make_home, type
     assert ran["before"] == ran["with"]
 
 
-def test_a_shorter_horizon_is_answered_where_runs_were_evaluated_and_refused_elsewhere(make_home, typed):
+def test_a_shorter_horizon_is_answered_where_runs_were_evaluated_and_refused_elsewhere(
+    make_home, typed
+) -> None:
     home, _ = make_home("short")
     where = ["--home", home.path, "--no-ray", "--json"]
     one = [BETA.name, "--scale", "smoke", "--set", "beta=1", "--seeds", "0", *where]
@@ -372,7 +379,7 @@ def test_a_shorter_horizon_is_answered_where_runs_were_evaluated_and_refused_els
     assert float(row["recon_error"]) > 0
 
 
-def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(make_home, typed):
+def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(make_home, typed) -> None:
     """One of two seeds diverges at once, so no draw is left for a front."""
     home, _ = make_home("undrawn")
     diverging = ["--set", "adam.learning_rate=1", "--set", "beta=1", "--set", "steps=3", "--as", "half"]
@@ -383,7 +390,7 @@ def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(make_home, typed)
     assert "Traceback" not in ended.err
 
 
-def test_a_ledger_that_cannot_be_written_ends_the_run(make_home, cluster, typed):
+def test_a_ledger_that_cannot_be_written_ends_the_run(make_home, cluster, typed) -> None:
     """A folder stands where the record of the first attempt would be written."""
     home, _ = make_home("full")
     in_the_way = home.storage / "attempts" / "00000001.json.partial"
@@ -395,7 +402,7 @@ def test_a_ledger_that_cannot_be_written_ends_the_run(make_home, cluster, typed)
     assert "Traceback" not in failed.err
 
 
-def test_finished_runs_are_given_a_metric_by_name(run, home, typed):
+def test_finished_runs_are_given_a_metric_by_name(run, home, typed) -> None:
     run(*BOTH)
     words = ["--scale", "smoke", "--home", home.path]
     assert typed("pareto", BETA.name, *words, "--objectives", "recon_error,mig").code == 2

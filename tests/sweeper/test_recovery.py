@@ -27,7 +27,7 @@ MOMENTS = random.Random(0)
 
 
 @pytest.fixture(scope="module")
-def steps(typed, tmp_path_factory):
+def steps(typed, tmp_path_factory: pytest.TempPathFactory):
     """So many steps that training takes seconds, on this machine."""
     words = ["plan", *QUESTION, "--set", "steps=1000", "--home", tmp_path_factory.mktemp("plan"), "--json"]
     speed = 1000 / json.loads(typed(*words).out)["duration_s"]
@@ -46,7 +46,7 @@ def committed(home):
     return Layout(home.storage).manifests()
 
 
-def wait_for_a_block(home, num_before, timeout_s=60.0):
+def wait_for_a_block(home, num_before, timeout_s: float = 60.0):
     """The newest manifest once there are more than before."""
     end = time.monotonic() + timeout_s
     while len(found := committed(home)) <= num_before:
@@ -55,7 +55,7 @@ def wait_for_a_block(home, num_before, timeout_s=60.0):
     return found[-1]
 
 
-def disturb(home, driver, kill):
+def disturb(home, driver, kill) -> None:
     """Let a driver get some blocks done, and kill in the middle of another one."""
     wait_for_a_block(home, len(committed(home)))
     time.sleep(MOMENTS.uniform(0.0, 0.5))
@@ -63,7 +63,7 @@ def disturb(home, driver, kill):
     kill()
 
 
-def kill_session(leader):
+def kill_session(leader) -> None:
     """Kill a driver, its Ray and its workers at one moment."""
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal():
@@ -83,7 +83,7 @@ def answer(home, typed):
     return path.read_bytes(), sorted(zip(points.key, points.name, points.step, points.value, strict=True))
 
 
-def assert_every_run_ended_once(home):
+def assert_every_run_ended_once(home) -> None:
     with closing(Records.open(home.ledger)) as records:
         rows = records.members(SWEEP)
         assert [(row.status, row.step) for row in rows] == [("done", row.horizon_steps) for row in rows]
@@ -127,7 +127,7 @@ def battered(stopped, cluster, start_driver, words):
     return home
 
 
-def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped):
+def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped) -> None:
     home, code, err = stopped
     assert code == 130, err
     assert "run the same command to resume" in err
@@ -149,12 +149,12 @@ def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped):
 
 def test_kills_of_driver_all_and_worker_and_a_damaged_block_change_no_number(
     battered, undisturbed, cluster, typed, words
-):
+) -> None:
     home, killed = battered, []
     older_step = damage_a_newest_state(home)
     num_before = len(committed(home))
 
-    def kill_a_worker():
+    def kill_a_worker() -> None:
         manifest = wait_for_a_block(home, num_before)
         killed.append(int(blocks.read_manifest(manifest).provenance["pid"]))
         time.sleep(MOMENTS.uniform(0.0, 0.5))

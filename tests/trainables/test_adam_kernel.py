@@ -39,7 +39,7 @@ for beta1 in (0.9, 0.0):
 @pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs triton, which CUDA builds of torch bring"
 )
-def test_one_pass_is_adam_and_leaves_a_run_that_ended():
+def test_one_pass_is_adam_and_leaves_a_run_that_ended() -> None:
     interpreted = {**os.environ, "TRITON_INTERPRET": "1"}
     words = [sys.executable, "-c", PROGRAM]
     ran = subprocess.run(

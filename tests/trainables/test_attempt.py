@@ -1,5 +1,6 @@
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def whole(runs, sprites):
     return worked(runs, sprites, 1000.0)
 
 
-def test_one_block_holds_everything_when_time_allows(whole, runs):
+def test_one_block_holds_everything_when_time_allows(whole, runs) -> None:
     (block,) = whole
     manifest = block.manifest
     assert (manifest.attempt, manifest.index, manifest.start_step, manifest.end_step) == (1, 0, 0, 50)
@@ -80,7 +81,9 @@ def test_one_block_holds_everything_when_time_allows(whole, runs):
 
 
 @pytest.mark.parametrize("seconds", [1000.0, 0.0, 0.01])
-def test_points_fall_on_the_steps_of_the_schedule_wherever_blocks_end(runs, sprites, whole, seconds):
+def test_points_fall_on_the_steps_of_the_schedule_wherever_blocks_end(
+    runs, sprites, whole, seconds: float
+) -> None:
     done = worked(runs, sprites, seconds)
     values = values_of(done)
     for run in runs:
@@ -108,7 +111,7 @@ def test_points_fall_on_the_steps_of_the_schedule_wherever_blocks_end(runs, spri
         assert arrays_of(done, name) == arrays_of(whole, name)
 
 
-def test_blocks_join_without_gaps(runs, sprites):
+def test_blocks_join_without_gaps(runs, sprites) -> None:
     done = [block.manifest for block in worked(runs, sprites, 0.0)]
     assert len(done) >= 7
     assert [manifest.index for manifest in done] == list(range(len(done)))
@@ -120,14 +123,14 @@ def test_blocks_join_without_gaps(runs, sprites):
         assert all(manifest.start_step < point.step <= manifest.end_step for point in manifest.points)
 
 
-def test_points_and_results_do_not_depend_on_neighbors(runs, sprites, whole):
+def test_points_and_results_do_not_depend_on_neighbors(runs, sprites, whole) -> None:
     lone = worked(runs[1:2], sprites, 1000.0)
     key = runs[1].key
     assert values_of(lone) == {place: value for place, value in values_of(whole).items() if place[0] == key}
     assert lone[0].blobs == {key: whole[0].blobs[key]}
 
 
-def test_an_attempt_goes_on_exactly_from_any_block(runs, sprites, whole, tmp_path):
+def test_an_attempt_goes_on_exactly_from_any_block(runs, sprites, whole, tmp_path: Path) -> None:
     first = Attempt(1, runs, SCHEDULE, sprites)
     committed = []
     while not first.is_done and first.pack.step < 21:
@@ -146,7 +149,7 @@ def test_an_attempt_goes_on_exactly_from_any_block(runs, sprites, whole, tmp_pat
     assert arrays_of(rest, "state") == {key: final[key] for key in keys}
 
 
-def test_a_run_can_be_continued_to_a_later_horizon(runs, sprites, whole):
+def test_a_run_can_be_continued_to_a_later_horizon(runs, sprites, whole) -> None:
     early = worked(runs, sprites, 1000.0, dataclasses.replace(SCHEDULE, steps=40))
     states = arrays_of(early, "state")
     start = Start(40, tuple(unpack_arrays(states[run.key]) for run in runs))
@@ -155,7 +158,7 @@ def test_a_run_can_be_continued_to_a_later_horizon(runs, sprites, whole):
     assert arrays_of(late, "state") == arrays_of(whole, "state")
 
 
-def test_looking_more_often_changes_no_number(runs, sprites, whole):
+def test_looking_more_often_changes_no_number(runs, sprites, whole) -> None:
     often = worked(runs, sprites, 1000.0, Schedule(50, 1, 10, ("recon_mse",)))
     assert arrays_of(often, "state") == arrays_of(whole, "state")
     found, expected = values_of(often), values_of(whole)
@@ -164,7 +167,7 @@ def test_looking_more_often_changes_no_number(runs, sprites, whole):
     assert all(found[place] == expected[place] for place in shared)
 
 
-def test_an_unknown_metric_stops_before_any_training(runs, sprites):
+def test_an_unknown_metric_stops_before_any_training(runs, sprites) -> None:
     with pytest.raises(UnknownNameError, match="Unknown metric 'mug'"):
         Attempt(1, runs, dataclasses.replace(SCHEDULE, metrics=("mug",)), sprites)
 
@@ -172,7 +175,7 @@ def test_an_unknown_metric_stops_before_any_training(runs, sprites):
 # What is kept.
 
 
-def test_finished_runs_keep_an_encoding_weights_and_pictures(runs, whole, sprites):
+def test_finished_runs_keep_an_encoding_weights_and_pictures(runs, whole, sprites) -> None:
     for run in runs:
         kept = whole[0].blobs[run.key]
         assert set(kept) == {blocks.STATE, *blocks.KEPT}
@@ -198,7 +201,7 @@ def relu_layers(weights, names, h):
     return h
 
 
-def test_the_kept_weights_explain_the_encoding_and_the_pictures(runs, whole, sprites):
+def test_the_kept_weights_explain_the_encoding_and_the_pictures(runs, whole, sprites) -> None:
     kept = whole[0].blobs[runs[2].key]
     weights, pictures = unpack_arrays(kept["weights"]), unpack_arrays(kept["pictures"])
     encoding = Encoding.from_bytes(kept["encoding"])
@@ -232,7 +235,7 @@ def test_the_kept_weights_explain_the_encoding_and_the_pictures(runs, whole, spr
         assert np.abs(pictures["traversal"][d].reshape(7, 256) - moved_7P).max() < 0.51
 
 
-def test_the_last_points_are_the_metrics_of_the_kept_encoding(runs, whole):
+def test_the_last_points_are_the_metrics_of_the_kept_encoding(runs, whole) -> None:
     values = values_of(whole)
     for run in runs:
         encoding = Encoding.from_bytes(whole[0].blobs[run.key]["encoding"])
@@ -244,7 +247,7 @@ def test_the_last_points_are_the_metrics_of_the_kept_encoding(runs, whole):
 
 def test_the_noise_of_an_evaluation_is_the_same_at_every_step_and_differs_between_runs_and_batches(
     runs, sprites
-):
+) -> None:
     pack, shape = Pack(runs, sprites), torch.Size((256, 6))
     noises = [evaluation._noise(pack, start, shape) for start in (0, 256)]
     assert len(torch.cat(noises).flatten(1).unique(dim=0)) == 6
@@ -257,7 +260,7 @@ def test_the_noise_of_an_evaluation_is_the_same_at_every_step_and_differs_betwee
     assert [encoding.to_bytes() for encoding in once] == [encoding.to_bytes() for encoding in again]
 
 
-def test_evaluation_rows_are_all_or_ten_thousand_fixed_ones():
+def test_evaluation_rows_are_all_or_ten_thousand_fixed_ones() -> None:
     for num_images in (1, 1536, 10_000):
         np.testing.assert_array_equal(evaluation.evaluation_rows(num_images), np.arange(num_images))
     rows = evaluation.evaluation_rows(50_000)
@@ -267,7 +270,7 @@ def test_evaluation_rows_are_all_or_ten_thousand_fixed_ones():
     assert np.abs(np.bincount(rows // 5_000) - 1_000).max() < 4.5 * np.sqrt(1_000 * 0.9)
 
 
-def test_a_set_without_factors_and_with_an_odd_size_is_encoded_whole(small_run):
+def test_a_set_without_factors_and_with_an_odd_size_is_encoded_whole(small_run) -> None:
     stored = np.random.default_rng(0).integers(0, 256, (301, 3 * 5 * 7), dtype=np.uint8)
     pixels = partial(Levels, torch.from_numpy(stored), 255)
     images = Source("noise", (3, 5, 7), len(stored), pixels).load(torch.device("cpu"))
@@ -281,7 +284,9 @@ def test_a_set_without_factors_and_with_an_odd_size_is_encoded_whole(small_run):
 # Divergence.
 
 
-def test_a_diverged_run_leaves_one_entry_and_no_point_and_its_neighbors_go_on(small_run, sprites, tmp_path):
+def test_a_diverged_run_leaves_one_entry_and_no_point_and_its_neighbors_go_on(
+    small_run, sprites, tmp_path: Path
+) -> None:
     good, bad = small_run("beta_vae", 0), small_run("beta_vae", 1, OVERFLOW)
     done = worked([bad, good], sprites, 0.0)
     entries = [entry for block in done for entry in block.manifest.runs if entry.key == bad.key]
@@ -296,7 +301,7 @@ def test_a_diverged_run_leaves_one_entry_and_no_point_and_its_neighbors_go_on(sm
         blocks.write_block(tmp_path, block.manifest, block.blobs)
 
 
-def test_a_run_that_diverges_on_the_way_keeps_its_earlier_points_and_says_when(runs, sprites, whole):
+def test_a_run_that_diverges_on_the_way_keeps_its_earlier_points_and_says_when(runs, sprites, whole) -> None:
     pack = Pack(runs, sprites)
     pack.advance(22)
     states = pack.states()
@@ -314,7 +319,7 @@ def test_a_run_that_diverges_on_the_way_keeps_its_earlier_points_and_says_when(r
     assert values_of(rest) == expected
 
 
-def test_an_attempt_ends_when_all_runs_have_diverged(small_run, sprites):
+def test_an_attempt_ends_when_all_runs_have_diverged(small_run, sprites) -> None:
     runs = [small_run("beta_vae", seed, OVERFLOW) for seed in range(2)]
     trying = Attempt(3, runs, dataclasses.replace(SCHEDULE, steps=10**9), sprites)
     block = trying.work(5.0)
@@ -327,7 +332,7 @@ def test_an_attempt_ends_when_all_runs_have_diverged(small_run, sprites):
 # What storage takes.
 
 
-def test_every_block_is_accepted_and_read_back(runs, sprites, tmp_path):
+def test_every_block_is_accepted_and_read_back(runs, sprites, tmp_path: Path) -> None:
     done = worked(runs, sprites, 0.0)
     for block in done:
         path = blocks.write_block(tmp_path, block.manifest, block.blobs)
@@ -339,7 +344,7 @@ def test_every_block_is_accepted_and_read_back(runs, sprites, tmp_path):
     assert len(Layout(tmp_path).manifests()) == len(done)
 
 
-def test_states_that_are_asked_for_too_late_are_refused(runs, sprites):
+def test_states_that_are_asked_for_too_late_are_refused(runs, sprites) -> None:
     trying = Attempt(1, runs, SCHEDULE, sprites)
     block = trying.work(0.0)
     key = runs[0].key

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.specs import run_spec
 from trainables.blocks import (
     FORMAT,
     Manifest,
@@ -31,11 +32,11 @@ from trainables.errors import InputError
 from trainables.layout import Layout, block_of
 
 
-def entry(key="a", status="running", step=10, first_bad_step=None):
-    return RunEntry(key, 3, status, step, 100, {"model": "beta_vae", "seed": 3}, first_bad_step)
+def entry(key: str = "a", status: str = "running", step: int = 10, first_bad_step=None):
+    return RunEntry(key, 3, status, step, 100, run_spec(seed=3), first_bad_step)
 
 
-def manifest(attempt=1, index=0, runs=None, points=()):
+def manifest(attempt: int = 1, index: int = 0, runs=None, points=()):
     return Manifest(
         attempt=attempt,
         index=index,
@@ -58,7 +59,7 @@ def bits(value):
 
 @given(st.lists(st.floats(), max_size=20), st.floats(allow_nan=False, allow_infinity=False))
 @settings(max_examples=25, deadline=None)
-def test_a_block_comes_back_as_it_was_written(values, time_s):
+def test_a_block_comes_back_as_it_was_written(values, time_s) -> None:
     points = tuple(Point("a", step, time_s, "loss", value) for step, value in enumerate(values))
     wanted = manifest(points=points)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +73,7 @@ def test_a_block_comes_back_as_it_was_written(values, time_s):
     assert replace(found, runs=wanted.runs, points=points, sha256="") == wanted
 
 
-def test_blocks_are_listed_by_attempt_and_index(tmp_path):
+def test_blocks_are_listed_by_attempt_and_index(tmp_path: Path) -> None:
     places = [(10, 0), (2, 1), (2, 0), (2, 10), (1, 0)]
     for attempt, index in places:
         write_block(tmp_path, manifest(attempt, index), {})
@@ -80,7 +81,7 @@ def test_blocks_are_listed_by_attempt_and_index(tmp_path):
     assert [block_of(path) for path in Layout(tmp_path).manifests(2)] == [(2, 0), (2, 1), (2, 10)]
 
 
-def test_every_flipped_bit_and_every_cut_of_a_manifest_is_noticed(tmp_path):
+def test_every_flipped_bit_and_every_cut_of_a_manifest_is_noticed(tmp_path: Path) -> None:
     points = (Point("a", 1, 1e-5, "loss", math.nan), Point("a", 2, 2e22, "loss", 1e-300))
     path = write_block(tmp_path, manifest(points=points), {"a": {"state": b"weights"}})
     good = path.read_bytes()
@@ -101,7 +102,7 @@ def test_every_flipped_bit_and_every_cut_of_a_manifest_is_noticed(tmp_path):
                     read_manifest(path)
 
 
-def test_every_flipped_byte_and_cut_of_a_slice_is_noticed(tmp_path):
+def test_every_flipped_byte_and_cut_of_a_slice_is_noticed(tmp_path: Path) -> None:
     runs = (entry("a"), entry("b"))
     blobs = {key: {"state": random.Random(key).randbytes(40)} for key in "ab"}
     path = write_block(tmp_path, manifest(runs=runs), blobs)
@@ -122,7 +123,7 @@ def test_every_flipped_byte_and_cut_of_a_slice_is_noticed(tmp_path):
         read_slice(path.parent, a)
 
 
-def test_a_manifest_in_the_place_of_another_is_noticed(tmp_path):
+def test_a_manifest_in_the_place_of_another_is_noticed(tmp_path: Path) -> None:
     path = write_block(tmp_path, manifest(), {})
     other = Layout(tmp_path).manifest(1, 1)
     other.write_bytes(path.read_bytes())
@@ -130,13 +131,13 @@ def test_a_manifest_in_the_place_of_another_is_noticed(tmp_path):
         read_manifest(other)
 
 
-def test_a_manifest_of_a_newer_format_asks_for_an_update(tmp_path):
+def test_a_manifest_of_a_newer_format_asks_for_an_update(tmp_path: Path) -> None:
     write_record(tmp_path / "newer.json", {"format": FORMAT + 1})
     with pytest.raises(InputError, match=f"format {FORMAT + 1}; this program reads up to {FORMAT}"):
         read_manifest(tmp_path / "newer.json")
 
 
-def test_a_block_is_written_once_and_only_with_its_own_runs(tmp_path):
+def test_a_block_is_written_once_and_only_with_its_own_runs(tmp_path: Path) -> None:
     path = write_block(tmp_path, manifest(), {"a": {"state": b"first"}})
     with pytest.raises(ValueError, match="written once"):
         write_block(tmp_path, manifest(), {"a": {"state": b"second"}})
@@ -154,7 +155,7 @@ def test_a_block_is_written_once_and_only_with_its_own_runs(tmp_path):
 
 
 @pytest.mark.parametrize(("status", "first_bad_step"), [("diverged", None), ("running", 3), ("done", 3)])
-def test_only_a_diverged_run_has_a_first_bad_step(status, first_bad_step):
+def test_only_a_diverged_run_has_a_first_bad_step(status: str, first_bad_step: int | None) -> None:
     with pytest.raises(ValueError, match="first_bad_step"):
         entry(status=status, first_bad_step=first_bad_step)
 
@@ -177,7 +178,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize(("state", "num_points"), [(30_000, 1), (100, 2_000)], ids=["slices", "manifest"])
-def test_a_full_disk_raises_and_leaves_nothing(tmp_path, state, num_points):
+def test_a_full_disk_raises_and_leaves_nothing(tmp_path: Path, state: int, num_points: int) -> None:
     command = [
         sys.executable,
         "-c",
@@ -205,7 +206,7 @@ def histories(draw):
 
 @given(histories())
 @settings(max_examples=15, deadline=None)
-def test_pruning_keeps_what_any_run_needs_and_little_more(lives):
+def test_pruning_keeps_what_any_run_needs_and_little_more(lives) -> None:
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
         for index in range(max(length for length, _ in lives)):
@@ -222,7 +223,7 @@ def test_pruning_keeps_what_any_run_needs_and_little_more(lives):
         assert len(Layout(storage).manifests()) == index + 1
 
 
-def check_pruned(storage, lives, index):
+def check_pruned(storage, lives, index) -> None:
     blocks = [read_manifest(path) for path in Layout(storage).manifests()]
     folder = Layout(storage).manifest(1, 0).parent
     needed = {index, index - 1}
@@ -241,7 +242,7 @@ def check_pruned(storage, lives, index):
     assert left <= needed
 
 
-def test_a_run_that_diverged_in_a_block_without_states_needs_none(tmp_path):
+def test_a_run_that_diverged_in_a_block_without_states_needs_none(tmp_path: Path) -> None:
     folder = write_block(tmp_path, manifest(), {"a": {"state": b"s"}}).parent
     write_block(tmp_path, manifest(index=1, runs=(entry(status="diverged", step=17, first_bad_step=17),)), {})
     prune(folder)
@@ -250,14 +251,14 @@ def test_a_run_that_diverged_in_a_block_without_states_needs_none(tmp_path):
     assert not (folder / "block-000000.slices").exists()
 
 
-def test_pruning_leaves_a_block_that_is_being_written_alone(tmp_path):
+def test_pruning_leaves_a_block_that_is_being_written_alone(tmp_path: Path) -> None:
     folder = write_block(tmp_path, manifest(), {"a": {"state": b"s"}}).parent
     (folder / "block-000001.slices").write_bytes(b"half")
     prune(folder, keep=0)
     assert sorted(path.name for path in folder.iterdir()) == ["block-000000.json", "block-000001.slices"]
 
 
-def test_arrays_come_back_and_equal_arrays_give_equal_bytes():
+def test_arrays_come_back_and_equal_arrays_give_equal_bytes() -> None:
     arrays = {
         "file": np.arange(6, dtype=np.float32).reshape(2, 3),
         "scalar": np.array(-0.0),
@@ -279,7 +280,7 @@ def test_arrays_come_back_and_equal_arrays_give_equal_bytes():
     assert pack_arrays(columns_first) == blob
 
 
-def test_no_clock_enters_the_bytes_of_arrays():
+def test_no_clock_enters_the_bytes_of_arrays() -> None:
     code = "import numpy as np, hashlib, trainables.blocks as b; print(hashlib.sha256(b.pack_arrays({'a': np.ones(3)})).hexdigest())"
     root = Path(__file__).parents[2]
     seen = {
@@ -295,6 +296,6 @@ def test_no_clock_enters_the_bytes_of_arrays():
     assert len(seen) == 1
 
 
-def test_arrays_of_objects_are_refused():
+def test_arrays_of_objects_are_refused() -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         pack_arrays({"a": np.array([{}], dtype=object)})

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +20,13 @@ SCHEDULE = Schedule(steps=40, report_every=4, evaluate_every=40, metrics=("kl",)
 
 
 @pytest.fixture(autouse=True)
-def a_block_a_step(monkeypatch):
+def a_block_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of no time stay so, however slow the disk."""
     monkeypatch.setattr(committing, "WORK_PER_WRITE", 0.0)
 
 
 @pytest.fixture
-def free_writes(monkeypatch):
+def free_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """States as often as is said, whatever they cost."""
     monkeypatch.setattr(committing, "STATE_SHARE", 1e9)
 
@@ -35,7 +36,7 @@ def runs(small_run):
     return [small_run("factor_vae", seed) for seed in range(2)]
 
 
-def started(runs, images, storage, number=1, start=None, schedule=SCHEDULE, **how):
+def started(runs, images, storage, number: int = 1, start=None, schedule=SCHEDULE, **how):
     attempt = Attempt(number, runs, schedule, images, start)
     Layout(storage).stop(number).parent.mkdir(parents=True, exist_ok=True)
     return attempt, Committer(storage, attempt, **({"block_s": 0.0} | how))
@@ -69,8 +70,8 @@ def start_from(block, runs):
 
 
 def test_every_block_has_its_points_and_the_last_one_alone_states_where_they_are_not_due(
-    runs, sprites, tmp_path
-):
+    runs, sprites, tmp_path: Path
+) -> None:
     attempt, committer = started(runs, sprites, tmp_path)
     committed = commit_all(committer)
     assert attempt.is_done
@@ -82,7 +83,9 @@ def test_every_block_has_its_points_and_the_last_one_alone_states_where_they_are
     assert [block.has_states for block in committed] == [*[False] * (len(committed) - 1), True]
 
 
-def test_states_come_as_often_as_is_said_and_the_newest_two_stay(free_writes, runs, sprites, tmp_path):
+def test_states_come_as_often_as_is_said_and_the_newest_two_stay(
+    free_writes, runs, sprites, tmp_path: Path
+) -> None:
     _, committer = started(runs, sprites, tmp_path, state_every_s=0.0)
     committed = [committer.commit() for _ in range(5)]
     assert [block.manifest.end_step for block in committed] == [1, 2, 3, 4, 5]
@@ -91,7 +94,9 @@ def test_states_come_as_often_as_is_said_and_the_newest_two_stay(free_writes, ru
     assert kept == ["block-000003", "block-000004"]
 
 
-def test_states_that_take_long_to_write_come_seldom(runs, sprites, tmp_path, monkeypatch):
+def test_states_that_take_long_to_write_come_seldom(
+    runs, sprites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each costs a fifth of a second, so there is one in ten seconds of training or more, not one a block."""
     write = blocks.write_block
 
@@ -109,8 +114,8 @@ def test_states_that_take_long_to_write_come_seldom(runs, sprites, tmp_path, mon
 
 
 def test_no_more_training_than_the_interval_and_a_block_lies_between_two_states(
-    free_writes, runs, sprites, tmp_path
-):
+    free_writes, runs, sprites, tmp_path: Path
+) -> None:
     schedule = dataclasses.replace(SCHEDULE, steps=400, evaluate_every=400)
     _, committer = started(runs, sprites, tmp_path, schedule=schedule, block_s=0.02, state_every_s=0.1)
     committed = commit_all(committer)
@@ -123,7 +128,9 @@ def test_no_more_training_than_the_interval_and_a_block_lies_between_two_states(
         since = 0.0 if block.manifest.end_step in with_states else since
 
 
-def test_a_slow_write_makes_the_next_block_long_and_no_other(runs, sprites, tmp_path, monkeypatch):
+def test_a_slow_write_makes_the_next_block_long_and_no_other(
+    runs, sprites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(committing, "WORK_PER_WRITE", 20.0)
     _, committer = started(runs, sprites, tmp_path)
     committer._account(committer.commit().manifest, False, 30.0)
@@ -136,7 +143,7 @@ def read_last(storage):
     return blocks.read_manifest(Layout(storage).manifests()[-1])
 
 
-def test_who_is_asked_to_stop_writes_states_and_ends(runs, sprites, tmp_path):
+def test_who_is_asked_to_stop_writes_states_and_ends(runs, sprites, tmp_path: Path) -> None:
     _, committer = started(runs, sprites, tmp_path)
     assert steps_with_states([committer.commit(), committer.commit()]) == []
     Layout(tmp_path).stop(1).touch()
@@ -145,7 +152,7 @@ def test_who_is_asked_to_stop_writes_states_and_ends(runs, sprites, tmp_path):
     assert steps_with_states([last]) == [3]
 
 
-def test_a_long_block_ends_soon_when_asked_to(runs, sprites, tmp_path):
+def test_a_long_block_ends_soon_when_asked_to(runs, sprites, tmp_path: Path) -> None:
     schedule = dataclasses.replace(SCHEDULE, steps=10**7, evaluate_every=10**7, report_every=10**6)
     _, committer = started(runs, sprites, tmp_path, schedule=schedule, block_s=600.0)
     timer = threading.Timer(2.0, Layout(tmp_path).stop(1).touch)
@@ -158,7 +165,7 @@ def test_a_long_block_ends_soon_when_asked_to(runs, sprites, tmp_path):
     assert steps_with_states([last]) == [last.manifest.end_step]
 
 
-def test_who_is_asked_to_stop_with_nothing_new_writes_nothing(runs, sprites, tmp_path):
+def test_who_is_asked_to_stop_with_nothing_new_writes_nothing(runs, sprites, tmp_path: Path) -> None:
     _, committer = started(runs, sprites, tmp_path)
     Layout(tmp_path).stop(1).touch()
     assert committer.commit() is None
@@ -168,8 +175,8 @@ def test_who_is_asked_to_stop_with_nothing_new_writes_nothing(runs, sprites, tmp
 
 @pytest.mark.parametrize("num_blocks", [2, 5, 6])
 def test_a_resume_computes_again_what_is_true_already_and_equal(
-    free_writes, runs, sprites, tmp_path, num_blocks
-):
+    free_writes, runs, sprites, tmp_path: Path, num_blocks: int
+) -> None:
     """States are at steps 3 and 6; points beyond them are computed once more, bit for bit."""
     undisturbed = commit_all(started(runs, sprites, tmp_path / "whole")[1])
     _, committer = started(runs, sprites, tmp_path)
@@ -192,6 +199,6 @@ def test_a_resume_computes_again_what_is_true_already_and_equal(
     assert last == {run.key: run.slices[STATE].sha256 for run in read(undisturbed[-1]).runs}
 
 
-def test_a_run_that_is_done_keeps_one_state(runs, sprites, tmp_path):
+def test_a_run_that_is_done_keeps_one_state(runs, sprites, tmp_path: Path) -> None:
     committed = commit_all(started(runs, sprites, tmp_path, state_every_s=0.0)[1])
     assert [path.stem for path in committed[0].path.parent.glob("*.slices")] == [committed[-1].path.stem]

@@ -41,7 +41,7 @@ DEFAULT = Toy()
 # Fields.
 
 
-def test_a_configuration_is_flattened_in_order_under_dotted_names():
+def test_a_configuration_is_flattened_in_order_under_dotted_names() -> None:
     assert config.flatten(DEFAULT) == {
         "weight": 4.0,
         "count": 3,
@@ -77,7 +77,7 @@ def test_a_configuration_is_flattened_in_order_under_dotted_names():
         ("inner.kind", "fancy", "fancy"),
     ],
 )
-def test_a_value_is_read_as_the_type_of_its_field(name, text, value):
+def test_a_value_is_read_as_the_type_of_its_field(name: str, text, value) -> None:
     changed = config.flatten(config.replace(DEFAULT, {name: text}))
     assert changed == config.flatten(DEFAULT) | {name: value}
     assert type(changed[name]) is type(value)
@@ -98,7 +98,9 @@ def test_a_value_is_read_as_the_type_of_its_field(name, text, value):
         ("inner.rate", "-1", "inner.rate=-1: rate is above 0."),
     ],
 )
-def test_a_value_that_a_field_does_not_take_is_named_with_what_is_valid(name, text, message):
+def test_a_value_that_a_field_does_not_take_is_named_with_what_is_valid(
+    name: str, text: str, message: str
+) -> None:
     with pytest.raises(InputError) as error:
         config.replace(DEFAULT, {name: text})
     assert message in str(error.value)
@@ -108,7 +110,7 @@ def test_a_value_that_a_field_does_not_take_is_named_with_what_is_valid(name, te
 @pytest.mark.parametrize(
     ("name", "nearest"), [("wieght", "weight"), ("rate", "inner.rate"), ("inner.king", "inner.kind")]
 )
-def test_an_unknown_field_is_refused_with_the_nearest_name(name, nearest):
+def test_an_unknown_field_is_refused_with_the_nearest_name(name: str, nearest: str) -> None:
     with pytest.raises(UnknownNameError) as error:
         config.replace(DEFAULT, {name: "1"})
     assert f"Unknown field '{name}'. Did you mean '{nearest}'?" in str(error.value)
@@ -116,7 +118,7 @@ def test_an_unknown_field_is_refused_with_the_nearest_name(name, nearest):
 
 
 @pytest.mark.parametrize("name", ["inner", "weight.", "", "__class__", "zzzzzz"])
-def test_what_is_no_single_field_is_no_field(name):
+def test_what_is_no_single_field_is_no_field(name: str) -> None:
     with pytest.raises(UnknownNameError, match=f"Unknown field '{name}'"):
         config.replace(DEFAULT, {name: "1"})
 
@@ -142,7 +144,7 @@ def other_values(model_config):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_text_of_a_value_is_read_as_the_value(model):
+def test_the_text_of_a_value_is_read_as_the_value(model) -> None:
     default = plugins.load("trainables.models", model, "model").Config()
     values = config.flatten(default) | other_values(default)
     expected = config.replace(default, values)
@@ -172,7 +174,7 @@ def test_the_text_of_a_value_is_read_as_the_value(model):
         ("beta_vae", "adam.epsilon", "-1e-8"),
     ],
 )
-def test_settings_that_cannot_be_trained_are_refused_by_name(model, field, value):
+def test_settings_that_cannot_be_trained_are_refused_by_name(model: str, field: str, value: str) -> None:
     default = plugins.load("trainables.models", model, "model").Config()
     with pytest.raises(InputError, match=rf"{field}={value}: "):
         config.replace(default, {field: value})
@@ -181,12 +183,12 @@ def test_settings_that_cannot_be_trained_are_refused_by_name(model, field, value
 # Identity.
 
 
-def key(changed=DEFAULT, default=DEFAULT, version=1, recipe="images v1", **changes):
+def key(changed=DEFAULT, default=DEFAULT, version: int = 1, recipe: str = "images v1", **changes):
     spec = dataclasses.replace(RunSpec("toy", "images", {}, 3), **changes)
     return config.run_key(spec, version, default, changed, recipe)
 
 
-def test_a_run_key_is_64_hexadecimal_digits_and_says_nothing_of_how_fields_were_given():
+def test_a_run_key_is_64_hexadecimal_digits_and_says_nothing_of_how_fields_were_given() -> None:
     assert len(key()) == 64
     assert int(key(), 16) >= 0
     changed = config.replace(DEFAULT, {"count": "4"})
@@ -197,7 +199,7 @@ def test_a_run_key_is_64_hexadecimal_digits_and_says_nothing_of_how_fields_were_
     )
 
 
-def test_everything_a_trajectory_depends_on_changes_the_key():
+def test_everything_a_trajectory_depends_on_changes_the_key() -> None:
     keys = {
         key(),
         key(seed=4),
@@ -214,7 +216,7 @@ def test_everything_a_trajectory_depends_on_changes_the_key():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_field_of_a_model_changes_the_key(model):
+def test_every_field_of_a_model_changes_the_key(model) -> None:
     default = plugins.load("trainables.models", model, "model").Config()
     others = other_values(default)
     assert set(others) == set(config.flatten(default))
@@ -222,7 +224,7 @@ def test_every_field_of_a_model_changes_the_key(model):
     assert len({key(c, default) for c in [default, *changed]}) == len(others) + 1
 
 
-def test_a_new_field_whose_default_means_as_before_leaves_old_keys_alone():
+def test_a_new_field_whose_default_means_as_before_leaves_old_keys_alone() -> None:
     newer = dataclasses.make_dataclass(
         "Newer", [("annealing", float, config.per_run(0.0))], bases=(Toy,), frozen=True
     )
@@ -232,11 +234,11 @@ def test_a_new_field_whose_default_means_as_before_leaves_old_keys_alone():
     assert key(newer(annealing=0.5), newer()) != key()
 
 
-def test_where_the_data_lie_is_not_in_the_key():
+def test_where_the_data_lie_is_not_in_the_key() -> None:
     assert key(data="elsewhere") == key()
 
 
-def test_a_static_key_leaves_out_what_may_vary_and_nothing_else():
+def test_a_static_key_leaves_out_what_may_vary_and_nothing_else() -> None:
     spec = RunSpec("toy", "images", {}, 3)
     static = config.static_key(spec, DEFAULT)
     assert (
@@ -252,7 +254,7 @@ def test_a_static_key_leaves_out_what_may_vary_and_nothing_else():
     assert len(others | {static}) == 6
 
 
-def test_json_is_canonical():
+def test_json_is_canonical() -> None:
     assert config.canonical_json({"b": [1.5, True], "a": "x"}) == '{"a":"x","b":[1.5,true]}'
     with pytest.raises(ValueError):
         config.canonical_json({"a": float("nan")})
@@ -263,7 +265,7 @@ def test_json_is_canonical():
 
 @given(st.integers(1, 60), st.integers(1, 25), st.integers(1, 25))
 @settings(max_examples=40, deadline=None)
-def test_the_next_event_is_the_next_report_evaluation_or_end(steps, report_every, evaluate_every):
+def test_the_next_event_is_the_next_report_evaluation_or_end(steps, report_every, evaluate_every) -> None:
     schedule = Schedule(steps, report_every, evaluate_every, ())
     events = {
         s for s in range(1, steps + 1) if s % report_every == 0 or s % evaluate_every == 0 or s == steps
@@ -273,7 +275,7 @@ def test_the_next_event_is_the_next_report_evaluation_or_end(steps, report_every
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, -1)])
-def test_a_schedule_without_steps_is_refused(numbers):
+def test_a_schedule_without_steps_is_refused(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(InputError, match="at least 1"):
         Schedule(*numbers, ())
 
@@ -285,7 +287,7 @@ def test_a_schedule_without_steps_is_refused(numbers):
     st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 30)), min_size=1, max_size=6), st.randoms()
 )
 @settings(max_examples=40, deadline=None)
-def test_seed_lists_are_read_as_their_numbers_sorted_and_once_each(ranges, order: random.Random):
+def test_seed_lists_are_read_as_their_numbers_sorted_and_once_each(ranges, order: random.Random) -> None:
     ranges = [(first, min(first + more, 2**32 - 1)) for first, more in ranges]
     parts = [
         f"{first}-{last}" if last > first or order.random() < 0.5 else f"{first}" for first, last in ranges
@@ -298,12 +300,12 @@ def test_seed_lists_are_read_as_their_numbers_sorted_and_once_each(ranges, order
     "text",
     ["", ",", "1,", "a", "-1", "1-", "3-2", "1.5", "1-2-3", "4294967296", "0-4294967296", "0x1", "1 2"],
 )
-def test_what_is_no_list_of_seeds_is_refused_with_an_example(text):
+def test_what_is_no_list_of_seeds_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InputError, match=r"(?s)Seeds .*or example 0-9"):
         parse_seeds(text)
 
 
-def test_a_few_seed_lists():
+def test_a_few_seed_lists() -> None:
     assert parse_seeds("0-3,7") == (0, 1, 2, 3, 7)
     assert parse_seeds("7, 2-4,3") == (2, 3, 4, 7)
     assert parse_seeds("4294967295") == (2**32 - 1,)
@@ -314,13 +316,13 @@ plain_text = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_siz
 
 @given(st.dictionaries(plain_text.filter(lambda name: "=" not in name), plain_text, max_size=5))
 @settings(max_examples=40, deadline=None)
-def test_assignments_are_read_as_name_and_text(fields):
+def test_assignments_are_read_as_name_and_text(fields) -> None:
     assert parse_fields(f"{name}={value}" for name, value in fields.items()) == fields
     assert parse_fields(f" {name} = {value} " for name, value in fields.items()) == fields
 
 
 @pytest.mark.parametrize("text", ["gamma", "=3", "gamma=", "=", ""])
-def test_what_assigns_nothing_is_refused_with_an_example(text):
+def test_what_assigns_nothing_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InputError, match=r"is not an assignment\.\nUse field=value, for example gamma=10"):
         parse_fields([text])
 
@@ -328,7 +330,7 @@ def test_what_assigns_nothing_is_refused_with_an_example(text):
 # Names.
 
 
-def test_an_unknown_name_shows_the_valid_ones_sorted_a_guess_and_a_remedy():
+def test_an_unknown_name_shows_the_valid_ones_sorted_a_guess_and_a_remedy() -> None:
     error = UnknownNameError("sweep", "betta", ["gamma", "beta"], "List them with `sweeper list`.")
     assert str(error) == (
         "Unknown sweep 'betta'. Did you mean 'beta'?\nValid: beta, gamma.\nList them with `sweeper list`."
@@ -337,7 +339,7 @@ def test_an_unknown_name_shows_the_valid_ones_sorted_a_guess_and_a_remedy():
     assert isinstance(error, InputError)
 
 
-def test_a_module_with_an_underscore_is_no_entry():
+def test_a_module_with_an_underscore_is_no_entry() -> None:
     assert {"beta_vae", "factor_vae"} <= set(MODELS)
     assert not any(name.startswith("_") for name in MODELS)
     with pytest.raises(UnknownNameError, match="Unknown model '_networks'"):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PROTOCOLS = {"metrics": "Metric", "models": "ModelModule", "data": "DataSet"}
 
 
-def test_the_type_checker_accepts_every_entry_as_its_contract(tmp_path):
+def test_the_type_checker_accepts_every_entry_as_its_contract(tmp_path: Path) -> None:
     lines = [f"from trainables.contracts import {', '.join(PROTOCOLS.values())}"]
     for package, protocol in PROTOCOLS.items():
         for name in plugins.names(f"trainables.{package}"):

@@ -22,7 +22,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
 """Relative error in the norm of any result, first or second derivative; measured 7e-14 and 4e-5."""
 
 
-def normal(*shape, dtype=torch.float64, seed=0):
+def normal(*shape, dtype=torch.float64, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
 
@@ -38,7 +38,7 @@ def derivatives(y, arguments):
     return [*firsts, *seconds]
 
 
-def assert_equal(found, expected, dtype):
+def assert_equal(found, expected, dtype) -> None:
     for value, right in zip(found, expected, strict=True):
         assert value.shape == right.shape
         assert (value - right).norm() <= TOLERANCE[dtype] * right.norm()
@@ -47,7 +47,7 @@ def assert_equal(found, expected, dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("inputs", "outputs", "size"), [*PAPER, (3, 5, 4), (2, 3, 2)])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_way_is_the_convolution_and_its_derivatives(way, inputs, outputs, size, dtype):
+def test_a_way_is_the_convolution_and_its_derivatives(way, inputs, outputs, size, dtype) -> None:
     runs, batch = 3, 2
     x = normal(runs, batch, inputs, size, size, dtype=dtype)
     weight = normal(runs, outputs, inputs, 4, 4, dtype=dtype, seed=1)
@@ -61,7 +61,7 @@ def test_a_way_is_the_convolution_and_its_derivatives(way, inputs, outputs, size
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("outputs", "inputs", "size"), [*PAPER, (3, 5, 4), (2, 3, 2)])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_way_is_the_transposed_convolution_and_its_derivatives(way, inputs, outputs, size, dtype):
+def test_a_way_is_the_transposed_convolution_and_its_derivatives(way, inputs, outputs, size, dtype) -> None:
     runs, batch = 3, 2
     x = normal(runs, batch, inputs, size // 2, size // 2, dtype=dtype)
     weight = normal(runs, inputs, outputs, 4, 4, dtype=dtype, seed=1)
@@ -73,7 +73,7 @@ def test_a_way_is_the_transposed_convolution_and_its_derivatives(way, inputs, ou
 
 
 @pytest.mark.parametrize("function", [convolutions._Product, convolutions._Transposed])
-def test_the_products_on_streams_have_the_slopes_of_differences(function):
+def test_the_products_on_streams_have_the_slopes_of_differences(function) -> None:
     arguments = (normal(2, 2, 2, 4, 4), normal(2, 2, 2, 4, 4, seed=1))
     for layout in (torch.contiguous_format, torch.channels_last):
         applied = partial(apply_in, function, layout)
@@ -86,7 +86,7 @@ def apply_in(function, layout, x, weight):
 
 
 @pytest.mark.parametrize("way", ["streams_nhwc", "grouped"])
-def test_channels_stay_last_from_layer_to_layer(way):
+def test_channels_stay_last_from_layer_to_layer(way: str) -> None:
     x, weight, bias = normal(2, 3, 4, 8, 8), normal(2, 5, 4, 4, 4), normal(2, 5)
     y = WAYS[way].conv(x, weight, bias).relu()
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in y) or way == "grouped"
@@ -95,7 +95,9 @@ def test_channels_stay_last_from_layer_to_layer(way):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("model", "first"), [("beta_vae", "vae"), ("info_wgan_gp", "critic")])
-def test_a_model_has_the_same_gradients_by_any_way(small_run, noise_images, way, model, first):
+def test_a_model_has_the_same_gradients_by_any_way(
+    small_run, noise_images, way, model: str, first: str
+) -> None:
     """Of the network that is updated first: Adam makes large steps even of gradients that are rounding errors."""
     sizes = {"network": "conv", "critic.steps": 1} if model == "info_wgan_gp" else {"vae.network": "conv"}
     runs = [small_run(model, seed, sizes | {"batch_size": 4}, data="dsprites") for seed in range(3)]
@@ -110,7 +112,7 @@ def test_a_model_has_the_same_gradients_by_any_way(small_run, noise_images, way,
         assert_equal([gradients()], [expected], torch.float32)
 
 
-def test_kernels_are_chosen_for_a_while():
+def test_kernels_are_chosen_for_a_while() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     before = kernels.chosen(cpu), kernels.chosen(gpu)
     with kernels.using(gpu, convolution="taps"):

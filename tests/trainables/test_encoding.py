@@ -45,7 +45,7 @@ def encoding(request: pytest.FixtureRequest) -> Encoding:
     return request.param()
 
 
-def test_reading_gives_back_every_bit_and_type_that_was_written(encoding):
+def test_reading_gives_back_every_bit_and_type_that_was_written(encoding) -> None:
     read = Encoding.from_bytes(encoding.to_bytes())
     for field in dataclasses.fields(Encoding):
         before, after = getattr(encoding, field.name), getattr(read, field.name)
@@ -57,13 +57,13 @@ def test_reading_gives_back_every_bit_and_type_that_was_written(encoding):
             assert after == before
 
 
-def test_values_that_are_not_finite_survive():
+def test_values_that_are_not_finite_survive() -> None:
     odd_N = np.array([np.nan, np.inf, -np.inf, -0.0])
     encoding = dataclasses.replace(a_vae_encoding(), recon_nats_N=odd_N)
     assert Encoding.from_bytes(encoding.to_bytes()).recon_nats_N.tobytes() == odd_N.tobytes()
 
 
-def test_equal_encodings_give_equal_bytes_whatever_the_clock_says(encoding):
+def test_equal_encodings_give_equal_bytes_whatever_the_clock_says(encoding) -> None:
     blob = encoding.to_bytes()
     again = Encoding.from_bytes(blob).to_bytes()
     assert hashlib.sha256(again).digest() == hashlib.sha256(blob).digest()
@@ -71,14 +71,14 @@ def test_equal_encodings_give_equal_bytes_whatever_the_clock_says(encoding):
         assert {member.date_time for member in members.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_a_pickled_member_is_refused():
+def test_a_pickled_member_is_refused() -> None:
     buffer = io.BytesIO()
     np.savez(buffer, data=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         Encoding.from_bytes(buffer.getvalue())
 
 
-def test_ten_thousand_images_take_about_a_megabyte():
+def test_ten_thousand_images_take_about_a_megabyte() -> None:
     encoding = a_vae_encoding()
     rows = np.arange(10_000) % 4
     rows_of = {name: getattr(encoding, name)[rows] for name in ARRAYS if "_N" in name}
@@ -87,7 +87,7 @@ def test_ten_thousand_images_take_about_a_megabyte():
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_an_array_of_another_shape_than_its_suffix_says_is_refused(name):
+def test_an_array_of_another_shape_than_its_suffix_says_is_refused(name) -> None:
     wrong = np.zeros((7, 7, 7))
     if name in ("rows_N", "kl_D"):
         wrong = np.zeros(7)
@@ -95,6 +95,6 @@ def test_an_array_of_another_shape_than_its_suffix_says_is_refused(name):
         dataclasses.replace(a_vae_encoding(), **{name: wrong})
 
 
-def test_a_factor_without_a_name_is_refused():
+def test_a_factor_without_a_name_is_refused() -> None:
     with pytest.raises(ValueError, match="1 factor names for 2"):
         dataclasses.replace(a_vae_encoding(), factor_names=("scale",))

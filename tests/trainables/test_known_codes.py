@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("arithmetic")
 SIZES = (4, 5, 10, 10)
 
 
-def images_of(factors_NK: np.ndarray, shape: tuple[int, int, int] = (1, 4, 4)) -> Images:
+def images_of(factors_NK: np.ndarray, shape: tuple[int, ...] = (1, 4, 4)) -> Images:
     """Noise with these factors."""
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(
@@ -50,7 +51,7 @@ def scored(metric: str, code: str, images: Images, num_seeds: int = 2) -> list[f
 # The codes.
 
 
-def test_the_oracle_is_each_factor_standardized(toy):
+def test_the_oracle_is_each_factor_standardized(toy) -> None:
     (oracle,) = known_codes.encodings("oracle", toy, 3)
     assert oracle.mu_ND.dtype == np.float32
     np.testing.assert_allclose(oracle.mu_ND.mean(axis=0), 0, atol=1e-6)
@@ -61,18 +62,18 @@ def test_the_oracle_is_each_factor_standardized(toy):
         np.testing.assert_allclose(np.diff(np.ravel(values)), np.sqrt(12 / (size**2 - 1)), rtol=1e-5)
 
 
-def test_a_factor_of_one_value_is_a_constant_code():
+def test_a_factor_of_one_value_is_a_constant_code() -> None:
     (oracle,) = known_codes.encodings("oracle", images_of(grid(3, 1, 4)), 1)
     assert not oracle.mu_ND[:, 1].any()
     assert scored("mig", "oracle", images_of(grid(3, 1, 4))) == [pytest.approx(1)]
 
 
-def test_duplicated_is_the_oracle_twice(toy):
+def test_duplicated_is_the_oracle_twice(toy) -> None:
     (oracle,), (twice,) = (known_codes.encodings(code, toy, 3) for code in ("oracle", "duplicated"))
     np.testing.assert_array_equal(twice.mu_ND, np.hstack([oracle.mu_ND, oracle.mu_ND]))
 
 
-def test_rotated_keeps_every_distance_and_mixes_every_code(toy):
+def test_rotated_keeps_every_distance_and_mixes_every_code(toy) -> None:
     (oracle,) = known_codes.encodings("oracle", toy, 1)
     for rotated in known_codes.encodings("rotated", toy, 3):
         found, expected = (codes_ND[:200] @ codes_ND[:200].T for codes_ND in (rotated.mu_ND, oracle.mu_ND))
@@ -80,7 +81,7 @@ def test_rotated_keeps_every_distance_and_mixes_every_code(toy):
         assert (np.abs(np.corrcoef(rotated.mu_ND.T, oracle.mu_ND.T)[:4, 4:]) < 0.999).all()
 
 
-def test_rotations_are_orthogonal_and_favor_no_direction():
+def test_rotations_are_orthogonal_and_favor_no_direction() -> None:
     generator = np.random.default_rng(0)
     drawn = np.array([known_codes.rotation(2, generator) for _ in range(2000)])
     np.testing.assert_allclose(drawn @ drawn.transpose(0, 2, 1), np.tile(np.eye(2), (2000, 1, 1)), atol=1e-12)
@@ -89,7 +90,7 @@ def test_rotations_are_orthogonal_and_favor_no_direction():
     assert abs(np.linalg.det(drawn).mean()) < 5 / np.sqrt(2000)
 
 
-def test_random_codes_are_those_of_any_images_of_that_number(toy):
+def test_random_codes_are_those_of_any_images_of_that_number(toy) -> None:
     other = images_of(np.random.default_rng(1).permutation(grid(*SIZES)))
     for mine, theirs in zip(
         *(known_codes.encodings("random", each, 2) for each in (toy, other)), strict=True
@@ -101,7 +102,7 @@ def test_random_codes_are_those_of_any_images_of_that_number(toy):
 
 
 @pytest.mark.parametrize("code", known_codes.CODES)
-def test_a_seed_decides_a_code_whatever_others_are_asked_for(toy, code):
+def test_a_seed_decides_a_code_whatever_others_are_asked_for(toy, code) -> None:
     few, many = (known_codes.encodings(code, toy, num_seeds) for num_seeds in (1, 3))
     assert len(few) == 1
     assert len(many) == (1 if code in known_codes.SEEDLESS else 3)
@@ -110,13 +111,13 @@ def test_a_seed_decides_a_code_whatever_others_are_asked_for(toy, code):
 
 
 @pytest.mark.parametrize("code", known_codes.CODES)
-def test_every_code_counts_as_active(toy, code):
+def test_every_code_counts_as_active(toy, code) -> None:
     for encoding in known_codes.encodings(code, toy, 2):
         active = scoring.scores(encoding, ["active_dims"])["active_dims"]
         assert active == encoding.mu_ND.shape[1] or code == "untrained"
 
 
-def test_codes_are_of_the_evaluation_rows():
+def test_codes_are_of_the_evaluation_rows() -> None:
     images = images_of(grid(110, 100))
     for code in ("oracle", "random"):
         encoding = known_codes.encodings(code, images, 1)[0]
@@ -125,19 +126,19 @@ def test_codes_are_of_the_evaluation_rows():
         assert len(encoding.mu_ND) == 10_000
 
 
-def test_untrained_is_a_run_before_its_first_step(sprites):
+def test_untrained_is_a_run_before_its_first_step(sprites) -> None:
     runs = [engine.resolve(RunSpec("beta_vae", "sprites", {"vae.network": "mlp"}, seed)) for seed in range(2)]
     expected = evaluation.encodings(Pack(runs, sprites))
     found = known_codes.encodings("untrained", sprites, 2)
     assert [e.to_bytes() for e in found] == [e.to_bytes() for e in expected]
 
 
-def test_untrained_is_the_paper_s_network_where_that_takes_the_images():
+def test_untrained_is_the_paper_s_network_where_that_takes_the_images() -> None:
     run = known_codes._untrained(images_of(grid(3, 4), (1, 64, 64)), 0)
     assert run.config == plugins.load("trainables.models", "beta_vae", "model").Config()
 
 
-def test_a_code_that_there_is_not_is_refused(toy):
+def test_a_code_that_there_is_not_is_refused(toy) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'oracle'"):
         known_codes.encodings("orakle", toy, 1)
 
@@ -152,19 +153,19 @@ def test_a_code_that_there_is_not_is_refused(toy):
         *(("gaussian_tc", 0), ("mutual_information", 0)),
     ],
 )
-def test_the_oracle_attains_what_can_be_attained(toy, sprites, metric, ceiling):
+def test_the_oracle_attains_what_can_be_attained(toy, sprites, metric, ceiling) -> None:
     for images in (toy, sprites):
         assert scored(metric, "oracle", images) == [pytest.approx(ceiling, abs=1e-9)]
 
 
-def test_the_ceiling_of_mig_is_what_its_bins_can_tell():
+def test_the_ceiling_of_mig_is_what_its_bins_can_tell() -> None:
     counts = np.bincount([min(value * 20 // 39, 19) for value in range(40)]) / 40
     told = -(counts @ np.log(counts)) / np.log(40)
     assert scored("mig", "oracle", images_of(grid(2, 40))) == [pytest.approx((1 + told) / 2)]
     assert told < 0.83
 
 
-def test_the_order_of_images_and_of_factors_does_not_matter():
+def test_the_order_of_images_and_of_factors_does_not_matter() -> None:
     factors_NK = grid(3, 4, 7)
     shuffled_NK = np.random.default_rng(0).permutation(factors_NK)[:, [2, 0, 1]]
     for metric, code in (("mig", "oracle"), ("modularity", "oracle"), ("mig", "duplicated")):
@@ -172,21 +173,21 @@ def test_the_order_of_images_and_of_factors_does_not_matter():
         assert scored(metric, code, images_of(shuffled_NK)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_two_codes_for_a_factor_are_a_fault_to_mig_and_none_to_modularity(toy):
+def test_two_codes_for_a_factor_are_a_fault_to_mig_and_none_to_modularity(toy) -> None:
     assert scored("mig", "duplicated", toy) == [0]
     assert scored("modularity", "duplicated", toy) == [1]
 
 
-def test_noise_gets_chance(toy):
+def test_noise_gets_chance(toy) -> None:
     assert np.mean(scored("factor_vae_score_heldout", "random", toy)) == pytest.approx(1 / 4, abs=0.1)
     assert np.mean(scored("mig", "random", toy)) < 0.02
 
 
-def test_a_rotation_lowers_mig_far_below_its_ceiling(toy):
+def test_a_rotation_lowers_mig_far_below_its_ceiling(toy) -> None:
     assert max(scored("mig", "rotated", toy, 5)) < 0.6
 
 
-def test_a_rotation_costs_the_factor_vae_score_only_where_factors_share_their_strongest_code(toy):
+def test_a_rotation_costs_the_factor_vae_score_only_where_factors_share_their_strongest_code(toy) -> None:
     # Given a factor, a code's variance is 1 less its squared weight: each factor votes for its strongest code.
     (oracle,) = known_codes.encodings("oracle", toy, 1)
     shared = []
@@ -198,7 +199,7 @@ def test_a_rotation_costs_the_factor_vae_score_only_where_factors_share_their_st
     assert min(shared) < 1
 
 
-def test_metrics_are_those_of_codes_and_ground_truth_cheap_ones_first():
+def test_metrics_are_those_of_codes_and_ground_truth_cheap_ones_first() -> None:
     found = known_codes.metrics()
     kinds = {
         name: plugins.load("trainables.metrics", name, "metric")
@@ -215,7 +216,7 @@ def test_metrics_are_those_of_codes_and_ground_truth_cheap_ones_first():
 # By name.
 
 
-def test_a_score_has_its_estimator_s_name_and_one_value_a_seed():
+def test_a_score_has_its_estimator_s_name_and_one_value_a_seed() -> None:
     found = known_codes.score("sprites", "random", "mig", 3)
     assert found["identity"] == identity("mig", 1536)
     assert len(set(found["values"])) == 3
@@ -224,7 +225,7 @@ def test_a_score_has_its_estimator_s_name_and_one_value_a_seed():
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A function that stores images of one's own and returns their path."""
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path / "cache"))
 
@@ -236,19 +237,19 @@ def own(tmp_path, monkeypatch):
     return store
 
 
-def test_a_metric_that_does_not_apply_is_nan(own):
+def test_a_metric_that_does_not_apply_is_nan(own) -> None:
     path = own("one_factor.npz", factors=np.arange(60)[:, None] % 5)
     assert np.isnan(known_codes.score(path, "random", "modularity", 2)["values"]).tolist() == [True, True]
     assert known_codes.score(path, "oracle", "mig", 2)["values"] == [pytest.approx(1)]
 
 
-def test_images_without_ground_truth_are_refused(own):
+def test_images_without_ground_truth_are_refused(own) -> None:
     path = own("blind.npz")
     for ask in (lambda: known_codes.score(path, "oracle", "mig", 1), lambda: known_codes.evaluated(path)):
         with pytest.raises(InputError, match=r"own images.*has no ground truth: nothing to calibrate"):
             ask()
 
 
-def test_a_metric_that_there_is_not_is_refused():
+def test_a_metric_that_there_is_not_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'mig'"):
         known_codes.score("sprites", "oracle", "migs", 1)

@@ -37,7 +37,7 @@ def lines_of(text):
 
 
 @pytest.fixture
-def main(capsys):
+def main(capsys: pytest.CaptureFixture[str]):
     """Run the command line in this process; returns exit code, the lines of its output, and its errors."""
 
     def run(*arguments):
@@ -60,7 +60,7 @@ def shas(main):
     return run
 
 
-def test_a_pack_is_trained_reported_and_summed_up(main, small_run):
+def test_a_pack_is_trained_reported_and_summed_up(main, small_run) -> None:
     code, lines, errors = main(
         *(*FACTOR, "--seeds", "0-1,7", "--steps", 25, "--report-every", 10, "--evaluate-every", 20)
     )
@@ -89,7 +89,7 @@ def test_a_pack_is_trained_reported_and_summed_up(main, small_run):
     assert len({summary["params_sha256"] for summary in summaries}) == 3
 
 
-def test_the_module_runs_as_a_program_and_gives_the_same_bits(shas):
+def test_the_module_runs_as_a_program_and_gives_the_same_bits(shas) -> None:
     arguments = [*BETA, "--seeds", "3", "--steps", "5"]
     ran = subprocess.run(
         [sys.executable, "-m", "trainables", *arguments],
@@ -104,7 +104,7 @@ def test_the_module_runs_as_a_program_and_gives_the_same_bits(shas):
     assert {3: summary["params_sha256"]} == shas(*arguments)
 
 
-def test_a_run_that_diverges_is_named_and_fails_the_command(main):
+def test_a_run_that_diverges_is_named_and_fails_the_command(main) -> None:
     code, lines, _ = main(*BETA, "--set", "beta=3e38", "--steps", 9)
     assert code == 1
     (summary,) = lines
@@ -114,7 +114,7 @@ def test_a_run_that_diverges_is_named_and_fails_the_command(main):
 # Going on.
 
 
-def test_what_is_resumed_equals_what_was_never_stopped(shas, tmp_path):
+def test_what_is_resumed_equals_what_was_never_stopped(shas, tmp_path: Path) -> None:
     pack = [*FACTOR, "--seeds", "0,4"]
     undisturbed = shas(*pack, "--steps", 40)
     shas(*pack, "--steps", 13, "--out", tmp_path)
@@ -125,7 +125,7 @@ def test_what_is_resumed_equals_what_was_never_stopped(shas, tmp_path):
     assert start_steps == [0, 13, 29]
 
 
-def test_a_run_resumed_at_its_horizon_is_summed_up_and_written_no_second_time(main, tmp_path):
+def test_a_run_resumed_at_its_horizon_is_summed_up_and_written_no_second_time(main, tmp_path: Path) -> None:
     arguments = [*FACTOR, "--steps", 9]
     _, first, _ = main(*arguments, "--out", tmp_path)
     code, lines, _ = main(*arguments, "--resume", tmp_path)
@@ -134,7 +134,7 @@ def test_a_run_resumed_at_its_horizon_is_summed_up_and_written_no_second_time(ma
 
 
 @pytest.fixture
-def block_and_state_a_step(monkeypatch):
+def block_and_state_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--state-every 0`, however slow the disk is."""
     monkeypatch.setattr(program, "BLOCK_S", 0.0)
     monkeypatch.setattr(committing, "WORK_PER_WRITE", 0.0)
@@ -142,7 +142,7 @@ def block_and_state_a_step(monkeypatch):
 
 
 @pytest.fixture
-def stopped(block_and_state_a_step, shas, monkeypatch, tmp_path):
+def stopped(block_and_state_a_step, shas, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """The storage of a pack of seeds 0 and 4, with a block a step, that was killed on the way to step 40."""
     words = ["--steps", 40, "--report-every", 9, "--state-every", 0]
     with monkeypatch.context() as unpruned:  # the states of step 30 would be gone by step 40
@@ -155,7 +155,7 @@ def stopped(block_and_state_a_step, shas, monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_a_killed_pack_goes_on_exactly_and_some_of_its_runs_may_go_on_alone(shas, stopped):
+def test_a_killed_pack_goes_on_exactly_and_some_of_its_runs_may_go_on_alone(shas, stopped) -> None:
     undisturbed = shas(*FACTOR, "--seeds", "0,4", "--steps", 40)
     alone = shutil.copytree(stopped, stopped / "copy")
     assert shas(*FACTOR, "--seeds", "0,4", "--steps", 40, "--resume", stopped) == undisturbed
@@ -164,7 +164,7 @@ def test_a_killed_pack_goes_on_exactly_and_some_of_its_runs_may_go_on_alone(shas
 
 
 @pytest.mark.parametrize("damaged", ["slices", "json"])
-def test_a_damaged_block_is_passed_over_for_an_older_one(main, stopped, damaged):
+def test_a_damaged_block_is_passed_over_for_an_older_one(main, stopped, damaged: str) -> None:
     path = Layout(stopped).manifests()[-1].with_suffix(f".{damaged}")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
@@ -180,20 +180,20 @@ def test_a_damaged_block_is_passed_over_for_an_older_one(main, stopped, damaged)
     ]
 
 
-def test_the_storage_of_a_sweep_with_its_records_of_attempts_can_be_resumed_from(shas, stopped):
+def test_the_storage_of_a_sweep_with_its_records_of_attempts_can_be_resumed_from(shas, stopped) -> None:
     # A ledger keeps what it knows of an attempt beside the attempt's folder.
     (stopped / "attempts" / "00000001.json").write_text("{}")
     assert set(shas(*FACTOR, "--seeds", "0,4", "--steps", 40, "--resume", stopped)) == {0, 4}
 
 
-def test_states_that_newer_ones_replace_are_deleted(block_and_state_a_step, main, tmp_path):
+def test_states_that_newer_ones_replace_are_deleted(block_and_state_a_step, main, tmp_path: Path) -> None:
     main(*BETA, "--steps", 9, "--state-every", 0, "--out", tmp_path)
     assert len(Layout(tmp_path).manifests()) == 9
     assert [path.stem for path in tmp_path.rglob("*.slices")] == ["block-000008"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_all_that_a_resume_needs(shas, tmp_path, number):
+def test_a_signal_ends_it_with_all_that_a_resume_needs(shas, tmp_path: Path, number) -> None:
     words = [*FACTOR, "--seeds", "0,4", "--report-every", "50"]
     process = subprocess.Popen(
         [sys.executable, "-c", STOPPABLE, *words, "--steps", "1000000", "--out", str(tmp_path)],
@@ -224,7 +224,7 @@ sys.exit(program.main(sys.argv[1:]))
 """
 
 
-def test_two_commands_with_one_storage_keep_apart(tmp_path):
+def test_two_commands_with_one_storage_keep_apart(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "trainables", *BETA, "--steps", "9", "--out", str(tmp_path)]
     both = [
         subprocess.Popen([*arguments, "--seeds", seed], cwd=ROOT, stdout=subprocess.PIPE) for seed in "01"
@@ -237,7 +237,7 @@ def test_two_commands_with_one_storage_keep_apart(tmp_path):
     assert len({manifest.attempt for manifest in found}) == 2
 
 
-def test_a_run_that_is_about_to_diverge_prints_strict_json(main):
+def test_a_run_that_is_about_to_diverge_prints_strict_json(main) -> None:
     """Its KL overflows while its loss is still finite."""
     code, lines, _ = main(
         *("beta_vae", "--data", "sprites", "--set", "vae.network=mlp", "--set", "vae.latent_dim=3"),
@@ -248,7 +248,7 @@ def test_a_run_that_is_about_to_diverge_prints_strict_json(main):
     assert any(line.get("kl", 0.0) is None for line in lines)
 
 
-def test_other_settings_find_nothing_to_resume(main, stopped):
+def test_other_settings_find_nothing_to_resume(main, stopped) -> None:
     for other in (["--seeds", "0,5"], ["--seeds", "0", "--set", "adam.beta1=0.8"]):
         code, lines, errors = main(*FACTOR, "--steps", 40, "--resume", stopped, *other)
         assert (code, lines) == (2, [])
@@ -295,14 +295,14 @@ def test_other_settings_find_nothing_to_resume(main, stopped):
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
-def test_wrong_input_ends_with_2_and_says_what_is_valid(main, arguments, said):
+def test_wrong_input_ends_with_2_and_says_what_is_valid(main, arguments, said: str) -> None:
     code, lines, errors = main(*arguments[:1], "--steps", 3, *arguments[1:])
     assert (code, lines) == (2, [])
     assert said in errors
     assert 1 <= len(errors.splitlines()) <= 3
 
 
-def test_a_file_in_the_place_of_the_storage_is_refused(main, tmp_path):
+def test_a_file_in_the_place_of_the_storage_is_refused(main, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     code, lines, errors = main(*BETA, "--steps", 3, "--out", tmp_path / "taken")
     assert (code, lines) == (2, [])
@@ -313,13 +313,15 @@ def test_a_file_in_the_place_of_the_storage_is_refused(main, tmp_path):
     "arguments",
     [[], ["beta_vae"], [*BETA], [*BETA, "--steps", "many"], [*BETA, "--steps", "3", "--precision", "fp8"]],
 )
-def test_a_command_line_that_cannot_be_parsed_shows_the_usage(capsys, arguments):
+def test_a_command_line_that_cannot_be_parsed_shows_the_usage(
+    capsys: pytest.CaptureFixture[str], arguments
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         program.main(arguments)
     assert "usage: python -m trainables" in capsys.readouterr().err
 
 
-def test_the_help_names_the_models_and_data_sets_found(capsys):
+def test_the_help_names_the_models_and_data_sets_found(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         program.main(["--help"])
     text = " ".join(capsys.readouterr().out.split())

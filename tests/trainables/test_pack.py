@@ -58,7 +58,7 @@ def odd_runs(small_run, model, generator, num_runs):
 
 
 @pytest.mark.parametrize("model", plugins.names("trainables.models"))
-def test_every_model_keeps_the_laws_of_a_pack(small_run, sprites, model):
+def test_every_model_keeps_the_laws_of_a_pack(small_run, sprites, model) -> None:
     default = plugins.load("trainables.models", model, "model").Config()
     weights = config.per_run_fields(default)
     assert weights, "a pack is of runs that differ"
@@ -91,7 +91,7 @@ def test_every_model_keeps_the_laws_of_a_pack(small_run, sprites, model):
         ("info_wgan_gp", (1, 5, 2)),
     ],
 )
-def test_a_run_does_not_know_its_neighbors(small_run, sprites, model, num_runs):
+def test_a_run_does_not_know_its_neighbors(small_run, sprites, model: str, num_runs) -> None:
     generator = random.Random(f"{model} {num_runs}")
     runs = odd_runs(small_run, model, generator, sum(num_runs))
     together = trained(runs, sprites, 200)
@@ -105,8 +105,8 @@ def test_a_run_does_not_know_its_neighbors(small_run, sprites, model, num_runs):
 
 @pytest.mark.parametrize("num_threads", [2, 3])
 def test_a_run_does_not_know_its_neighbors_at_any_number_of_threads(
-    set_threads, small_run, sprites, num_threads
-):
+    set_threads, small_run, sprites, num_threads: int
+) -> None:
     set_threads(num_threads)
     runs = [small_run("factor_vae", seed, {"batch_size": 64}) for seed in range(8)]
     together = trained(runs, sprites, 10)
@@ -119,8 +119,8 @@ def test_a_run_does_not_know_its_neighbors_at_any_number_of_threads(
     ("model", "channels", "batch_size"), [("factor_vae", 1, 3), ("beta_vae", 3, 2), ("info_wgan_gp", 1, 3)]
 )
 def test_a_convolutional_run_does_not_know_its_neighbors(
-    small_run, noise_images, model, channels, batch_size
-):
+    small_run, noise_images, model: str, channels: int, batch_size: int
+) -> None:
     images = noise_images(channels, is_binary=channels == 1)
     sizes = {"vae.network": "conv", "vae.latent_dim": 3, "vae.width": 5}
     sizes = {"network": "conv", "width": 5} if model == "info_wgan_gp" else sizes
@@ -132,7 +132,7 @@ def test_a_convolutional_run_does_not_know_its_neighbors(
         assert apart == {key: together[key] for key in apart}
 
 
-def test_a_lone_run_shows_nothing_of_its_ghost(small_run, sprites):
+def test_a_lone_run_shows_nothing_of_its_ghost(small_run, sprites) -> None:
     pack = Pack([small_run("factor_vae")], sprites)
     pack.advance(2)
     assert len(pack.seeds) == len(pack.alive_R) == ladder.MIN_SIZE == 2
@@ -142,7 +142,7 @@ def test_a_lone_run_shows_nothing_of_its_ghost(small_run, sprites):
     assert torch.equal(*pack.model.vae.values_RP)
 
 
-def test_a_pack_may_be_advanced_in_any_strides(small_run, sprites):
+def test_a_pack_may_be_advanced_in_any_strides(small_run, sprites) -> None:
     runs = [small_run("factor_vae", seed) for seed in range(2)]
     pack = Pack(runs, sprites)
     # More steps than are drawn at once.
@@ -157,7 +157,7 @@ def test_a_pack_may_be_advanced_in_any_strides(small_run, sprites):
 # Randomness.
 
 
-def test_a_run_draws_by_its_seed_alone_and_anew_at_each_step(small_run, sprites):
+def test_a_run_draws_by_its_seed_alone_and_anew_at_each_step(small_run, sprites) -> None:
     together = Pack([small_run("factor_vae", seed) for seed in (5, 9, 5)], sprites)
     alone = Pack([small_run("factor_vae", 9)], sprites)
     steps = torch.arange(100, 103)
@@ -174,7 +174,7 @@ def test_a_run_draws_by_its_seed_alone_and_anew_at_each_step(small_run, sprites)
     assert len(torch.stack(seen).flatten(1).unique(dim=0)) == 3
 
 
-def test_batches_are_images_of_the_set_drawn_evenly(small_run, sprites):
+def test_batches_are_images_of_the_set_drawn_evenly(small_run, sprites) -> None:
     pack = Pack([small_run("beta_vae", seed, {"batch_size": 60}) for seed in range(2)], sprites)
     every = sprites.at(torch.arange(len(sprites))).flatten(1)
     number = {image.numpy().tobytes(): row for row, image in enumerate(every)}
@@ -193,7 +193,9 @@ def test_batches_are_images_of_the_set_drawn_evenly(small_run, sprites):
 
 
 @pytest.mark.parametrize("model", ["beta_vae", "factor_vae"])
-def test_a_run_that_overflows_is_frozen_and_its_neighbors_keep_their_bits(small_run, sprites, model):
+def test_a_run_that_overflows_is_frozen_and_its_neighbors_keep_their_bits(
+    small_run, sprites, model: str
+) -> None:
     runs = [small_run(model, seed, {"batch_size": 33, WEIGHT[model]: 4}) for seed in range(4)]
     bad = small_run(model, 1, {"batch_size": 33, WEIGHT[model]: OVERFLOW})
     pack = Pack([runs[0], bad, *runs[2:]], sprites)
@@ -217,7 +219,9 @@ def test_a_run_that_overflows_is_frozen_and_its_neighbors_keep_their_bits(small_
         ("info_wgan_gp", "generator"),
     ],
 )
-def test_a_poisoned_run_stops_at_that_step_and_stays_where_it_was(small_run, sprites, model, network):
+def test_a_poisoned_run_stops_at_that_step_and_stays_where_it_was(
+    small_run, sprites, model: str, network: str
+) -> None:
     runs = [small_run(model, seed, {"batch_size": 17}) for seed in range(3)]
     expected = trained(runs, sprites, 40)
     pack = Pack(runs, sprites)
@@ -241,7 +245,7 @@ def test_a_poisoned_run_stops_at_that_step_and_stays_where_it_was(small_run, spr
     assert all(found[runs[r].key] == expected[runs[r].key] for r in (0, 2))
 
 
-def test_a_weight_whose_squared_gradients_overflow_diverges(small_run, sprites):
+def test_a_weight_whose_squared_gradients_overflow_diverges(small_run, sprites) -> None:
     # Adam's second moments would be infinite and the encoder would never move, in a run that counts as done.
     pack = Pack([small_run("beta_vae", 0), small_run("beta_vae", 0, {"beta": 1e30})], sprites)
     pack.advance(3)
@@ -252,7 +256,7 @@ def test_a_weight_whose_squared_gradients_overflow_diverges(small_run, sprites):
 
 
 @pytest.mark.parametrize("model", ["factor_vae", "info_wgan_gp"])
-def test_a_run_goes_on_exactly_among_other_neighbors_in_another_slot(small_run, sprites, model):
+def test_a_run_goes_on_exactly_among_other_neighbors_in_another_slot(small_run, sprites, model: str) -> None:
     generator = random.Random("restore")
     runs = odd_runs(small_run, model, generator, 7)
     undisturbed = trained(runs, sprites, 90)
@@ -272,7 +276,7 @@ def test_a_run_goes_on_exactly_among_other_neighbors_in_another_slot(small_run, 
         assert found == {key: undisturbed[key] for key in found}
 
 
-def test_a_diverged_run_stays_diverged_when_restored(small_run, sprites):
+def test_a_diverged_run_stays_diverged_when_restored(small_run, sprites) -> None:
     runs = [small_run("beta_vae", 0), small_run("beta_vae", 0, {"beta": OVERFLOW})]
     pack = Pack(runs, sprites)
     pack.advance(7)
@@ -284,7 +288,7 @@ def test_a_diverged_run_stays_diverged_when_restored(small_run, sprites):
     assert digests(other) == digests(pack)
 
 
-def test_training_lowers_the_loss(small_run, sprites):
+def test_training_lowers_the_loss(small_run, sprites) -> None:
     for model in ("beta_vae", "factor_vae"):  # a game has no loss that falls
         pack = Pack([small_run(model, seed, {WEIGHT[model]: 1}) for seed in range(2)], sprites)
         pack.advance(1)
@@ -297,7 +301,7 @@ def test_training_lowers_the_loss(small_run, sprites):
 # What may form a pack.
 
 
-def test_runs_of_different_static_keys_form_no_pack(small_run, sprites):
+def test_runs_of_different_static_keys_form_no_pack(small_run, sprites) -> None:
     apart = [small_run("beta_vae"), small_run("beta_vae", fields={"vae.width": 65})]
     with pytest.raises(ValueError, match="share one static key"):
         Pack(apart, sprites)
@@ -315,18 +319,18 @@ def test_runs_of_different_static_keys_form_no_pack(small_run, sprites):
         (RunSpec("beta_vae", "sprites", {"bata": 1}, 0), "Unknown field 'bata'. Did you mean 'beta'"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(spec, text):
+def test_an_unknown_name_is_refused_with_the_nearest(spec, text: str) -> None:
     with pytest.raises(UnknownNameError, match=text):
         engine.resolve(spec)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_outside_32_bits_is_refused(seed):
+def test_a_seed_outside_32_bits_is_refused(seed) -> None:
     with pytest.raises(InputError, match=f"Seed {seed} is outside"):
         engine.resolve(RunSpec("beta_vae", "sprites", {}, seed))
 
 
-def test_the_numerics_class_tells_threads_and_precision_apart(set_threads):
+def test_the_numerics_class_tells_threads_and_precision_apart(set_threads) -> None:
     classes = set()
     for num_threads in (1, 2):
         set_threads(num_threads)
@@ -338,7 +342,7 @@ def test_the_numerics_class_tells_threads_and_precision_apart(set_threads):
     assert all(torch.__version__ in name for name in classes)
 
 
-def test_arithmetic_flushes_denormals_and_sets_the_precision():
+def test_arithmetic_flushes_denormals_and_sets_the_precision() -> None:
     arithmetic.set_arithmetic("tf32", 1)
     assert torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.allow_tf32

@@ -21,7 +21,7 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
-def normal(*shape, seed=0):
+def normal(*shape, seed: int = 0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -32,12 +32,12 @@ def parameters(num_runs):
     return made
 
 
-def fill_gradients(made, seed):
+def fill_gradients(made, seed) -> None:
     for i, gradient in enumerate(made.gradients.values()):
         gradient.copy_(normal(*gradient.shape, seed=100 * seed + i))
 
 
-def test_parameters_are_views_of_one_row_a_run_and_start_on_multiples_of_64():
+def test_parameters_are_views_of_one_row_a_run_and_start_on_multiples_of_64() -> None:
     made = parameters(3)
     assert made.num_parameters == 35 + 7 + 96 + 64 + 1
     assert made.values_RP.shape == made.gradients_RP.shape == (3, 64 + 64 + 128 + 64 + 64)
@@ -54,7 +54,7 @@ def test_parameters_are_views_of_one_row_a_run_and_start_on_multiples_of_64():
     assert made.values_RP.count_nonzero() == 3 * made.num_parameters
 
 
-def test_backward_writes_each_runs_gradient_of_a_summed_loss():
+def test_backward_writes_each_runs_gradient_of_a_summed_loss() -> None:
     made = parameters(3)
     for _ in range(2):
         made.backward(sum((t * t).sum() * 0.5 for t in made.tensors.values()))
@@ -62,7 +62,7 @@ def test_backward_writes_each_runs_gradient_of_a_summed_loss():
 
 
 @pytest.mark.usefixtures("double")
-def test_adam_is_that_of_torch_one_run_at_a_time():
+def test_adam_is_that_of_torch_one_run_at_a_time() -> None:
     made = parameters(3)
     references = [copy.deepcopy(made.values_RP[r]).requires_grad_() for r in range(3)]
     optimizers = [
@@ -81,7 +81,7 @@ def test_adam_is_that_of_torch_one_run_at_a_time():
     torch.testing.assert_close(made.values_RP, torch.stack(references), rtol=1e-13, atol=1e-13)
 
 
-def test_padding_stays_zero():
+def test_padding_stays_zero() -> None:
     made = parameters(2)
     padding = made.values_RP == 0
     adam = stacked.Adam(made, **SETTINGS)
@@ -94,7 +94,9 @@ def test_padding_stays_zero():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_a_run_with_a_bad_gradient_keeps_its_last_finite_parameters_and_its_neighbors_do_not_feel_it(bad):
+def test_a_run_with_a_bad_gradient_keeps_its_last_finite_parameters_and_its_neighbors_do_not_feel_it(
+    bad,
+) -> None:
     made, undisturbed = parameters(4), parameters(4)
     adam, reference = (stacked.Adam(p, **SETTINGS) for p in (made, undisturbed))
     alive_R = everyone_R = torch.ones(4, dtype=torch.bool)
@@ -115,7 +117,7 @@ def test_a_run_with_a_bad_gradient_keeps_its_last_finite_parameters_and_its_neig
         assert torch.equal(getattr(adam, name)[others], getattr(reference, name)[others])
 
 
-def test_a_run_that_is_dead_already_does_not_move():
+def test_a_run_that_is_dead_already_does_not_move() -> None:
     made = parameters(2)
     adam = stacked.Adam(made, **SETTINGS)
     before_P = made.values_RP[0].clone()
@@ -124,7 +126,7 @@ def test_a_run_that_is_dead_already_does_not_move():
     assert torch.equal(made.values_RP[0], before_P)
 
 
-def test_a_gradient_whose_square_overflows_is_not_finite_for_adam():
+def test_a_gradient_whose_square_overflows_is_not_finite_for_adam() -> None:
     # Its second moment would be infinite for ever: the parameter stands still while the run looks alive.
     made = parameters(2)
     adam = stacked.Adam(made, **SETTINGS)
@@ -138,7 +140,7 @@ def test_a_gradient_whose_square_overflows_is_not_finite_for_adam():
 @pytest.mark.parametrize(
     ("m", "k", "n"), [(16, 16, 16), (17, 16, 16), (1, 1, 1), (8, 2, 5), (33, 7, 50), (32, 3, 2)]
 )
-def test_products_are_those_of_each_run_with_their_gradients(m, k, n):
+def test_products_are_those_of_each_run_with_their_gradients(m: int, k: int, n: int) -> None:
     a_RMK = normal(3, m, k).requires_grad_()
     b_RKN = normal(3, k, n, seed=1).requires_grad_()
     bias_RN = normal(3, n, seed=2).requires_grad_()
@@ -159,7 +161,9 @@ def test_products_are_those_of_each_run_with_their_gradients(m, k, n):
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("batch", "inputs", "outputs", "size"), [(1, 1, 3, 4), (3, 5, 2, 6), (2, 3, 1, 8)])
-def test_convolutions_are_those_of_a_module_a_run(transposed, batch, inputs, outputs, size):
+def test_convolutions_are_those_of_a_module_a_run(
+    transposed: bool, batch: int, inputs: int, outputs: int, size: int
+) -> None:
     module, function = (
         (torch.nn.ConvTranspose2d, stacked.conv_transpose) if transposed else (torch.nn.Conv2d, stacked.conv)
     )
@@ -183,7 +187,7 @@ def test_convolutions_are_those_of_a_module_a_run(transposed, batch, inputs, out
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("image", [(1, 4, 8), (3, 5, 7), (1, 1, 1)])
-def test_bernoulli_nats_are_the_summed_cross_entropy_with_its_gradient(image):
+def test_bernoulli_nats_are_the_summed_cross_entropy_with_its_gradient(image: tuple[int, int, int]) -> None:
     logits = (3 * normal(2, 5, *image)).requires_grad_()
     x = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
     found = stacked.bernoulli_nats(logits, x)
@@ -195,7 +199,7 @@ def test_bernoulli_nats_are_the_summed_cross_entropy_with_its_gradient(image):
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-13)
 
 
-def test_bernoulli_nats_without_their_value_have_the_same_gradient():
+def test_bernoulli_nats_without_their_value_have_the_same_gradient() -> None:
     logits = normal(2, 3, 1, 5, 7).requires_grad_()
     x = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
     valued, bare = (stacked.bernoulli_nats(logits, x, is_valued=is_valued) for is_valued in (True, False))
@@ -204,7 +208,7 @@ def test_bernoulli_nats_without_their_value_have_the_same_gradient():
     assert torch.equal(found, expected)
 
 
-def test_bernoulli_nats_stay_finite_at_certain_logits():
+def test_bernoulli_nats_stay_finite_at_certain_logits() -> None:
     logits = torch.tensor([1e4, -1e4, 1e4, -1e4]).view(1, 4, 1, 1, 1).requires_grad_()
     found = stacked.bernoulli_nats(logits, torch.tensor([1.0, 0.0, 0.0, 1.0]).view(1, 4, 1, 1, 1))
     assert found.flatten().tolist() == [0, 0, 1e4, 1e4]
@@ -214,7 +218,7 @@ def test_bernoulli_nats_stay_finite_at_certain_logits():
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("shape", [(2, 3, 5), (3, 1, 1), (2, 4, 8)])
-def test_gaussians_are_those_of_torch_with_gradients(shape):
+def test_gaussians_are_those_of_torch_with_gradients(shape: tuple[int, int, int]) -> None:
     mu_RBD, logvar_RBD = (normal(*shape, seed=i).requires_grad_() for i in range(2))
     posterior = torch.distributions.Normal(mu_RBD, (0.5 * logvar_RBD).exp())
     expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0))
@@ -228,7 +232,9 @@ def test_gaussians_are_those_of_torch_with_gradients(shape):
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
 @pytest.mark.parametrize("function", [torch.exp, torch.sigmoid, F.softplus])
-def test_an_elementwise_function_gives_a_run_the_same_bits_in_every_slot(set_threads, function, num_threads):
+def test_an_elementwise_function_gives_a_run_the_same_bits_in_every_slot(
+    set_threads, function, num_threads: int
+) -> None:
     set_threads(num_threads)
     # Counts around torch's threshold of 32,768 values for splitting a tensor between threads.
     for count in (35, 8283, 10_007, 64 * 256):

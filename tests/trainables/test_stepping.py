@@ -25,7 +25,7 @@ READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "uniqu
 class Tape(TorchDispatchMode):
     """Every operation in order, with the tensors that it read and wrote."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.operations = []
 
@@ -34,7 +34,7 @@ class Tape(TorchDispatchMode):
         self.operations.append((function, args, kwargs or {}, result))
         return result
 
-    def replay(self):
+    def replay(self) -> None:
         """Do it all again in the same memory, as a graph does: Python of the step is not run."""
         with torch.no_grad():
             for function, args, kwargs, result in self.operations:
@@ -80,7 +80,7 @@ def digest(pack):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_replayed_step_is_the_step(small_run, sprites, model):
+def test_a_replayed_step_is_the_step(small_run, sprites, model) -> None:
     runs = [small_run(model, seed) for seed in range(3)]
     eager = Pack(runs, sprites)
     with kernels.using(CPU, optimizer="masked"):
@@ -98,7 +98,9 @@ def test_a_replayed_step_is_the_step(small_run, sprites, model):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("model", ["factor_vae", "beta_vae"])
-def test_a_run_stepped_in_place_is_one_in_ordinary_modules(small_run, sprites, model, dtype, tolerance):
+def test_a_run_stepped_in_place_is_one_in_ordinary_modules(
+    small_run, sprites, model: str, dtype, tolerance: float
+) -> None:
     """Twelve steps of the graph's eager twin, relative to how far the weights moved; measured 3e-15 and 3e-6."""
     torch.set_default_dtype(dtype)
     try:
@@ -134,7 +136,7 @@ def in_modules(model, pack, r):
     return plain
 
 
-def test_a_replayed_step_freezes_a_run_that_is_not_finite(small_run, sprites):
+def test_a_replayed_step_freezes_a_run_that_is_not_finite(small_run, sprites) -> None:
     runs = [small_run("factor_vae", seed) for seed in range(3)]
     states = Pack(runs, sprites).states()
     states[1]["vae.values"][0] = float("nan")
@@ -153,7 +155,7 @@ def test_a_replayed_step_freezes_a_run_that_is_not_finite(small_run, sprites):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("model", MODELS)
-def test_nothing_is_read_back_from_the_device(small_run, model, way):
+def test_nothing_is_read_back_from_the_device(small_run, model, way) -> None:
     """On tensors without content there is nothing to read: a step that tries fails, at the paper's size for free."""
     device = torch.device("meta")
     network = {"network": "conv"} if model == "info_wgan_gp" else {"vae.network": "conv"}
@@ -169,11 +171,13 @@ def test_nothing_is_read_back_from_the_device(small_run, model, way):
         pack.statistics()
 
 
-def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(small_run, sprites, capsys):
+def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(
+    small_run, sprites, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = [small_run("beta_vae", seed) for seed in range(2)]
     eager, pack = Pack(runs, sprites), Pack(runs, sprites)
 
-    def capture(_):
+    def capture(_) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     pack._stepper = stepping.Graph(pack._chunk, capture)
@@ -184,10 +188,10 @@ def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(small_run, s
     assert "capture failed; launching steps one by one: operation not permitted" in err
 
 
-def test_a_capture_that_runs_out_of_memory_is_an_out_of_memory(small_run, sprites):
+def test_a_capture_that_runs_out_of_memory_is_an_out_of_memory(small_run, sprites) -> None:
     pack = Pack([small_run("beta_vae")], sprites)
 
-    def capture(_):
+    def capture(_) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     pack._stepper = stepping.Graph(pack._chunk, capture)
@@ -195,7 +199,7 @@ def test_a_capture_that_runs_out_of_memory_is_an_out_of_memory(small_run, sprite
         pack.advance(20)
 
 
-def test_steps_are_a_graph_on_cuda_alone_and_where_the_device_holds_the_images():
+def test_steps_are_a_graph_on_cuda_alone_and_where_the_device_holds_the_images() -> None:
     cuda = torch.device("cuda")
     assert stepping.choose(CPU, True, None) == "eager"
     assert stepping.choose(cuda, True, None) == "graph"
@@ -209,7 +213,7 @@ def test_steps_are_a_graph_on_cuda_alone_and_where_the_device_holds_the_images()
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("model", MODELS)
-def test_on_cuda_a_graph_is_the_step_and_nothing_waits(small_run, model):
+def test_on_cuda_a_graph_is_the_step_and_nothing_waits(small_run, model) -> None:
     from trainables.data import sprites
 
     images = sprites.find().load(torch.device("cuda"))

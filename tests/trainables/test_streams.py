@@ -52,12 +52,12 @@ def set_threads():
         ),
     ],
 )
-def test_philox_gives_the_published_vectors_of_random123(to_words, counter, key, expected):
+def test_philox_gives_the_published_vectors_of_random123(to_words, counter, key, expected: list[int]) -> None:
     found = philox([to_words([w]) for w in counter], [to_words([w]) for w in key])
     assert [int(w[0]) for w in found] == expected
 
 
-def test_philox_broadcasts_any_shapes():
+def test_philox_broadcasts_any_shapes() -> None:
     sizes = (2, 3, 4, 5, 6, 7)
     own_axes = [
         torch.randint(2**32, (1,) * i + (n,) + (1,) * (5 - i), generator=torch.Generator().manual_seed(i))
@@ -68,7 +68,7 @@ def test_philox_broadcasts_any_shapes():
         assert (found.reshape(-1).numpy() == expected).all()
 
 
-def test_a_word_is_the_documented_function_of_seed_name_step_and_index():
+def test_a_word_is_the_documented_function_of_seed_name_step_and_index() -> None:
     seeds, steps, counts = [0, 7, WORD], [0, 5, 2**32 - 1, 2**32 + 5, 2**62], {"batch": 3, "noise": 9}
     found = words(seeds, counts, steps)
     for name, count in counts.items():
@@ -87,7 +87,7 @@ def test_a_word_is_the_documented_function_of_seed_name_step_and_index():
         assert found[name].tolist() == expected
 
 
-def test_results_do_not_depend_on_the_chunk_of_steps_or_the_length_of_the_draw():
+def test_results_do_not_depend_on_the_chunk_of_steps_or_the_length_of_the_draw() -> None:
     steps = torch.arange(2**32 - 20, 2**32 + 17)
     streams = Streams([3, 4], {"noise": 70}, "cpu")
     whole = streams.bits(steps)["noise"]
@@ -101,7 +101,7 @@ def test_results_do_not_depend_on_the_chunk_of_steps_or_the_length_of_the_draw()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_run_does_not_know_its_neighbours(set_threads, threads):
+def test_a_run_does_not_know_its_neighbours(set_threads, threads: int) -> None:
     # Just large enough that torch splits the work of 9 runs between threads, in lengths with every kind of SIMD tail.
     counts, steps = {"noise": 2 * 331, "odd": 13, "permutation": 2 * 35}, range(12)
     set_threads(1)
@@ -119,7 +119,7 @@ def test_a_run_does_not_know_its_neighbours(set_threads, threads):
                     assert torch.equal(stacked[:, slot], alone[seed][name][kind][:, 0])
 
 
-def test_float_bits_do_not_depend_on_the_place_in_a_tensor_or_on_flushed_denormals():
+def test_float_bits_do_not_depend_on_the_place_in_a_tensor_or_on_flushed_denormals() -> None:
     bits = words([1], {"noise": 4096}, [0])["noise"][0, 0]
     expected_uniform, expected_normal = uniform(bits), normal(bits)
     for start, stop in ((2, 4), (4, 10), (6, 46), (10, 10 + 78), (0, 4094), (1022, 4096)):
@@ -131,7 +131,7 @@ def test_float_bits_do_not_depend_on_the_place_in_a_tensor_or_on_flushed_denorma
     assert torch.equal(flushed, torch.cat((expected_normal, normal(EXTREMES))))
 
 
-def test_streams_seeds_steps_and_indices_all_give_other_numbers():
+def test_streams_seeds_steps_and_indices_all_give_other_numbers() -> None:
     steps = [0, 1, 2, 2**31, 2**32, 2**32 + 1, 2**33, 2**63 - 1]
     seeds = [0, 1, 2, 2**16, 2**31, WORD]
     found = words(seeds, dict.fromkeys(("a", "b", "noise", "noise2", ""), 256), steps)
@@ -139,7 +139,7 @@ def test_streams_seeds_steps_and_indices_all_give_other_numbers():
     assert len(np.unique(blocks, axis=0)) == len(blocks) == 5 * 6 * 8 * 64
 
 
-def test_normals_are_those_of_box_and_muller():
+def test_normals_are_those_of_box_and_muller() -> None:
     bits = torch.cat((words([5], {"noise": 20_000}, [0])["noise"].flatten(), EXTREMES, EXTREMES.flip(0)))
     radius_word, angle_word = bits.reshape(-1, 2).numpy().T
     u = (radius_word + 1).astype(np.float32) / 2.0**32
@@ -150,14 +150,14 @@ def test_normals_are_those_of_box_and_muller():
     np.testing.assert_allclose(normal(bits).numpy(), expected, atol=3e-6)
 
 
-def test_normals_have_the_same_bits_on_every_machine():
+def test_normals_have_the_same_bits_on_every_machine() -> None:
     # To change this digest is to change the trajectory of every run.
     found = normal(torch.cat((words([5], {"noise": 20_000}, [0])["noise"].flatten(), EXTREMES)))
     digest = hashlib.sha256(found.numpy().astype("<f4").tobytes()).hexdigest()
     assert digest == "9d9b094d25b8456de7b45a565c24d869551bc9ea6517d74c56ef013ad87f0f15"
 
 
-def test_normals_are_finite_at_every_extreme():
+def test_normals_are_finite_at_every_extreme() -> None:
     near = torch.arange(1 << 12)
     edges = torch.cat([(2**k + near - (1 << 11)).clamp(0, WORD) for k in range(33)])
     for pairs in (torch.stack((edges, edges.flip(0)), -1), torch.cartesian_prod(EXTREMES, EXTREMES)):
@@ -166,7 +166,7 @@ def test_normals_are_finite_at_every_extreme():
         assert found.abs().max() <= 6.661
 
 
-def test_normals_are_standard_normal():
+def test_normals_are_standard_normal() -> None:
     found = normal(words(range(8), {"noise": 6400}, range(8))["noise"])
     assert found.dtype == torch.float32
     flat = found.double().numpy().reshape(-1)
@@ -178,7 +178,7 @@ def test_normals_are_standard_normal():
     assert stats.kstest(np.arctan2(flat[::2], flat[1::2]), stats.uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-3
 
 
-def test_uniforms_are_exact_inside_the_open_interval():
+def test_uniforms_are_exact_inside_the_open_interval() -> None:
     found = uniform(EXTREMES).double()
     assert found[0] == 2**-24
     assert found[-1] == 1 - 2**-24
@@ -186,14 +186,14 @@ def test_uniforms_are_exact_inside_the_open_interval():
     assert torch.equal(uniform(WORD - EXTREMES).double(), 1 - found)
 
 
-def test_uniforms_are_uniform():
+def test_uniforms_are_uniform() -> None:
     flat = uniform(words(range(8), {"noise": 6400}, range(8))["noise"]).double().numpy().reshape(-1)
     assert abs(flat.mean() - 0.5) < 4 / np.sqrt(12 * len(flat))
     assert stats.kstest(flat, "uniform").pvalue > 1e-3
 
 
 @pytest.mark.parametrize("high", [2, 3, 60, 1536, 2**31])
-def test_integers_cover_their_range_evenly(high):
+def test_integers_cover_their_range_evenly(high) -> None:
     bits = words(range(4), {"batch": 4096}, range(10))["batch"]
     found = integers(bits, high).flatten().numpy()
     if high == 2**31:
@@ -203,23 +203,23 @@ def test_integers_cover_their_range_evenly(high):
 
 
 @pytest.mark.parametrize("high", [1, 2, 737_280, 2**31])
-def test_integers_reach_both_ends_of_their_range_and_no_further(high):
+def test_integers_reach_both_ends_of_their_range_and_no_further(high) -> None:
     assert integers(EXTREMES[[0, -1]], high).tolist() == [0, high - 1]
 
 
-def test_integers_refuse_a_range_that_they_cannot_cover():
+def test_integers_refuse_a_range_that_they_cannot_cover() -> None:
     for high in (0, 2**31 + 1):
         with pytest.raises(ValueError, match=f"below {high}"):
             integers(EXTREMES, high)
 
 
-def test_permutations_are_the_stable_order_of_the_words():
+def test_permutations_are_the_stable_order_of_the_words() -> None:
     bits = words(range(3), {"permutation": 6 * 64}, range(5))["permutation"].unflatten(-1, (6, 64))
     assert torch.equal(permutations(bits), bits.argsort(dim=-1, stable=True))
     assert permutations(torch.tensor([WORD, 4, WORD, 4, 0])).tolist() == [4, 1, 3, 0, 2]
 
 
-def test_permutations_are_uniform():
+def test_permutations_are_uniform() -> None:
     bits = words(range(4), {"permutation": 3 * 2000}, range(5))["permutation"].unflatten(-1, (-1, 3))
     ranks = permutations(bits).reshape(-1, 3).numpy() @ [9, 3, 1]
     _, counts = np.unique(ranks, return_counts=True)
@@ -231,7 +231,7 @@ def test_permutations_are_uniform():
         assert stats.chisquare(taken).pvalue > 1e-3
 
 
-def test_streams_seeds_steps_and_indices_are_uncorrelated():
+def test_streams_seeds_steps_and_indices_are_uncorrelated() -> None:
     found = words(range(6), {f"stream {i}": 4000 for i in range(4)}, range(6))
     rows = np.concatenate([normal(w).double().reshape(-1, 4000).numpy() for w in found.values()])
     correlations = np.corrcoef(rows)[np.triu_indices(len(rows), k=1)]
@@ -241,13 +241,13 @@ def test_streams_seeds_steps_and_indices_are_uncorrelated():
         assert abs((rows[:, lag:] * rows[:, :-lag]).mean()) < 4 / np.sqrt(rows.size)
 
 
-def test_every_bit_of_a_word_is_fair():
+def test_every_bit_of_a_word_is_fair() -> None:
     found = words(range(8), {"bits": 4096}, range(8))["bits"].flatten()
     shares = torch.stack([((found >> bit) & 1).double().mean() for bit in range(32)])
     assert (shares - 0.5).abs().max() < 4.5 * 0.5 / np.sqrt(len(found))
 
 
-def test_a_seed_out_of_range_and_an_odd_number_of_words_are_refused():
+def test_a_seed_out_of_range_and_an_odd_number_of_words_are_refused() -> None:
     for seed in (-1, 2**32):
         with pytest.raises(InputError, match=f"Seed {seed} is out of range"):
             Streams([0, seed], {"batch": 4}, "cpu")
@@ -255,7 +255,7 @@ def test_a_seed_out_of_range_and_an_odd_number_of_words_are_refused():
         normal(torch.zeros(2, 3, dtype=torch.int64))
 
 
-def test_tensors_and_arrays_give_the_same_words():
+def test_tensors_and_arrays_give_the_same_words() -> None:
     generator = torch.Generator().manual_seed(0)
     *counter, key0, key1 = (torch.randint(2**32, (999,), generator=generator) for _ in range(6))
     found = philox(counter, [key0, key1])
@@ -264,7 +264,7 @@ def test_tensors_and_arrays_give_the_same_words():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_draws_the_same_bits_and_can_replay_them_from_a_graph():
+def test_a_gpu_draws_the_same_bits_and_can_replay_them_from_a_graph() -> None:
     seeds, counts = [0, 9, WORD], {"batch": 13, "noise": 662}
     on_gpu, steps = Streams(seeds, counts, "cuda"), torch.arange(5, device="cuda")
     on_gpu.bits(steps)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.specs import run_spec
 from trainables import blocks
 from trainables.assignment import StoredState
 from trainables.blocks import STATE, Manifest, RunEntry, pack_arrays
@@ -15,11 +16,11 @@ KEYS = ["a1", "b2", "c3"]
 
 
 @pytest.fixture
-def candidates(tmp_path):
+def candidates(tmp_path: Path):
     """For each run its states at steps 20 and 10, as a driver names them."""
     found = [[] for _ in KEYS]
     for index, step in enumerate((10, 20)):
-        entries = tuple(RunEntry(key, 0, "running", step, 100, {}) for key in KEYS)
+        entries = tuple(RunEntry(key, 0, "running", step, 100, run_spec()) for key in KEYS)
         manifest = Manifest(1, index, step - 10, step, "here", "1", 1e9, 1.0, entries, ())
         blobs = {key: {STATE: pack_arrays({"x": np.full(3, step + r)})} for r, key in enumerate(KEYS)}
         path = blocks.write_block(tmp_path, manifest, blobs)
@@ -28,7 +29,7 @@ def candidates(tmp_path):
     return found
 
 
-def damage(candidates, r, age):
+def damage(candidates, r, age) -> None:
     state = candidates[r][age]
     file = Path(state.manifest).parent / state.slice.file
     content = bytearray(file.read_bytes())
@@ -36,13 +37,15 @@ def damage(candidates, r, age):
     file.write_bytes(content)
 
 
-def test_a_pack_goes_on_from_the_newest_states(candidates):
+def test_a_pack_goes_on_from_the_newest_states(candidates) -> None:
     start = newest_intact(KEYS, candidates)
     assert start.step == 20
     assert [state["x"][0] for state in start.states] == [20, 21, 22]
 
 
-def test_where_some_states_are_damaged_their_runs_are_named_so_that_the_others_need_not_go_back(candidates):
+def test_where_some_states_are_damaged_their_runs_are_named_so_that_the_others_need_not_go_back(
+    candidates,
+) -> None:
     damage(candidates, 1, age=0)
     with pytest.raises(DamagedStatesError) as raised:
         newest_intact(KEYS, candidates)
@@ -54,14 +57,14 @@ def test_where_some_states_are_damaged_their_runs_are_named_so_that_the_others_n
     assert others.step == 20
 
 
-def test_where_all_are_damaged_all_go_back(candidates, capsys):
+def test_where_all_are_damaged_all_go_back(candidates, capsys: pytest.CaptureFixture[str]) -> None:
     for r in range(3):
         damage(candidates, r, age=0)
     assert newest_intact(KEYS, candidates).step == 10
     assert "Falling back to an older block." in capsys.readouterr().err
 
 
-def test_where_nothing_is_left_all_start_over(candidates, capsys):
+def test_where_nothing_is_left_all_start_over(candidates, capsys: pytest.CaptureFixture[str]) -> None:
     for r in range(3):
         for age in range(2):
             damage(candidates, r, age)
@@ -70,5 +73,5 @@ def test_where_nothing_is_left_all_start_over(candidates, capsys):
     assert newest_intact(KEYS, [[], [], []]).step == 0
 
 
-def test_other_errors_name_no_damaged_runs():
+def test_other_errors_name_no_damaged_runs() -> None:
     assert damaged_runs("ValueError: Damaged goods") == set()

@@ -32,7 +32,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     steps = 40 if bench.is_rehearsal else STEPS
     arithmetic.set_arithmetic("tf32", 1)
     runs = [bench.run("factor_vae", seed, "tf32", {"gamma": gamma}) for gamma in gammas for seed in seeds]
-    settings = {run.key: (run.config.gamma, run.spec.seed) for run in runs}
+    settings = {run.key: (run.spec.fields["gamma"], run.spec.seed) for run in runs}
     storage = bench.keep / "train"
     start = _start(storage, [run.key for run in runs], steps)
     number = 1 + max((block_of(path)[0] for path in Layout(storage).manifests()), default=0)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,13 +23,13 @@ RECIPE = "sprites (rendered v1)"
 METRICS = ("mig", "gaussian_tc")
 
 
-def calibrated(home, metrics, num_seeds, data="sprites"):
+def calibrated(home, metrics, num_seeds, data: str = "sprites"):
     console = Console(file=io.StringIO(), width=200)
     return calibration.calibrate(home, data, metrics, num_seeds, console), console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
-def probe(tmp_path_factory):
+def probe(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEPER_DATA", str(tmp_path_factory.mktemp("cache")))
         with Probe() as probe:
@@ -36,14 +37,14 @@ def probe(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def kept(tmp_path_factory: pytest.TempPathFactory):
     """A home with two metrics at three seeds, and the answer; not to be changed."""
     home = Home.at(tmp_path_factory.mktemp("calibration") / "home")
     return home, *calibrated(home, METRICS, 3)
 
 
 @pytest.fixture
-def home(kept, tmp_path):
+def home(kept, tmp_path: Path):
     """A copy of it."""
     copy = Home.at(tmp_path / "home")
     (copy.path / "calibration").mkdir(parents=True)
@@ -54,7 +55,7 @@ def home(kept, tmp_path):
 # The probe.
 
 
-def test_the_probe_answers_with_a_value_a_seed(probe):
+def test_the_probe_answers_with_a_value_a_seed(probe) -> None:
     assert probe.evaluated("sprites") == Evaluated(RECIPE, 1536)
     for code in CODES:
         values = probe.calibrate("sprites", code, "mig", 2)
@@ -63,11 +64,11 @@ def test_the_probe_answers_with_a_value_a_seed(probe):
     assert probe.calibrate("sprites", "random", "mig", 2) == probe.calibrate("sprites", "random", "mig", 2)
 
 
-def test_the_probe_hands_on_what_is_infinite(probe):
+def test_the_probe_hands_on_what_is_infinite(probe) -> None:
     assert probe.calibrate("sprites", "duplicated", "gaussian_tc", 1)[0] > 10
 
 
-def test_the_probe_refuses_images_without_ground_truth_and_goes_on(probe, tmp_path):
+def test_the_probe_refuses_images_without_ground_truth_and_goes_on(probe, tmp_path: Path) -> None:
     path = tmp_path / "blind.npz"
     np.savez(path, images=np.zeros((40, 8, 8), dtype=bool))
     for ask in (lambda: probe.evaluated(str(path)), lambda: probe.calibrate(str(path), "oracle", "mig", 1)):
@@ -79,7 +80,7 @@ def test_the_probe_refuses_images_without_ground_truth_and_goes_on(probe, tmp_pa
 # The file.
 
 
-def test_a_calibration_is_kept_by_the_full_names_of_its_metrics(kept):
+def test_a_calibration_is_kept_by_the_full_names_of_its_metrics(kept) -> None:
     home, answer, said = kept
     found = calibration.references(home.path, RECIPE)
     assert found == answer.references
@@ -90,7 +91,7 @@ def test_a_calibration_is_kept_by_the_full_names_of_its_metrics(kept):
     assert "calibrating: 100% of 22 scores" in said
 
 
-def test_another_estimator_another_number_of_images_or_other_images_have_no_reference(kept):
+def test_another_estimator_another_number_of_images_or_other_images_have_no_reference(kept) -> None:
     home, _, _ = kept
     found = calibration.references(home.path, RECIPE)
     assert identity("mig", 1536) in found
@@ -100,13 +101,13 @@ def test_another_estimator_another_number_of_images_or_other_images_have_no_refe
     assert not calibration.references(home.path / "elsewhere", RECIPE)
 
 
-def test_codes_that_were_made_in_an_older_way_are_no_reference(kept, monkeypatch):
+def test_codes_that_were_made_in_an_older_way_are_no_reference(kept, monkeypatch: pytest.MonkeyPatch) -> None:
     home, _, _ = kept
     monkeypatch.setattr(calibration, "CODES_VERSION", calibration.CODES_VERSION + 1)
     assert not calibration.references(home.path, RECIPE)
 
 
-def test_means_and_limits_are_those_of_the_seeds(kept, probe):
+def test_means_and_limits_are_those_of_the_seeds(kept, probe) -> None:
     home, _, _ = kept
     reference = calibration.references(home.path, RECIPE)[identity("mig", 1536)]
     for name, code in (("chance", "random"), ("untrained", "untrained"), ("rotated", "rotated")):
@@ -120,7 +121,7 @@ def test_means_and_limits_are_those_of_the_seeds(kept, probe):
     assert reference.chance < reference.untrained < reference.ceiling
 
 
-def test_what_is_not_finite_comes_back(tmp_path):
+def test_what_is_not_finite_comes_back(tmp_path: Path) -> None:
     values = {code: [0.5] for code in CODES} | {"random": [math.nan, 1.0], "duplicated": [math.inf]}
     entry = calibration._entry(values)
     reference = calibration._reference("mig(v1)", calibration._values(entry))
@@ -128,7 +129,7 @@ def test_what_is_not_finite_comes_back(tmp_path):
     assert math.isnan(reference.chance)
 
 
-def test_calibrating_again_does_nothing_and_says_so(home):
+def test_calibrating_again_does_nothing_and_says_so(home) -> None:
     path = home.path / "calibration" / "sprites_rendered_v1.json"
     before = path.read_bytes(), path.stat().st_mtime_ns
     answer, said = calibrated(home, METRICS[:1], 2)
@@ -138,7 +139,9 @@ def test_calibrating_again_does_nothing_and_says_so(home):
     assert said == ""
 
 
-def test_only_what_is_lacking_is_computed_and_what_was_there_stays(home, monkeypatch):
+def test_only_what_is_lacking_is_computed_and_what_was_there_stays(
+    home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = calibration.references(home.path, RECIPE)
     monkeypatch.setattr(calibration, "SLOW_S", 0.0)
     answer, said = calibrated(home, ("mig", "modularity"), 3)
@@ -150,7 +153,7 @@ def test_only_what_is_lacking_is_computed_and_what_was_there_stays(home, monkeyp
     assert set(after) == {*before, identity("modularity", 1536)}
 
 
-def test_more_seeds_take_the_place_of_fewer(home):
+def test_more_seeds_take_the_place_of_fewer(home) -> None:
     answer, _ = calibrated(home, ("mig",), 4)
     found = calibration.references(home.path, RECIPE)
     assert answer.num_computed == 1
@@ -158,7 +161,7 @@ def test_more_seeds_take_the_place_of_fewer(home):
     assert found[identity("gaussian_tc", 1536)].num_seeds == 3
 
 
-def test_a_damaged_file_is_named_with_the_remedy(home):
+def test_a_damaged_file_is_named_with_the_remedy(home) -> None:
     path = home.path / "calibration" / "sprites_rendered_v1.json"
     path.write_bytes(path.read_bytes().replace(b"random", b"randon"))
     for ask in (lambda: calibration.references(home.path, RECIPE), lambda: calibrated(home, ("mig",), 1)):
@@ -166,7 +169,7 @@ def test_a_damaged_file_is_named_with_the_remedy(home):
             ask()
 
 
-def test_a_file_of_other_images_is_not_taken_for_theirs(home):
+def test_a_file_of_other_images_is_not_taken_for_theirs(home) -> None:
     path = home.path / "calibration" / "sprites_rendered_v1.json"
     path.rename(path.with_name("sprites_rendered_v2.json"))
     with pytest.raises(
@@ -175,7 +178,7 @@ def test_a_file_of_other_images_is_not_taken_for_theirs(home):
         calibration.references(home.path, "sprites (rendered v2)")
 
 
-def test_a_metric_of_more_than_codes_and_ground_truth_is_refused(home):
+def test_a_metric_of_more_than_codes_and_ground_truth_is_refused(home) -> None:
     with pytest.raises(UnknownNameError, match=r"codes and ground truth 'kl'[^$]*Valid: .*mig"):
         calibrated(home, ("mig", "kl"), 1)
     with pytest.raises(UnknownNameError, match="Did you mean 'mig'"):
@@ -191,7 +194,7 @@ def shown(answer):
     return console.file.getvalue().splitlines()
 
 
-def test_the_table_has_a_row_a_metric_and_fits_80_columns(kept):
+def test_the_table_has_a_row_a_metric_and_fits_80_columns(kept) -> None:
     _, answer, _ = kept
     lines = shown(answer)
     assert lines[0].strip() == "sprites (rendered v1): means over 3 seeds \N{PLUS-MINUS SIGN} 95 % intervals"
@@ -204,7 +207,7 @@ def test_the_table_has_a_row_a_metric_and_fits_80_columns(kept):
     assert "rotated" in " ".join(lines[4:])
 
 
-def test_the_longest_name_and_the_widest_numbers_are_not_cut(kept):
+def test_the_longest_name_and_the_widest_numbers_are_not_cut(kept) -> None:
     _, answer, _ = kept
     reference = answer.references[identity("mig", 1536)]
     wide = dataclasses.replace(
@@ -218,7 +221,7 @@ def test_the_longest_name_and_the_widest_numbers_are_not_cut(kept):
     assert lines[2].count(".425 \N{PLUS-MINUS SIGN}12.7") == 3
 
 
-def test_one_seed_has_no_half_width(kept):
+def test_one_seed_has_no_half_width(kept) -> None:
     _, answer, _ = kept
     reference = answer.references[identity("mig", 1536)]
     alone = dataclasses.replace(

@@ -2,6 +2,7 @@ import csv
 import math
 import re
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ OTHERS = {beta(1.5): {0: (8.3, 0.7), 1: (8.35, 0.72)}, beta(4.0): {0: (15.0, 0.6
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path: Path):
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
@@ -68,7 +69,7 @@ def csv_of(home, *trainings, sweeps=(GAMMA,)):
         return write_csv(answer(ledger.records, sweeps), home / "front.csv")
 
 
-def test_the_csv_of_one_sweep_is_this(ledger, tmp_path):
+def test_the_csv_of_one_sweep_is_this(ledger, tmp_path: Path) -> None:
     train(ledger, GAMMA, {gamma(10.0): {0: (8.0, 0.75)}, gamma(2.0): {0: (0.1 + 0.2, 0.5), 1: (0.3, 0.5)}})
     path = write_csv(answer(ledger.records, [GAMMA]), tmp_path / "front.csv")
     low, mean, high = (
@@ -87,7 +88,9 @@ def test_the_csv_of_one_sweep_is_this(ledger, tmp_path):
     assert high - low == pytest.approx(2 * half_width, rel=0.1)  # of the last bits of numbers of size 0.3
 
 
-def test_several_sweeps_share_a_file_and_hyperparameters_are_empty_where_not_theirs(both, tmp_path):
+def test_several_sweeps_share_a_file_and_hyperparameters_are_empty_where_not_theirs(
+    both, tmp_path: Path
+) -> None:
     found = lines(write_csv(both, tmp_path / "front.csv"))
     assert list(found[0])[:6] == ["sweep", "scale", "model", "beta", "gamma", "num_seeds"]
     assert [(row["sweep"], row["beta"], row["gamma"]) for row in found] == [
@@ -101,7 +104,7 @@ def test_several_sweeps_share_a_file_and_hyperparameters_are_empty_where_not_the
     assert [row["on_front"] for row in found] == ["False", "False", "False", "True", "True"]
 
 
-def test_the_csv_can_be_computed_again_from_the_export_of_runs(ledger, tmp_path):
+def test_the_csv_can_be_computed_again_from_the_export_of_runs(ledger, tmp_path: Path) -> None:
     train(
         ledger, GAMMA, OUTCOMES | {gamma(90.0): {0: (8.0, 0.99), 1: "diverged"}, gamma(95.0): {0: "planned"}}
     )
@@ -147,7 +150,7 @@ def test_the_csv_can_be_computed_again_from_the_export_of_runs(ledger, tmp_path)
             assert row[name] == first[draw][name]
 
 
-def test_a_file_made_again_has_the_same_bytes(both, ledger, tmp_path):
+def test_a_file_made_again_has_the_same_bytes(both, ledger, tmp_path: Path) -> None:
     again = answer(ledger.records, [BETA, GAMMA, BETA])
     writers = (write_csv, write_left_out, write_runs, write_plot)
     for write, name in zip(writers, ("front.csv", "front.csv", "runs.csv", "front.png"), strict=True):
@@ -158,7 +161,7 @@ def test_a_file_made_again_has_the_same_bytes(both, ledger, tmp_path):
     assert summary(both) == summary(again)
 
 
-def test_the_csv_does_not_depend_on_the_order_in_which_runs_were_committed(tmp_path):
+def test_the_csv_does_not_depend_on_the_order_in_which_runs_were_committed(tmp_path: Path) -> None:
     backwards = dict(reversed(OUTCOMES.items()))
     one = csv_of(tmp_path / "one", (GAMMA, OUTCOMES, {}))
     two = csv_of(tmp_path / "two", (GAMMA, backwards, {"order": lambda keys: sorted(keys, reverse=True)}))
@@ -169,13 +172,13 @@ def test_the_csv_does_not_depend_on_the_order_in_which_runs_were_committed(tmp_p
     assert one.read_bytes() == two.read_bytes() == three.read_bytes()
 
 
-def test_another_sweep_in_the_home_changes_nothing(tmp_path):
+def test_another_sweep_in_the_home_changes_nothing(tmp_path: Path) -> None:
     one = csv_of(tmp_path / "one", (GAMMA, OUTCOMES, {}))
     two = csv_of(tmp_path / "two", (BETA, OTHERS, {"model": "beta_vae"}), (GAMMA, OUTCOMES, {}))
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_a_seed_more_changes_the_row_of_its_draw_and_no_other(tmp_path):
+def test_a_seed_more_changes_the_row_of_its_draw_and_no_other(tmp_path: Path) -> None:
     more = {gamma(1.0): {}, gamma(10.0): {3: (8.2, 0.79)}}
     one = csv_of(tmp_path / "one", (GAMMA, OUTCOMES, {})).read_text().splitlines()
     two = csv_of(tmp_path / "two", (GAMMA, OUTCOMES, {}), (GAMMA, more, {})).read_text().splitlines()
@@ -183,7 +186,7 @@ def test_a_seed_more_changes_the_row_of_its_draw_and_no_other(tmp_path):
     assert ",10.0,4,0," in two[2]
 
 
-def test_what_is_missing_is_in_a_second_file_beside_the_first(ledger, tmp_path):
+def test_what_is_missing_is_in_a_second_file_beside_the_first(ledger, tmp_path: Path) -> None:
     train(
         ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9), 1: "running"}, gamma(2.0): {0: "diverged", 1: "failed"}}
     )
@@ -196,14 +199,14 @@ def test_what_is_missing_is_in_a_second_file_beside_the_first(ledger, tmp_path):
     )
 
 
-def test_mixed_numerics_are_in_the_csv(tmp_path):
+def test_mixed_numerics_are_in_the_csv(tmp_path: Path) -> None:
     more = {gamma(1.0): {3: (8.4, 0.75)}}
     path = csv_of(tmp_path, (GAMMA, OUTCOMES, {}), (GAMMA, more, {"numerics": "gpu", "code_version": "2"}))
     origin = [(row["numerics"], row["code_version"]) for row in lines(path)]
     assert origin == [("mixed", "mixed"), ("cpu", "1"), ("cpu", "1")]
 
 
-def test_labelled_sweeps_have_a_column_for_the_label(ledger, tmp_path):
+def test_labelled_sweeps_have_a_column_for_the_label(ledger, tmp_path: Path) -> None:
     other = SweepId("factorvae_gamma", "laptop", "again")
     train(ledger, GAMMA, OUTCOMES)
     train(ledger, other, {gamma(1.0): OUTCOMES[gamma(1.0)]})
@@ -221,7 +224,7 @@ def test_labelled_sweeps_have_a_column_for_the_label(ledger, tmp_path):
     assert write_plot(found, tmp_path / "front.png").exists()
 
 
-def test_nothing_finished_says_what_to_run(ledger):
+def test_nothing_finished_says_what_to_run(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: "planned", 1: "running", 2: "diverged"}})
     with pytest.raises(InputError) as error:
         answer(ledger.records, [GAMMA])
@@ -231,7 +234,7 @@ def test_nothing_finished_says_what_to_run(ledger):
     )
 
 
-def test_a_sweep_that_has_not_begun_is_left_out_beside_one_that_has(ledger, tmp_path):
+def test_a_sweep_that_has_not_begun_is_left_out_beside_one_that_has(ledger, tmp_path: Path) -> None:
     train(ledger, GAMMA, OUTCOMES)
     train(ledger, BETA, {beta(1.5): {0: "planned", 1: "planned"}}, model="beta_vae")
     found = answer(ledger.records, [GAMMA, BETA])
@@ -241,7 +244,7 @@ def test_a_sweep_that_has_not_begun_is_left_out_beside_one_that_has(ledger, tmp_
     assert write_plot(found, tmp_path / "front.svg").exists()
 
 
-def test_a_sweep_whose_module_is_gone_is_answered_from_the_ledger(ledger):
+def test_a_sweep_whose_module_is_gone_is_answered_from_the_ledger(ledger) -> None:
     gone = SweepId("gone", "laptop")
     train(ledger, gone, OUTCOMES, objectives=("recon_mse", "factor_vae_score"))
     found = answer(ledger.records, [gone])
@@ -254,13 +257,13 @@ def test_a_sweep_whose_module_is_gone_is_answered_from_the_ledger(ledger):
     assert answer(ledger.records, [gone, GAMMA]).objectives == ("recon_mse", "factor_vae_score")
 
 
-def test_the_words_of_a_sweep_are_those_of_its_module(both):
+def test_the_words_of_a_sweep_are_those_of_its_module(both) -> None:
     assert both.objectives == OBJECTIVES
     assert both.note == LAPTOP_NOTE
     assert "beta grows? Does FactorVAE" in both.question
 
 
-def test_objectives_may_be_named_and_an_unknown_one_is_refused(both, ledger, tmp_path):
+def test_objectives_may_be_named_and_an_unknown_one_is_refused(both, ledger, tmp_path: Path) -> None:
     found = answer(ledger.records, [GAMMA], objectives=["recon_error", "kl"])
     assert lines(write_csv(found, tmp_path / "kl.csv"))[0]["kl"] == "3.0"
     flipped = answer(ledger.records, [GAMMA], objectives=["factor_vae_score", "recon_error"])
@@ -270,14 +273,16 @@ def test_objectives_may_be_named_and_an_unknown_one_is_refused(both, ledger, tmp
         answer(ledger.records, [GAMMA], objectives=["recon_error", "mug"])
 
 
-def test_two_objectives_to_minimize_are_drawn_with_the_lower_up(both, ledger, tmp_path):
+def test_two_objectives_to_minimize_are_drawn_with_the_lower_up(both, ledger, tmp_path: Path) -> None:
     found = answer(ledger.records, [GAMMA], objectives=["recon_error", "kl"])
     assert write_plot(found, tmp_path / "kl.png").stat().st_size > 10_000
     family = front_data._family(found, "factor_vae")
     np.testing.assert_allclose(-family.means_N2[:, 1], found.draws["kl"].astype(float))
 
 
-def test_sweeps_that_ask_for_different_reconstruction_errors_are_compared_by_the_one_that_all_have(ledger):
+def test_sweeps_that_ask_for_different_reconstruction_errors_are_compared_by_the_one_that_all_have(
+    ledger,
+) -> None:
     shared = ("recon_mse", "factor_vae_score")
     three = {beta(1.0): {0: (9.0, 0.9, 0.1), 1: (8.0, 0.8, 0.2)}}
     two = {(("information", 0.0),): {0: (0.3, 0.5), 1: (0.4, 0.6)}}
@@ -294,7 +299,7 @@ def test_sweeps_that_ask_for_different_reconstruction_errors_are_compared_by_the
         answer(ledger.records, [GAMMA, GAN])
 
 
-def test_a_calibrated_metric_is_read_by_what_known_codes_score(both, ledger, tmp_path):
+def test_a_calibrated_metric_is_read_by_what_known_codes_score(both, ledger, tmp_path: Path) -> None:
     values = {
         "random": [0.2, 0.4],
         "untrained": [0.5],
@@ -329,7 +334,7 @@ def test_a_calibrated_metric_is_read_by_what_known_codes_score(both, ledger, tmp
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_the_plot_is_drawn_in_the_format_of_its_suffix(both, tmp_path, suffix):
+def test_the_plot_is_drawn_in_the_format_of_its_suffix(both, tmp_path: Path, suffix: str) -> None:
     path = write_plot(both, tmp_path / f"a.front{suffix}")
     assert sorted(file.name for file in tmp_path.glob("*front*")) == [path.name]
     if suffix == ".png":
@@ -343,7 +348,7 @@ def test_the_plot_is_drawn_in_the_format_of_its_suffix(both, tmp_path, suffix):
         write_plot(both, tmp_path / "front.pdf")
 
 
-def test_the_caption_says_seeds_steps_data_scale_and_the_note(both, tmp_path):
+def test_the_caption_says_seeds_steps_data_scale_and_the_note(both, tmp_path: Path) -> None:
     text = write_plot(both, tmp_path / "front.svg").read_text()
     comments = " ".join(re.findall(r"<!-- (.*?) -->", text, re.DOTALL)).replace("\n", " ")
     for said in ("2 to 3 seeds after 20 updates", SPRITES, "laptop scale", LAPTOP_NOTE):
@@ -352,7 +357,7 @@ def test_the_caption_says_seeds_steps_data_scale_and_the_note(both, tmp_path):
     assert "FactorVAE score" in comments
 
 
-def test_a_draw_off_the_fronts_is_not_shown(ledger, tmp_path):
+def test_a_draw_off_the_fronts_is_not_shown(ledger, tmp_path: Path) -> None:
     train(ledger, GAMMA, OUTCOMES | {gamma(90.0): {0: (8.0, 0.99), 1: "diverged"}})
     shown = [
         "gamma=90" in summary(answer(ledger.records, [GAMMA], allow_diverged=allowed))[0]
@@ -363,7 +368,7 @@ def test_a_draw_off_the_fronts_is_not_shown(ledger, tmp_path):
     assert "Not shown: 1 draw with" in re.sub(r"\s+", " ", text)
 
 
-def test_a_sweep_whose_draws_are_all_off_the_front_has_no_front(ledger, tmp_path):
+def test_a_sweep_whose_draws_are_all_off_the_front_has_no_front(ledger, tmp_path: Path) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9), 1: "diverged"}})
     found = answer(ledger.records, [GAMMA])
     assert "Front of 1 draw (" in summary(found)[0]
@@ -373,7 +378,7 @@ def test_a_sweep_whose_draws_are_all_off_the_front_has_no_front(ledger, tmp_path
         write_plot(found, tmp_path / "front.png")
 
 
-def test_hypervolume_is_that_of_the_means_against_the_stated_reference(ledger):
+def test_hypervolume_is_that_of_the_means_against_the_stated_reference(ledger) -> None:
     train(
         ledger,
         GAMMA,
@@ -388,7 +393,9 @@ def test_hypervolume_is_that_of_the_means_against_the_stated_reference(ledger):
     assert found.draws["front_probability"].tolist() == [0.0, 1.0, 1.0]
 
 
-def test_sweeps_of_one_model_and_label_are_told_apart_by_name(ledger, tmp_path, monkeypatch):
+def test_sweeps_of_one_model_and_label_are_told_apart_by_name(
+    ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the plot, too, where a draw of either has the same hyperparameters."""
     drawn, draw_front = [], front_data.draw_front
     monkeypatch.setattr(
@@ -412,11 +419,11 @@ def test_sweeps_of_one_model_and_label_are_told_apart_by_name(ledger, tmp_path, 
         ([("a", "x"), ("b", "x"), ("b", "")], ["a x", "b x", "b"]),
     ],
 )
-def test_sweeps_are_told_apart_by_what_differs(asked, told):
+def test_sweeps_are_told_apart_by_what_differs(asked: list[tuple[str, str]], told: list[str]) -> None:
     assert [labels.told_apart(*sweep, asked) for sweep in asked] == told
 
 
-def test_a_run_that_two_sweeps_share_counts_once(ledger):
+def test_a_run_that_two_sweeps_share_counts_once(ledger) -> None:
     """A label for the same question has the same runs: none competes with itself, none is a point more."""
     twin = SweepId(GAMMA.name, GAMMA.scale, "twin")
     draws = {
@@ -436,7 +443,7 @@ def test_a_run_that_two_sweeps_share_counts_once(ledger):
     assert one.agreements == two.agreements
 
 
-def test_a_label_with_more_seeds_of_the_same_draws_does_not_compete_with_them(ledger):
+def test_a_label_with_more_seeds_of_the_same_draws_does_not_compete_with_them(ledger) -> None:
     more = SweepId(GAMMA.name, GAMMA.scale, "more")
     draws = {
         gamma(float(g)): {s: (5 + g / 10 + s / 5 % 0.3, 0.5 + g / 100 - s * g / 900) for s in range(10)}
@@ -455,7 +462,7 @@ def test_a_label_with_more_seeds_of_the_same_draws_does_not_compete_with_them(le
     assert "each of 3 draws with 10 seeds" in two.caption
 
 
-def test_a_shared_run_keeps_all_its_metrics_where_one_sweep_has_more_of_them(ledger):
+def test_a_shared_run_keeps_all_its_metrics_where_one_sweep_has_more_of_them(ledger) -> None:
     wider = SweepId(GAMMA.name, GAMMA.scale, "wider")
     shared = {s: (5.0 + s, 0.5 + s / 10) for s in range(3)}
     train(ledger, GAMMA, {gamma(1.0): shared})
@@ -465,7 +472,7 @@ def test_a_shared_run_keeps_all_its_metrics_where_one_sweep_has_more_of_them(led
     assert len(found.values_NM) == 4
 
 
-def test_the_summary_says_the_front_with_its_uncertainty(ledger):
+def test_the_summary_says_the_front_with_its_uncertainty(ledger) -> None:
     train(
         ledger,
         GAMMA,
@@ -486,7 +493,7 @@ def test_the_summary_says_the_front_with_its_uncertainty(ledger):
     assert said[-1] == LAPTOP_NOTE
 
 
-def test_the_export_of_runs_is_in_the_order_of_hyperparameters_and_seeds(ledger, tmp_path):
+def test_the_export_of_runs_is_in_the_order_of_hyperparameters_and_seeds(ledger, tmp_path: Path) -> None:
     train(ledger, GAMMA, {gamma(10.0): {1: "planned", 0: (8.0, 0.7)}, gamma(2.0): {0: (9.0, 0.7)}})
     rows = lines(write_runs(answer(ledger.records, [GAMMA]), tmp_path / "runs.csv"))
     assert [(row["gamma"], row["seed"], row["metric"], row["value"]) for row in rows] == [

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from scipy import stats
 from sweeper.analysis import results
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Draw, Ledger, Member
+from tests.specs import run_spec, sweep_spec
 from trainables.blocks import Manifest, Point, RunEntry, write_block
 from trainables.errors import InputError, UnknownNameError
 
@@ -18,7 +20,7 @@ STEPS = 20
 SPRITES = "sprites (rendered v1)"
 
 
-def settings(metric, images=1536):
+def settings(metric, images: int = 1536):
     return f"{metric}(v1, images={images})"
 
 
@@ -27,37 +29,30 @@ def train(
     sweep,
     outcomes,
     *,
-    model="factor_vae",
+    model: str = "factor_vae",
     steps=STEPS,
     recipe=SPRITES,
-    numerics="cpu",
-    images=1536,
-    code_version="1",
+    numerics: str = "cpu",
+    images: int = 1536,
+    code_version: str = "1",
     objectives=OBJECTIVES,
     order=sorted,
     end=None,
-):
+) -> None:
     """Register a sweep and commit its runs.
 
     `outcomes` has per draw its hyperparameters, a tuple of pairs, and per seed the objectives at the horizon, or a
     status. A second call with more seeds adds them. `end` trains beyond the horizon.
     """
-    spec = {
-        "question": "Does it?",
-        "model": model,
-        "objectives": objectives,
-        "metrics": [*objectives, "kl"],
-        "data": recipe.partition(" ")[0],
-        "fields": {},
-        "steps": steps,
-        "note": "A note.",
-    }
+    data = recipe.partition(" ")[0]
+    metrics = [*objectives, "kl"]
+    spec = sweep_spec(model, objectives=objectives, metrics=metrics, data=data, steps=steps, note="A note.")
     draws, wanted = [], {}
     for number, (params, seeds) in enumerate(outcomes.items()):
         members = []
         for seed, outcome in seeds.items():
             key = f"{model} {recipe} {params} {seed}"
-            run = {"model": model, "recipe": recipe, "fields": dict(params), "seed": seed}
+            run = run_spec(model, data=data, recipe=recipe, fields=dict(params), seed=seed)
             members.append(Member(key, seed, steps, run))
             wanted[key] = (seed, run, outcome)
         draws.append(Draw(number, dict(params), tuple(members)))
@@ -118,7 +113,7 @@ def beta(value):
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path: Path):
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
@@ -143,7 +138,7 @@ def at(table, **where):
     return row
 
 
-def test_the_run_table_has_a_row_for_every_run_and_metric_whatever_became_of_it(ledger):
+def test_the_run_table_has_a_row_for_every_run_and_metric_whatever_became_of_it(ledger) -> None:
     train(
         ledger, GAMMA, {gamma(1.0): {0: (8.5, 0.75), 1: "diverged", 2: "running", 3: "failed", 4: "planned"}}
     )
@@ -180,7 +175,7 @@ def test_the_run_table_has_a_row_for_every_run_and_metric_whatever_became_of_it(
     }
 
 
-def test_the_curve_table_has_every_evaluation_up_to_the_horizon_and_no_training_statistics(ledger):
+def test_the_curve_table_has_every_evaluation_up_to_the_horizon_and_no_training_statistics(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (8.0, 0.5), 1: (9.0, 0.5)}}, end=30)
     table = results.curve_table(ledger.records, GAMMA)
     assert list(table.columns) == list(results.run_table(ledger.records, GAMMA).columns)
@@ -194,14 +189,16 @@ def test_the_curve_table_has_every_evaluation_up_to_the_horizon_and_no_training_
     assert set(table["metric"]) == {*OBJECTIVES, "kl"}
 
 
-def test_runs_that_another_sweep_takes_further_are_read_at_this_sweeps_horizon(ledger):
+def test_runs_that_another_sweep_takes_further_are_read_at_this_sweeps_horizon(ledger) -> None:
     longer = SweepId("factorvae_gamma", "laptop", "longer")
     outcomes = {gamma(1.0): {0: (8.0, 0.5)}}
     train(ledger, GAMMA, outcomes)
     before = results.run_table(ledger.records, GAMMA)
     key = f"factor_vae {SPRITES} {gamma(1.0)} 0"
-    ledger.register_sweep(longer, {"metrics": []}, [Draw(0, {"gamma": 1.0}, (Member(key, 0, 40, {}),))])
-    entry = RunEntry(key, 0, "done", 40, 40, {})
+    ledger.register_sweep(
+        longer, sweep_spec(metrics=[]), [Draw(0, {"gamma": 1.0}, (Member(key, 0, 40, run_spec()),))]
+    )
+    entry = RunEntry(key, 0, "done", 40, 40, run_spec())
     point = Point(key, 40, 1e9, "recon_error", 1.0)
     later = Manifest(ledger.begin_attempt([key]), 0, STEPS, 40, "gpu", "2", 1e9, 1.0, (entry,), (point,))
     assert ledger.take(write_block(ledger.storage, later, {})) == "taken"
@@ -210,7 +207,7 @@ def test_runs_that_another_sweep_takes_further_are_read_at_this_sweeps_horizon(l
     assert (row["value"], row["step"], row["numerics"], row["code_version"]) == (1.0, 40, "mixed", "mixed")
 
 
-def test_a_draw_is_the_mean_and_the_t_interval_of_its_seeds(runs):
+def test_a_draw_is_the_mean_and_the_t_interval_of_its_seeds(runs) -> None:
     table, left_out = results.draw_table(runs, OBJECTIVES)
     row = at(table, gamma=1.0)
     half_width = stats.t.ppf(0.975, 2) / math.sqrt(3)  # of 1, 2, 3, whose standard deviation is 1
@@ -226,13 +223,13 @@ def test_a_draw_is_the_mean_and_the_t_interval_of_its_seeds(runs):
     assert left_out.empty
 
 
-def test_draws_are_in_the_order_of_their_numbers_and_the_front_is_marked(runs):
+def test_draws_are_in_the_order_of_their_numbers_and_the_front_is_marked(runs) -> None:
     table, _ = results.draw_table(runs, OBJECTIVES)
     assert list(table["gamma"]) == [1.0, 2.0, 10.0]
     assert list(table["on_front"]) == list(table["on_model_front"]) == [True, False, True]
 
 
-def test_a_model_has_its_own_front_beside_that_of_all(ledger):
+def test_a_model_has_its_own_front_beside_that_of_all(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}, gamma(2.0): {0: (2.0, 0.8)}})
     train(ledger, BETA, {beta(1): {0: (1.0, 0.7)}, beta(4): {0: (0.5, 0.6)}}, model="beta_vae")
     both = results.stack([results.run_table(ledger.records, sweep) for sweep in (GAMMA, BETA)])
@@ -245,7 +242,7 @@ def test_a_model_has_its_own_front_beside_that_of_all(ledger):
     assert table["gamma"].isna().tolist() == [True, True, False, False]
 
 
-def test_a_draw_with_a_diverged_seed_is_off_the_front_unless_allowed(ledger):
+def test_a_draw_with_a_diverged_seed_is_off_the_front_unless_allowed(ledger) -> None:
     train(
         ledger,
         GAMMA,
@@ -262,7 +259,7 @@ def test_a_draw_with_a_diverged_seed_is_off_the_front_unless_allowed(ledger):
     assert at(left_out, gamma=1.0)["reason"] == "1 of 2 seeds done (1 diverged)"
 
 
-def test_unfinished_draws_are_judged_by_what_is_done_and_listed(ledger):
+def test_unfinished_draws_are_judged_by_what_is_done_and_listed(ledger) -> None:
     outcomes = {
         gamma(1.0): {0: (1.0, 0.9), 1: "running", 2: "planned", 3: (3.0, 0.9)},
         gamma(2.0): {0: "diverged", 1: "failed"},
@@ -279,7 +276,7 @@ def test_unfinished_draws_are_judged_by_what_is_done_and_listed(ledger):
     assert list(left_out["num_planned"]) == [4, 2]
 
 
-def test_an_objective_that_is_nan_keeps_the_draw_off_the_front_and_says_so(ledger):
+def test_an_objective_that_is_nan_keeps_the_draw_off_the_front_and_says_so(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, math.nan), 1: (1.0, 0.9)}, gamma(2.0): {0: (2.0, 0.8)}})
     table, left_out = results.draw_table(
         results.run_table(ledger.records, GAMMA), OBJECTIVES, allow_diverged=True
@@ -289,7 +286,7 @@ def test_an_objective_that_is_nan_keeps_the_draw_off_the_front_and_says_so(ledge
     assert list(left_out["reason"]) == ["an objective is not finite or not committed; off the front"]
 
 
-def test_seeds_of_two_numerics_classes_make_a_draw_mixed(ledger):
+def test_seeds_of_two_numerics_classes_make_a_draw_mixed(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}, gamma(2.0): {0: (2.0, 0.9)}})
     train(ledger, GAMMA, {gamma(1.0): {1: (1.0, 0.9)}}, numerics="gpu")
     table, _ = results.draw_table(results.run_table(ledger.records, GAMMA), OBJECTIVES)
@@ -307,35 +304,35 @@ def refusal(ledger, sweep=BETA, **how):
     return str(error.value)
 
 
-def test_mixed_metric_settings_are_refused_and_both_are_named(ledger):
+def test_mixed_metric_settings_are_refused_and_both_are_named(ledger) -> None:
     text = refusal(ledger, images=1000)
     assert "factor_vae_score(v1, images=1000) (sweep betavae_beta)" in text
     assert "factor_vae_score(v1, images=1536) (sweep factorvae_gamma)" in text
 
 
-def test_mixed_metric_settings_are_refused_inside_a_sweep(ledger):
+def test_mixed_metric_settings_are_refused_inside_a_sweep(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}})
     train(ledger, GAMMA, {gamma(1.0): {1: (1.0, 0.9)}}, images=1000)
     with pytest.raises(InputError, match=r"images=1000.*images=1536"):
         results.draw_table(results.run_table(ledger.records, GAMMA), OBJECTIVES)
 
 
-def test_mixed_data_are_refused_and_both_are_named(ledger):
+def test_mixed_data_are_refused_and_both_are_named(ledger) -> None:
     sides = f"data: sprites (official) (sweep betavae_beta) and {SPRITES} (sweep factorvae_gamma)"
     assert sides in refusal(ledger, recipe="sprites (official)")
 
 
-def test_mixed_scales_are_refused_and_both_are_named(ledger):
+def test_mixed_scales_are_refused_and_both_are_named(ledger) -> None:
     sides = "scale: laptop (sweep factorvae_gamma) and paper (sweep betavae_beta b)"
     assert sides in refusal(ledger, SweepId("betavae_beta", "paper", "b"))
 
 
-def test_mixed_horizons_are_refused_and_both_are_named(ledger):
+def test_mixed_horizons_are_refused_and_both_are_named(ledger) -> None:
     sides = "updates: 15 (sweep betavae_beta) and 20 (sweep factorvae_gamma)"
     assert sides in refusal(ledger, steps=15)
 
 
-def test_steps_of_different_kinds_need_not_be_equally_many_and_are_both_told(ledger):
+def test_steps_of_different_kinds_need_not_be_equally_many_and_are_both_told(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}})
     train(ledger, GAN, {(("information", 0.0),): {0: (1.0, 0.5)}}, model="info_wgan_gp", steps=7)
     runs = results.stack([results.run_table(ledger.records, sweep) for sweep in (GAMMA, GAN)])
@@ -345,7 +342,7 @@ def test_steps_of_different_kinds_need_not_be_equally_many_and_are_both_told(led
     assert results.training(runs[runs["sweep"] == GAMMA.name]) == "20 updates"
 
 
-def test_an_objective_that_nobody_computed_or_knows_is_unknown(runs, ledger):
+def test_an_objective_that_nobody_computed_or_knows_is_unknown(runs, ledger) -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown metric 'factor_vae_scor'. Did you mean"):
         results.draw_table(runs, ("recon_error", "factor_vae_scor"))
     with pytest.raises(UnknownNameError, match="Unknown objective 'recon_mse'"):
@@ -354,13 +351,13 @@ def test_an_objective_that_nobody_computed_or_knows_is_unknown(runs, ledger):
         results.run_table(ledger.records, BETA)
 
 
-def test_a_hyperparameter_named_like_a_column_is_refused(ledger):
+def test_a_hyperparameter_named_like_a_column_is_refused(ledger) -> None:
     train(ledger, GAMMA, {(("scale", 1.0),): {0: (1.0, 0.9)}})
     with pytest.raises(InputError, match="'scale' of sweep factorvae_gamma-laptop"):
         results.run_table(ledger.records, GAMMA)
 
 
-def test_a_sweep_without_runs_is_a_table_without_rows(ledger):
+def test_a_sweep_without_runs_is_a_table_without_rows(ledger) -> None:
     train(ledger, GAMMA, {})
     table = results.run_table(ledger.records, GAMMA)
     assert table.empty

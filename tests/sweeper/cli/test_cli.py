@@ -121,13 +121,15 @@ AT_ONCE = {
 
 
 @pytest.mark.parametrize(("words", "said"), AT_ONCE.values(), ids=AT_ONCE)
-def test_a_wrong_word_is_refused_with_a_remedy(words, said, refused, tmp_path, monkeypatch):
+def test_a_wrong_word_is_refused_with_a_remedy(
+    words, said, refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     refused(words, said)
     assert not list(tmp_path.iterdir()), "a refused command leaves nothing"
 
 
-def test_wrong_words_are_refused_before_anything_heavy_is_imported(tmp_path):
+def test_wrong_words_are_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     lines = [words for words, _ in AT_ONCE.values()] + [["--help"], ["list", "--json"]]
     code = (
         "import json, sys\nfrom sweeper.cli.app import main\n"
@@ -146,14 +148,14 @@ def test_wrong_words_are_refused_before_anything_heavy_is_imported(tmp_path):
     assert imported == []
 
 
-def test_a_command_alone_shows_what_there_is(capsys):
+def test_a_command_alone_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     shown = capsys.readouterr().err
     assert all(command in shown for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command, capsys):
+def test_every_command_has_help(command, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -161,11 +163,11 @@ def test_every_command_has_help(command, capsys):
     assert out.count("\n") > 5
 
 
-def test_the_commands_are_those_that_are_written_about():
+def test_the_commands_are_those_that_are_written_about() -> None:
     assert set(COMMANDS) >= {"list", "plan", "run", "status", "pareto", "export", "sync", "verify", "ui"}
 
 
-def test_list_shows_every_sweep_and_its_question(capsys):
+def test_list_shows_every_sweep_and_its_question(capsys: pytest.CaptureFixture[str]) -> None:
     names = plugins.names("search_spaces")
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
@@ -187,13 +189,17 @@ def test_list_shows_every_sweep_and_its_question(capsys):
     ],
     ids=["no field", "no number"],
 )
-def test_a_field_that_a_model_does_not_take_is_refused_before_anything_is_kept(word, said, tmp_path, refused):
+def test_a_field_that_a_model_does_not_take_is_refused_before_anything_is_kept(
+    word: str, said: list[str], tmp_path: Path, refused
+) -> None:
     refused([*PLAN, "--as", "x", "--set", word, "--home", tmp_path / "home"], said)
     assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("command", [PLAN, RUN], ids=["plan", "run"])
-def test_a_gpu_is_asked_for_where_there_is_none(command, refused, tmp_path, monkeypatch):
+def test_a_gpu_is_asked_for_where_there_is_none(
+    command, refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     words = ["--gpus-per-pack", "0.25", "--home", tmp_path / "home", "--storage", tmp_path / "shared"]
@@ -202,7 +208,9 @@ def test_a_gpu_is_asked_for_where_there_is_none(command, refused, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plan_that_takes_days_on_a_cpu_is_refused_unless_insisted(refused, capsys, tmp_path):
+def test_a_plan_that_takes_days_on_a_cpu_is_refused_unless_insisted(
+    refused, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     home, shared = tmp_path / "home", tmp_path / "shared"
     assert main(["run", "betavae_beta", "--home", str(home), "--storage", str(shared)]) == 2
     refusal = "\n".join(capsys.readouterr().err.splitlines()[-2:])
@@ -212,7 +220,9 @@ def test_a_plan_that_takes_days_on_a_cpu_is_refused_unless_insisted(refused, cap
     assert Home.at(home).storage == shared, "its storage is known all the same"
 
 
-def test_plan_tells_runs_time_and_cost_and_keeps_nothing(capsys, tmp_path):
+def test_plan_tells_runs_time_and_cost_and_keeps_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     words = [*PLAN, "--home", str(tmp_path / "home"), "--price-per-hour", "3600"]
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -234,7 +244,9 @@ def test_plan_tells_runs_time_and_cost_and_keeps_nothing(capsys, tmp_path):
         (["--set", "precision=tf32", "--as", "x"], {}, ["precision=tf32: not available on a CPU."]),
     ],
 )
-def test_a_wrong_word_about_the_machine_is_answered(words, variables, said, refused, monkeypatch, tmp_path):
+def test_a_wrong_word_about_the_machine_is_answered(
+    words, variables, said: list[str], refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no GPU
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -242,7 +254,7 @@ def test_a_wrong_word_about_the_machine_is_answered(words, variables, said, refu
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
-def test_states_come_every_so_many_seconds(seconds, refused, tmp_path):
+def test_states_come_every_so_many_seconds(seconds: str, refused, tmp_path: Path) -> None:
     refused(["run", *PLAN[1:], "--state-every", seconds, "--home", tmp_path / "home"], ["--state-every"])
 
 
@@ -254,14 +266,18 @@ def test_states_come_every_so_many_seconds(seconds, refused, tmp_path):
         ([], {"SWEEPER_CLUSTER_GPUS": "4"}),
     ],
 )
-def test_what_is_typed_wins_over_a_variable(words, variables, monkeypatch, capsys, tmp_path):
+def test_what_is_typed_wins_over_a_variable(
+    words, variables, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert main([*PLAN, *words, "--home", str(tmp_path / "home"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_runs"] == 4
 
 
-def test_a_process_that_measures_and_dies_is_a_fault_of_the_machine(monkeypatch, refused, tmp_path):
+def test_a_process_that_measures_and_dies_is_a_fault_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, refused, tmp_path: Path
+) -> None:
     def die(self, question):
         self._process.kill()
         return ask(self, question)

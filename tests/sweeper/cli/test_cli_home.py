@@ -18,10 +18,11 @@ from sweeper.cli.app import main
 from sweeper.home import Home, lock_home
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Draw, Ledger, Member
+from tests.specs import run_spec, sweep_spec
 from trainables.blocks import Manifest, Point, RunEntry, write_block
 
 METRICS = ("recon_error", "factor_vae_score")
-SPEC = {"model": "factor_vae", "recipe": "sprites (rendered v1)"}
+SPEC = run_spec("factor_vae")
 STEPS = 200
 NOBODY = 65534
 ROOT = Path(__file__).parents[3]
@@ -29,7 +30,7 @@ RUN = ["run", "factorvae_gamma", "--scale", "smoke"]
 
 
 @pytest.fixture
-def home(tmp_path):
+def home(tmp_path: Path):
     """A home in which one sweep has run: two draws, two seeds, numbers that anyone can check."""
     home = Home.at(tmp_path / "home")
     draws = [
@@ -40,10 +41,9 @@ def home(tmp_path):
         )
         for number, gamma in enumerate((1.0, 60.0))
     ]
-    words = {"question": "?", "model": "factor_vae", "objectives": METRICS, "metrics": METRICS, "note": ""}
     with Ledger(home.ledger, home.storage) as ledger:
         for label in ("", "mine"):
-            ledger.register_sweep(SweepId("factorvae_gamma", "smoke", label), words, draws)
+            ledger.register_sweep(SweepId("factorvae_gamma", "smoke", label), sweep_spec(), draws)
         keys = [member.key for draw in draws for member in draw.members]
         number = ledger.begin_attempt(keys)
         runs = tuple(RunEntry(key, int(key[1]), "done", STEPS, STEPS, SPEC) for key in keys)
@@ -59,14 +59,14 @@ def home(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["status", "pareto", "sync", "verify", "export"])
-def test_a_home_without_a_ledger_has_nothing_to_show(command, tmp_path, refused):
+def test_a_home_without_a_ledger_has_nothing_to_show(command: str, tmp_path: Path, refused) -> None:
     words = [command, "factorvae_gamma", "--home", tmp_path / "home"]
     words += ["--runs", tmp_path / "runs.csv"] if command == "export" else []
     refused(words, [tmp_path / "home", "Train first", "--home"])
     assert not list(tmp_path.iterdir())
 
 
-def test_pages_need_something_to_show(tmp_path, refused):
+def test_pages_need_something_to_show(tmp_path: Path, refused) -> None:
     refused(["ui", "--home", tmp_path], [tmp_path / "mlflow.db", "Train first"])
 
 
@@ -82,7 +82,9 @@ def test_pages_need_something_to_show(tmp_path, refused):
     ],
     ids=["sweep", "not run", "scale", "label", "wrong label"],
 )
-def test_a_sweep_that_a_home_does_not_have_is_refused(command, words, said, home, refused):
+def test_a_sweep_that_a_home_does_not_have_is_refused(
+    command: str, words: list[str], said: list[str], home, refused
+) -> None:
     refused([command, *words, "--home", home], said)
 
 
@@ -96,18 +98,20 @@ def test_a_sweep_that_a_home_does_not_have_is_refused(command, words, said, home
         ("recon_error,recon_error", ["recon_error", "once"]),
     ],
 )
-def test_wrong_objectives_are_refused(objectives, said, home, refused):
+def test_wrong_objectives_are_refused(objectives: str, said: list[str], home, refused) -> None:
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", home, "--objectives", objectives]
     refused(words, said)
 
 
-def test_a_file_that_cannot_be_written_is_refused(home, refused):
+def test_a_file_that_cannot_be_written_is_refused(home, refused) -> None:
     words = ["factorvae_gamma", "--scale", "smoke", "--home", home]
     refused(["pareto", *words, "--csv", f"{__file__}/x.csv"], ["--csv", __file__])
     refused(["export", *words, "--runs", f"{__file__}/x.csv"], ["--runs", __file__])
 
 
-def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(home, capsys):
+def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(
+    home, capsys: pytest.CaptureFixture[str]
+) -> None:
     uri = "postgresql://me:secret@db/mlflow"
     words = ["factorvae_gamma", "--scale", "smoke", "--home", str(home), "--tracking-uri", uri]
     for command in ("run", "sync", "verify"):
@@ -117,12 +121,12 @@ def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(home, ca
         assert "secret" not in err
 
 
-def test_a_file_that_is_no_ledger_is_refused(tmp_path, refused):
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path, refused) -> None:
     (tmp_path / "ledger.db").write_text("this is a shopping list " * 99)
     refused(["status", "factorvae_gamma", "--home", tmp_path], [tmp_path / "ledger.db", "ledger"])
 
 
-def spoil(home):
+def spoil(home) -> None:
     """Overwrite where the ledger looks sweeps up."""
     ledger = home / "ledger.db"
     with closing(sqlite3.connect(ledger)) as db:
@@ -134,27 +138,29 @@ def spoil(home):
     ledger.write_bytes(content)
 
 
-def spoil_all(home):
+def spoil_all(home) -> None:
     """Overwrite all but the first page of the ledger."""
     ledger = home / "ledger.db"
     ledger.write_bytes(ledger.read_bytes()[:4096] + b"\xff" * (ledger.stat().st_size - 4096))
 
 
-def replace(home):
+def replace(home) -> None:
     """Put something else in the place of the ledger."""
     (home / "ledger.db").write_text("shopping " * 999)
 
 
 @pytest.mark.parametrize("damage", [spoil, spoil_all])
 @pytest.mark.parametrize("command", ["status", "pareto", "sync"])
-def test_a_damaged_ledger_is_named_with_the_way_back(command, damage, home, refused):
+def test_a_damaged_ledger_is_named_with_the_way_back(command: str, damage, home, refused) -> None:
     damage(home)
     said = [home / "ledger.db", "damaged", f"python -m sweeper rebuild --home {home}"]
     refused([command, "factorvae_gamma", "--scale", "smoke", "--home", home], said, code=3)
 
 
 @pytest.mark.parametrize("damage", [spoil, spoil_all, replace])
-def test_verify_tells_of_a_damaged_ledger_which_can_be_rebuilt(damage, home, capsys):
+def test_verify_tells_of_a_damaged_ledger_which_can_be_rebuilt(
+    damage, home, capsys: pytest.CaptureFixture[str]
+) -> None:
     verify = ["verify", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
     damage(home)
     assert main(verify) == 1
@@ -171,7 +177,7 @@ def test_verify_tells_of_a_damaged_ledger_which_can_be_rebuilt(damage, home, cap
     ]
 
 
-def test_a_disk_that_takes_no_more_is_no_bug(home, refused):
+def test_a_disk_that_takes_no_more_is_no_bug(home, refused) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -181,7 +187,9 @@ def test_a_disk_that_takes_no_more_is_no_bug(home, refused):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_home_remembers_its_storage(home, tmp_path, refused, capsys):
+def test_a_home_remembers_its_storage(
+    home, tmp_path: Path, refused, capsys: pytest.CaptureFixture[str]
+) -> None:
     shared, words = tmp_path / "shared", ["factorvae_gamma", "--scale", "smoke", "--home", home]
     (home / "storage").rename(shared)
     assert main([str(w) for w in ("pareto", *words, "--storage", shared, "--csv", tmp_path / "a.csv")]) == 0
@@ -197,7 +205,9 @@ def test_a_home_remembers_its_storage(home, tmp_path, refused, capsys):
         )
 
 
-def test_a_rebuilt_home_remembers_its_storage(home, tmp_path, capsys):
+def test_a_rebuilt_home_remembers_its_storage(
+    home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (home / "storage").rename(tmp_path / "shared")
     new = tmp_path / "new"
     assert main(["rebuild", "--home", str(new), "--storage", str(tmp_path / "shared")]) == 0
@@ -205,7 +215,7 @@ def test_a_rebuilt_home_remembers_its_storage(home, tmp_path, capsys):
     assert main(["status", "factorvae_gamma", "--scale", "smoke", "--home", str(new)]) == 0
 
 
-def test_a_home_in_use_is_not_rebuilt(home, refused):
+def test_a_home_in_use_is_not_rebuilt(home, refused) -> None:
     (home / "ledger.db").unlink()
     with lock_home(home):
         refused(["rebuild", "--home", home], [home, f"pid {os.getpid()}"])
@@ -215,7 +225,7 @@ def test_a_home_in_use_is_not_rebuilt(home, refused):
     "place", ["ledger.db", "storage/a.csv", "storage/new/a.csv", "exports/a.csv", "link/a.csv"]
 )
 @pytest.mark.parametrize("option", ["--csv", "--runs"])
-def test_nothing_of_a_home_is_written_over(option, place, home, refused):
+def test_nothing_of_a_home_is_written_over(option: str, place: str, home, refused) -> None:
     (home / "link").symlink_to(home / "storage")
     before = (home / "ledger.db").read_bytes()
     words = ["pareto" if option == "--csv" else "export", "factorvae_gamma", "--scale", "smoke"]
@@ -224,7 +234,7 @@ def test_nothing_of_a_home_is_written_over(option, place, home, refused):
     assert not list(home.rglob("*.csv"))
 
 
-def test_a_plot_that_cannot_be_drawn_leaves_no_table(home, tmp_path, refused):
+def test_a_plot_that_cannot_be_drawn_leaves_no_table(home, tmp_path: Path, refused) -> None:
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", home, "--objectives", "recon_error"]
     refused([*words, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "a.svg"], ["recon_error"])
     assert not list(tmp_path.glob("a*"))
@@ -246,7 +256,7 @@ print(*[f"{line[0]} {main(line)}" for line in lines], sep="\\n", flush=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a root who may not write everywhere")
-def test_a_home_that_may_only_be_read_can_be_asked(home, tmp_path):
+def test_a_home_that_may_only_be_read_can_be_asked(home, tmp_path: Path) -> None:
     places = [home, *(path for path in home.rglob("*") if path.is_dir())]
     for path in places:
         path.chmod(0o555)
@@ -269,12 +279,12 @@ def test_a_home_that_may_only_be_read_can_be_asked(home, tmp_path):
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 4 * len(METRICS)
 
 
-def test_a_storage_of_another_home_is_refused(home, tmp_path, refused):
+def test_a_storage_of_another_home_is_refused(home, tmp_path: Path, refused) -> None:
     words = [*RUN, "--home", tmp_path / "other", "--storage", home / "storage"]
     refused(words, [home / "storage", "--storage"])
 
 
-def test_a_damaged_storage_is_named(home, refused):
+def test_a_damaged_storage_is_named(home, refused) -> None:
     marker = home / "storage" / "ledger.json"
     marker.write_bytes(marker.read_bytes().replace(b'"ledger"', b'"lodger"'))
     refused([*RUN, "--home", home], [marker, "damaged"], code=3)
@@ -282,7 +292,7 @@ def test_a_damaged_storage_is_named(home, refused):
 
 @pytest.mark.skipif(not hasattr(os, "setresuid"), reason="needs to be another user for a while")
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_home_that_may_not_be_written_in_is_refused(mode, refused):
+def test_a_home_that_may_not_be_written_in_is_refused(mode: int, refused) -> None:
     """As another user where the tests run as root, who may write everywhere."""
     refused([*RUN, "--home", f"{__file__}/x"], [])  # imports what another user may not read
     closed = Path(tempfile.mkdtemp())
@@ -298,7 +308,7 @@ def test_a_home_that_may_not_be_written_in_is_refused(mode, refused):
         closed.rmdir()
 
 
-def test_a_home_in_use_names_its_driver(home, refused):
+def test_a_home_in_use_names_its_driver(home, refused) -> None:
     with lock_home(home):
         refused(
             [*RUN, "--home", home],
@@ -306,14 +316,18 @@ def test_a_home_in_use_names_its_driver(home, refused):
         )
 
 
-def test_a_home_on_a_network_file_system_is_refused(tmp_path, refused, monkeypatch):
+def test_a_home_on_a_network_file_system_is_refused(
+    tmp_path: Path, refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mounts = f"/dev/sda1 / ext4 rw 0 0\nserver:/export {tmp_path} nfs4 rw 0 0\n"
     monkeypatch.setattr(homes, "_read_mounts", lambda: mounts)
     refused([*RUN, "--home", tmp_path / "home"], [tmp_path, "nfs4", "--home", "--storage"])
 
 
 @pytest.mark.parametrize("is_held", [False, True])
-def test_status_tells_how_far_a_sweep_is_while_a_driver_works(is_held, home, capsys):
+def test_status_tells_how_far_a_sweep_is_while_a_driver_works(
+    is_held: bool, home, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["status", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
     with lock_home(home) if is_held else nullcontext():
         assert main([*words, "--json"]) == 0
@@ -331,17 +345,21 @@ def test_status_tells_how_far_a_sweep_is_while_a_driver_works(is_held, home, cap
     assert "4" in shown
 
 
-def test_the_home_can_come_from_the_environment(home, capsys, monkeypatch):
+def test_the_home_can_come_from_the_environment(
+    home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SWEEPER_HOME", str(home))
     assert main(["status", "factorvae_gamma", "--scale", "smoke", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["home"] == str(home)
 
 
 @pytest.mark.parametrize("error", ["[Errno 28] No space left on device", "bad path [/tmp/x]", "[bold]"])
-def test_status_says_why_a_run_failed_in_the_errors_own_words(error, home, capsys):
+def test_status_says_why_a_run_failed_in_the_errors_own_words(
+    error: str, home, capsys: pytest.CaptureFixture[str]
+) -> None:
     sweep = SweepId("betavae_beta", "smoke")
     with Ledger(home / "ledger.db", home / "storage") as ledger:
-        words = {"model": "beta_vae", "metrics": METRICS}
+        words = sweep_spec("beta_vae")
         ledger.register_sweep(sweep, words, [Draw(0, {"beta": 4.0}, (Member("k", 3, STEPS, SPEC),))])
         number = ledger.begin_attempt(["k"])
         ledger.end_attempt(number, "failed", error)
@@ -350,7 +368,9 @@ def test_status_says_why_a_run_failed_in_the_errors_own_words(error, home, capsy
     assert f"failed: betavae_beta-smoke beta=4 seed 3: {error}" in capsys.readouterr().out
 
 
-def test_the_front_is_told_and_written_where_asked(home, tmp_path, capsys):
+def test_the_front_is_told_and_written_where_asked(
+    home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     csv, plot = tmp_path / "new" / "front.csv", tmp_path / "new" / "front.svg"
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
     assert main([*words, "--csv", str(csv), "--plot", str(plot), "--json"]) == 0
@@ -365,7 +385,7 @@ def test_the_front_is_told_and_written_where_asked(home, tmp_path, capsys):
     assert "".join(sentences).splitlines() == told["summary"][1:]
 
 
-def test_runs_are_exported(home, tmp_path, capsys):
+def test_runs_are_exported(home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "runs.csv"
     words = ["export", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--runs", str(path)]
     assert main(words) == 0
@@ -373,7 +393,9 @@ def test_runs_are_exported(home, tmp_path, capsys):
     assert len(path.read_text().splitlines()) == 1 + 4 * len(METRICS)
 
 
-def test_what_is_written_is_registered_unless_a_driver_holds_the_home(home, tmp_path, capsys):
+def test_what_is_written_is_registered_unless_a_driver_holds_the_home(
+    home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--csv"]
     with lock_home(home):
         assert main([*words, str(tmp_path / "held.csv")]) == 0
@@ -382,7 +404,9 @@ def test_what_is_written_is_registered_unless_a_driver_holds_the_home(home, tmp_
     assert capsys.readouterr().err == ""
 
 
-def test_a_front_of_a_home_whose_storage_is_elsewhere_is_registered_too(home, tmp_path, capsys):
+def test_a_front_of_a_home_whose_storage_is_elsewhere_is_registered_too(
+    home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (home / "storage").rename(tmp_path / "shared")
     words = ["factorvae_gamma", "--scale", "smoke", "--home", str(home)]
     words += ["--storage", str(tmp_path / "shared"), "--csv", str(tmp_path / "front.csv")]

@@ -15,7 +15,7 @@ from sweeper.figures import front, point_labels
 from trainables.errors import InputError
 
 
-def runs(settings, spread, num_seeds=5, seed=0):
+def runs(settings, spread, num_seeds: int = 5, seed: int = 0):
     """Seeds of each setting around (reconstruction error, score)."""
     generator = np.random.default_rng(seed)
     noise = {label: generator.normal(size=(num_seeds, 2)) * spread for label in settings}
@@ -42,7 +42,7 @@ WIDE = {
 }
 
 
-def family_of(name, runs_by_label, num_left_out=0):
+def family_of(name, runs_by_label, num_left_out: int = 0):
     runs = list(runs_by_label.values())
     means_N2, lower_N2, upper_N2 = map(np.stack, zip(*map(pareto.mean_interval, runs), strict=True))
     losses = [runs_S2 * [1, -1] for runs_S2 in runs]
@@ -63,7 +63,7 @@ def family_of(name, runs_by_label, num_left_out=0):
     )
 
 
-def figure_of(models, num_seeds=5, **changes):
+def figure_of(models, num_seeds: int = 5, **changes):
     families = tuple(
         family_of(name, runs(settings, (0.1, 0.03), num_seeds)) for name, settings in models.items()
     )
@@ -79,7 +79,7 @@ def figure_of(models, num_seeds=5, **changes):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(monkeypatch: pytest.MonkeyPatch):
     """Figures as they are saved."""
     kept = []
     save = Figure.savefig
@@ -93,7 +93,7 @@ def drawn(monkeypatch):
 
 
 @pytest.mark.parametrize("models", [LAPTOP, WIDE], ids=["laptop", "wide"])
-def test_everything_that_is_said_is_inside_the_figure(models, drawn, tmp_path):
+def test_everything_that_is_said_is_inside_the_figure(models, drawn, tmp_path: Path) -> None:
     front.draw_front(figure_of(models), tmp_path / "front")
     figure = drawn[0]
     renderer = figure.canvas.get_renderer()
@@ -108,7 +108,7 @@ def test_everything_that_is_said_is_inside_the_figure(models, drawn, tmp_path):
 
 
 @pytest.mark.parametrize("models", [LAPTOP, WIDE], ids=["laptop", "wide"])
-def test_labels_do_not_cover_one_another(models, drawn, tmp_path):
+def test_labels_do_not_cover_one_another(models, drawn, tmp_path: Path) -> None:
     front.draw_front(figure_of(models), tmp_path / "front")
     renderer = drawn[0].canvas.get_renderer()
     values = {label.partition("=")[2] for settings in models.values() for label in settings}
@@ -118,7 +118,7 @@ def test_labels_do_not_cover_one_another(models, drawn, tmp_path):
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
-def test_the_front_of_all_models_is_there_only_where_there_are_several(drawn, tmp_path):
+def test_the_front_of_all_models_is_there_only_where_there_are_several(drawn, tmp_path: Path) -> None:
     front.draw_front(figure_of(LAPTOP), tmp_path / "two")
     front.draw_front(figure_of({"beta_vae": LAPTOP["beta_vae"]}), tmp_path / "one")
     words = [
@@ -129,7 +129,7 @@ def test_the_front_of_all_models_is_there_only_where_there_are_several(drawn, tm
     assert "front of all models" not in words[1]
 
 
-def test_equal_input_gives_equal_bytes_and_files_of_the_promised_kind(tmp_path):
+def test_equal_input_gives_equal_bytes_and_files_of_the_promised_kind(tmp_path: Path) -> None:
     first = [path.read_bytes() for path in front.draw_front(figure_of(LAPTOP), tmp_path / "a")]
     again = [path.read_bytes() for path in front.draw_front(figure_of(LAPTOP), tmp_path / "b")]
     assert first == again
@@ -138,7 +138,7 @@ def test_equal_input_gives_equal_bytes_and_files_of_the_promised_kind(tmp_path):
     assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
 
 
-def test_one_seed_and_one_draw_and_equal_points_are_drawn(tmp_path):
+def test_one_seed_and_one_draw_and_equal_points_are_drawn(tmp_path: Path) -> None:
     front.draw_front(figure_of(LAPTOP, num_seeds=1), tmp_path / "one_seed")
     front.draw_front(figure_of({"beta_vae": {"beta=1": (8.0, 0.7)}}), tmp_path / "one_draw")
     same = family_of("twins", {name: np.full((3, 2), 0.5) for name in ("beta=1", "beta=2")})
@@ -147,7 +147,7 @@ def test_one_seed_and_one_draw_and_equal_points_are_drawn(tmp_path):
     assert all(Path(path).stat().st_size for path in front.draw_front(twins, tmp_path / "twins"))
 
 
-def test_a_band_is_drawn_only_where_it_is_known(drawn, tmp_path):
+def test_a_band_is_drawn_only_where_it_is_known(drawn, tmp_path: Path) -> None:
     front.draw_front(figure_of(LAPTOP), tmp_path / "five")
     front.draw_front(figure_of(LAPTOP, num_seeds=1), tmp_path / "one")
     words = [
@@ -159,7 +159,7 @@ def test_a_band_is_drawn_only_where_it_is_known(drawn, tmp_path):
     assert captions == words
 
 
-def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn, tmp_path):
+def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn, tmp_path: Path) -> None:
     settings = runs(LAPTOP["beta_vae"], (0.1, 0.03))
     settings["beta=1"] = settings["beta=1"][:2]
     front.draw_front(
@@ -170,7 +170,7 @@ def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn, tmp_path):
     assert high - low < 0.3
 
 
-def test_draws_that_are_left_out_are_counted_in_the_caption(drawn, tmp_path):
+def test_draws_that_are_left_out_are_counted_in_the_caption(drawn, tmp_path: Path) -> None:
     family = family_of("beta_vae", runs(LAPTOP["beta_vae"], (0.1, 0.03)), num_left_out=2)
     figure = front.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)})
     front.draw_front(figure, tmp_path / "front")
@@ -179,7 +179,7 @@ def test_draws_that_are_left_out_are_counted_in_the_caption(drawn, tmp_path):
     assert "means of 5 seeds" in caption
 
 
-def test_nothing_to_draw_is_refused(tmp_path):
+def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     family = family_of("x", {"a=1": np.full((2, 2), 0.5)})
     nothing = {name: getattr(family, name)[:0] for name in ("labels", "means_N2", "lower_N2", "upper_N2")}
     family = replace(family, **nothing, on_front_N=np.zeros(0, bool), num_seeds_N=np.zeros(0, int))
@@ -189,7 +189,7 @@ def test_nothing_to_draw_is_refused(tmp_path):
         )
 
 
-def test_a_bar_beyond_the_frame_ends_in_an_arrowhead(drawn, tmp_path):
+def test_a_bar_beyond_the_frame_ends_in_an_arrowhead(drawn, tmp_path: Path) -> None:
     wide = runs(LAPTOP["factor_vae"], (0.1, 0.2), num_seeds=3)
     family = family_of("factor_vae", wide)
     front.draw_front(
@@ -203,7 +203,7 @@ def test_a_bar_beyond_the_frame_ends_in_an_arrowhead(drawn, tmp_path):
     )
 
 
-def test_a_name_is_shared_only_if_every_label_has_it():
+def test_a_name_is_shared_only_if_every_label_has_it() -> None:
     assert point_labels.shared_name(["gamma=1", "gamma=10"]) == "gamma"
     assert point_labels.shared_name(["gamma=1", "beta=10"]) == ""
     assert point_labels.shared_name(["plain"]) == ""

@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,13 +34,13 @@ OTHERS = {beta(4.0): {0: (15.0, 0.6, 0.25), 1: (16.0, 0.75, 0.5)}, beta(1.5): {0
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path: Path):
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(monkeypatch: pytest.MonkeyPatch):
     """Figures as they are saved, PNG and SVG in turn."""
     kept, save = [], Figure.savefig
 
@@ -51,7 +52,7 @@ def drawn(monkeypatch):
     return kept
 
 
-def pictures(num_codes, channels=1, shade=0):
+def pictures(num_codes, channels: int = 1, shade: int = 0):
     """Eight inputs of which each is as bright as its place; traversals as bright as their dimension."""
     inputs = np.repeat(np.arange(8, dtype=np.uint8) * 10, channels * 64).reshape(8, channels, 8, 8)
     rows = np.arange(num_codes, dtype=np.uint8) * 20 + shade
@@ -59,7 +60,7 @@ def pictures(num_codes, channels=1, shade=0):
     return {"inputs": inputs, "reconstructions": inputs + 1, "traversal": traversal}
 
 
-def keep(ledger, sweep, made=None, step=STEPS, **how):
+def keep(ledger, sweep, made=None, step=STEPS, **how) -> None:
     """Give every finished run of a sweep the encoding and pictures that a trained one has."""
     made = made or encoding(grid()[:, [2, 0, 1]])
     rows = [row for row in ledger.records.members(sweep) if row.status == "done"]
@@ -75,7 +76,7 @@ def keep(ledger, sweep, made=None, step=STEPS, **how):
     ledger.end_attempt(attempt, "done")
 
 
-def fill(ledger):
+def fill(ledger) -> None:
     train(ledger, GAMMA, OUTCOMES, objectives=SCORED)
     train(ledger, BETA, OTHERS, model="beta_vae", objectives=SCORED)
     keep(ledger, GAMMA)
@@ -97,19 +98,19 @@ def words_of(path):
     return " ".join(" ".join(re.findall(r"<!-- (.*?) -->", path.read_text(), re.DOTALL)).split())
 
 
-def test_there_is_a_line_of_help_for_every_kind():
+def test_there_is_a_line_of_help_for_every_kind() -> None:
     assert KINDS == ("3", "4", "5", "6", "metrics")
     assert tuple(FIGURES) == KINDS
     assert all(text and "\n" not in text for text in FIGURES.values())
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory):
     """A function that draws a figure of two sweeps in a home of its own, committed anew; files by kind and name."""
     folder = tmp_path_factory.mktemp("figures")
 
     @cache
-    def make(kind, name="first", sweeps=(GAMMA, BETA)):
+    def make(kind, name: str = "first", sweeps=(GAMMA, BETA)):
         with Ledger(folder / kind / name / "ledger.db", folder / kind / name / "storage") as ledger:
             fill(ledger)
             return draw(
@@ -120,7 +121,7 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_figure_is_a_picture_and_an_svg_of_equal_bytes_each_time(made, kind):
+def test_a_figure_is_a_picture_and_an_svg_of_equal_bytes_each_time(made, kind) -> None:
     one, two = made(kind), made(kind, "again", (BETA, GAMMA, BETA))
     assert [path.name for path in one] == ["a.figure.png", "a.figure.svg"]
     assert sorted(one[0].parent.iterdir()) == sorted(one)
@@ -140,13 +141,13 @@ def test_a_figure_is_a_picture_and_an_svg_of_equal_bytes_each_time(made, kind):
         "metrics": "with 95 % percentile intervals over 1,000 bootstrap resamples of the draws",
     }.items(),
 )
-def test_the_caption_says_seeds_steps_data_scale_intervals_and_the_note(made, kind, interval):
+def test_the_caption_says_seeds_steps_data_scale_intervals_and_the_note(made, kind, interval) -> None:
     said = words_of(made(kind)[1])
     for words in (f"{STEPS} updates on {SPRITES}, laptop scale", LAPTOP_NOTE, " seeds", interval):
         assert words in said
 
 
-def test_models_are_in_the_order_of_the_paper_then_by_name(ledger):
+def test_models_are_in_the_order_of_the_paper_then_by_name(ledger) -> None:
     another = SweepId("another", "laptop")
     train(ledger, another, OUTCOMES, model="annealed_vae", objectives=SCORED)
     train(ledger, GAMMA, OUTCOMES, objectives=SCORED)
@@ -155,7 +156,7 @@ def test_models_are_in_the_order_of_the_paper_then_by_name(ledger):
     assert [column.heading for column in found.columns] == ["beta_vae", "factor_vae", "annealed_vae"]
 
 
-def test_two_sweeps_of_a_model_are_told_apart(ledger):
+def test_two_sweeps_of_a_model_are_told_apart(ledger) -> None:
     longer = SweepId(GAMMA.name, GAMMA.scale, "again")
     train(ledger, GAMMA, OUTCOMES, objectives=SCORED)
     train(ledger, longer, OUTCOMES, objectives=SCORED)
@@ -166,7 +167,7 @@ def test_two_sweeps_of_a_model_are_told_apart(ledger):
     ]
 
 
-def test_a_curve_is_the_mean_and_the_t_interval_of_the_seeds_at_every_step(both):
+def test_a_curve_is_the_mean_and_the_t_interval_of_the_seeds_at_every_step(both) -> None:
     found = curves(asked_of(both, GAMMA, BETA))
     assert found.rows == (
         "Reconstruction error (nats per image)",
@@ -186,7 +187,7 @@ def test_a_curve_is_the_mean_and_the_t_interval_of_the_seeds_at_every_step(both)
     assert np.isnan(lone.lower_T).all()
 
 
-def test_the_rows_are_those_that_every_sweep_has_or_those_that_are_named(ledger):
+def test_the_rows_are_those_that_every_sweep_has_or_those_that_are_named(ledger) -> None:
     train(ledger, GAMMA, OUTCOMES, objectives=SCORED)
     train(
         ledger,
@@ -201,7 +202,7 @@ def test_the_rows_are_those_that_every_sweep_has_or_those_that_are_named(ledger)
     assert len(curves(asked_of(ledger, GAMMA), ["kl", "recon_error", "kl"]).rows) == 2
 
 
-def test_a_curve_ends_before_a_seed_diverged_and_unfinished_draws_are_counted(ledger):
+def test_a_curve_ends_before_a_seed_diverged_and_unfinished_draws_are_counted(ledger) -> None:
     outcomes = {
         gamma(1.0): {0: (8.0, 0.5), 1: "diverged"},
         gamma(2.0): {0: (8.0, 0.5), 1: "running"},
@@ -217,7 +218,7 @@ def test_a_curve_ends_before_a_seed_diverged_and_unfinished_draws_are_counted(le
     assert "Lines: means of 1 to 2 seeds" in found.caption
 
 
-def test_a_legend_names_the_hyperparameters_that_differ(ledger):
+def test_a_legend_names_the_hyperparameters_that_differ(ledger) -> None:
     draws = {
         (("information", 0.5), ("noise", noise), ("rate", rate)): {0: (8.0, 0.5)}
         for noise in (20, 5)
@@ -230,13 +231,13 @@ def test_a_legend_names_the_hyperparameters_that_differ(ledger):
     assert column.unit == "generator updates"
 
 
-def test_a_sweep_without_a_finished_run_is_left_out_and_said(both):
+def test_a_sweep_without_a_finished_run_is_left_out_and_said(both) -> None:
     train(both, GAN, {(("information", 0.1),): {0: "planned"}}, model="info_wgan_gp", objectives=SCORED)
     for found in (curves(asked_of(both, GAN, GAMMA)), agreement(asked_of(both, GAN, GAMMA))):
         assert "Not shown, without a finished run: infowgan_gp-laptop." in found.caption
 
 
-def test_the_best_run_of_a_sweep_is_shown(both):
+def test_the_best_run_of_a_sweep_is_shown(both) -> None:
     asked = asked_of(both, GAMMA, BETA)
     found = traversals(asked, both.storage, "factor_vae_score")
     assert [panel.words for panel in found.panels] == [
@@ -257,7 +258,7 @@ def test_the_best_run_of_a_sweep_is_shown(both):
     assert [panel.words[0] for panel in by_loss.panels] == ["beta=1.5, seed 0", "gamma=2, seed 0"]
 
 
-def test_a_run_without_a_finite_score_is_not_the_best(ledger):
+def test_a_run_without_a_finite_score_is_not_the_best(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (8.0, np.inf), 1: (8.0, 0.25), 2: (9.0, np.nan)}})
     keep(ledger, GAMMA)
     found = traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score")
@@ -269,7 +270,7 @@ def test_a_run_without_a_finite_score_is_not_the_best(ledger):
         traversals(asked_of(ledger, lost), ledger.storage, "factor_vae_score")
 
 
-def test_rows_are_in_the_order_of_the_factors_and_show_their_own_dimension(both):
+def test_rows_are_in_the_order_of_the_factors_and_show_their_own_dimension(both) -> None:
     (panel,) = traversals(asked_of(both, GAMMA), both.storage, "factor_vae_score").panels
     assert [row.label for row in panel.rows] == ["scale 1.00", "pos_x 1.00", "pos_y 1.00"]
     assert [int(row.pictures_VCHW[0, 0, 0, 0]) for row in panel.rows] == [20, 40, 0]
@@ -279,7 +280,7 @@ def test_rows_are_in_the_order_of_the_factors_and_show_their_own_dimension(both)
     assert panel.below == ""
 
 
-def test_factors_that_no_dimension_matches_are_listed(ledger):
+def test_factors_that_no_dimension_matches_are_listed(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (8.0, 0.5)}})
     keep(ledger, GAMMA, encoding(grid(), kl_D=[0.0, 1.0, 1.0]))
     (panel,) = traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score").panels
@@ -287,7 +288,7 @@ def test_factors_that_no_dimension_matches_are_listed(ledger):
     assert [row.is_active for row in panel.rows] == [True, True, False]
 
 
-def test_without_ground_truth_rows_say_kl_and_the_second_objective_chooses(ledger, tmp_path):
+def test_without_ground_truth_rows_say_kl_and_the_second_objective_chooses(ledger, tmp_path: Path) -> None:
     plain = SweepId("plain", "laptop")
     outcomes = {gamma(1.0): {0: (7.0, 0.5), 1: (8.0, 0.25)}}
     train(ledger, plain, outcomes, objectives=("recon_error", "gaussian_tc"))
@@ -301,7 +302,7 @@ def test_without_ground_truth_rows_say_kl_and_the_second_objective_chooses(ledge
         draw("6", ledger.records, ledger.storage, [plain], tmp_path / "none", ["mig"])
 
 
-def test_a_run_that_kept_no_pictures_at_the_horizon_is_said(ledger):
+def test_a_run_that_kept_no_pictures_at_the_horizon_is_said(ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (8.0, 0.5)}})
     with pytest.raises(InputError, match="kept no encoding at step 20"):
         traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score")
@@ -310,7 +311,7 @@ def test_a_run_that_kept_no_pictures_at_the_horizon_is_said(ledger):
         traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score")
 
 
-def test_metrics_are_compared_over_the_runs_of_all_sweeps(both):
+def test_metrics_are_compared_over_the_runs_of_all_sweeps(both) -> None:
     found = agreement(asked_of(both, GAMMA, BETA))
     assert found.metrics == ("beta_vae_score", "factor_vae_score")
     assert found.models == ("beta_vae", "factor_vae")
@@ -330,7 +331,7 @@ def test_metrics_are_compared_over_the_runs_of_all_sweeps(both):
     assert known.pearson == pytest.approx(stats.pearsonr(first, second).statistic)
 
 
-def test_the_runs_of_one_draw_have_correlations_without_intervals(ledger, tmp_path):
+def test_the_runs_of_one_draw_have_correlations_without_intervals(ledger, tmp_path: Path) -> None:
     train(ledger, GAMMA, {gamma(1.0): {s: (8.0 + s, 0.5 + s % 2 / 4) for s in range(4)}})
     metrics = ["recon_error", "factor_vae_score"]
     files = draw("metrics", ledger.records, ledger.storage, [GAMMA], tmp_path / "f", metrics)
@@ -341,7 +342,7 @@ def test_the_runs_of_one_draw_have_correlations_without_intervals(ledger, tmp_pa
     assert "Spearman .45" in said
 
 
-def test_runs_with_a_value_that_is_not_finite_are_left_out_and_counted(ledger):
+def test_runs_with_a_value_that_is_not_finite_are_left_out_and_counted(ledger) -> None:
     seeds = {n: (8.0 + n, 0.5, 0.25 * n) for n in range(4)} | {4: (8.0, np.inf, 0.5)}
     train(ledger, GAMMA, {gamma(1.0): seeds}, objectives=SCORED)
     found = agreement(asked_of(ledger, GAMMA))
@@ -350,8 +351,8 @@ def test_runs_with_a_value_that_is_not_finite_are_left_out_and_counted(ledger):
     assert "Not shown: 1 run with a value that is not finite." in found.caption
 
 
-def test_what_cannot_be_drawn_is_refused_with_the_remedy(both, tmp_path):
-    def refused(kind, said, sweeps=(GAMMA, BETA), metrics=(), error=InputError):
+def test_what_cannot_be_drawn_is_refused_with_the_remedy(both, tmp_path: Path) -> None:
+    def refused(kind, said, sweeps=(GAMMA, BETA), metrics=(), error=InputError) -> None:
         with pytest.raises(error) as found:
             draw(kind, both.records, both.storage, sweeps, tmp_path / "none", metrics)
         assert len(str(found.value).splitlines()) <= 3
@@ -379,7 +380,7 @@ def test_what_cannot_be_drawn_is_refused_with_the_remedy(both, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sweeps_that_do_not_compare_are_refused(both, tmp_path, kind):
+def test_sweeps_that_do_not_compare_are_refused(both, tmp_path: Path, kind) -> None:
     longer = SweepId(BETA.name, BETA.scale, "longer")
     train(both, longer, {beta(2.0): {0: (8.0, 0.5, 0.5)}}, model="beta_vae", steps=40, objectives=SCORED)
     with pytest.raises(InputError, match=r"Not comparable, .*number of updates: 20 .* and 40"):
@@ -462,8 +463,8 @@ CROWDS = {
     ],
 )
 def test_everything_that_is_said_is_legible_inside_the_figure_and_covers_nothing(
-    ledger, drawn, tmp_path, kind, crowd
-):
+    ledger, drawn, tmp_path: Path, kind: str, crowd: str
+) -> None:
     sweeps = crowded(ledger, *CROWDS[crowd])
     draw(kind, ledger.records, ledger.storage, sweeps, tmp_path / "figure")
     figure = drawn[0]

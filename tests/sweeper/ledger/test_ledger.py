@@ -18,10 +18,12 @@ from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import rebuild
 from sweeper.ledger.writer import ConflictError, Draw, Ledger
+from tests.specs import sweep_spec
 from tests.sweeper.ledger.toy_pack import (
     BAD_STEP,
     HORIZON,
     KEYS,
+    SPEC,
     SWEEP,
     Pack,
     begin,
@@ -33,6 +35,7 @@ from tests.sweeper.ledger.toy_pack import (
     rows,
     state,
     tables,
+    toy_spec,
     value,
 )
 from trainables.blocks import Manifest, Point, RunEntry, write_block
@@ -42,13 +45,13 @@ from trainables.layout import Layout, block_of
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path: Path):
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         register(ledger, KEYS)
         yield ledger
 
 
-def test_an_undisturbed_sweep_is_recorded_whole(ledger):
+def test_an_undisturbed_sweep_is_recorded_whole(ledger) -> None:
     finish(ledger)
     assert rows(ledger.records.points(SWEEP)) == expected()
     assert {"nan", "inf", "-inf"} <= {row[-1] for row in expected()}
@@ -90,7 +93,7 @@ commands = st.lists(
 
 @given(commands)
 @settings(max_examples=30, deadline=None)
-def test_any_history_of_crashes_replays_and_orphans_ends_as_the_undisturbed_one(history):
+def test_any_history_of_crashes_replays_and_orphans_ends_as_the_undisturbed_one(history) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path, storage = Path(folder, "ledger.db"), Path(folder, "storage")
         ledger = stack.enter_context(Ledger(path, storage))
@@ -123,7 +126,7 @@ def test_any_history_of_crashes_replays_and_orphans_ends_as_the_undisturbed_one(
         assert tables(Path(folder, "again.db")) == tables(path)
 
 
-def test_a_stale_attempt_is_refused_and_recorded_nowhere(ledger):
+def test_a_stale_attempt_is_refused_and_recorded_nowhere(ledger) -> None:
     old = begin(ledger, ["a", "b"])
     ledger.take(old.write())
     new = begin(ledger, ["a"])
@@ -137,7 +140,7 @@ def test_a_stale_attempt_is_refused_and_recorded_nowhere(ledger):
     assert problems(ledger) == []
 
 
-def test_a_fenced_worker_leaves_the_states_that_the_next_one_needs(ledger):
+def test_a_fenced_worker_leaves_the_states_that_the_next_one_needs(ledger) -> None:
     old = begin(ledger, ["a"], num_steps=5)
     for _ in range(3):
         old.write()
@@ -150,7 +153,7 @@ def test_a_fenced_worker_leaves_the_states_that_the_next_one_needs(ledger):
     assert new.attempt == 2
 
 
-def test_beginning_an_attempt_takes_in_what_the_last_one_did_not_report(ledger):
+def test_beginning_an_attempt_takes_in_what_the_last_one_did_not_report(ledger) -> None:
     old = begin(ledger, ["a"])
     old.write()
     old.write()
@@ -160,7 +163,7 @@ def test_beginning_an_attempt_takes_in_what_the_last_one_did_not_report(ledger):
     assert ledger.records.resume_points(["b"]) == {"b": ()}
 
 
-def test_a_block_brings_those_before_it_and_a_gap_is_an_error(ledger):
+def test_a_block_brings_those_before_it_and_a_gap_is_an_error(ledger) -> None:
     pack = begin(ledger, ["a"])
     first, second, third = pack.write(), pack.write(), pack.write()
     assert ledger.take(second) == "taken"
@@ -170,7 +173,7 @@ def test_a_block_brings_those_before_it_and_a_gap_is_an_error(ledger):
         ledger.take(third.with_name("block-000005.json"))
 
 
-def test_a_damaged_block_is_refused_and_the_rest_goes_on(ledger):
+def test_a_damaged_block_is_refused_and_the_rest_goes_on(ledger) -> None:
     pack, other = begin(ledger, ["a"]), begin(ledger, ["b"])
     ledger.take(pack.write())
     bad = pack.write()
@@ -192,8 +195,8 @@ def test_a_damaged_block_is_refused_and_the_rest_goes_on(ledger):
 
 @pytest.mark.parametrize("error", [0.5, math.nan, math.inf])
 def test_a_different_result_in_one_class_of_numerics_changes_nothing_and_the_run_is_mixed(
-    ledger, error, tmp_path
-):
+    ledger, error, tmp_path: Path
+) -> None:
     finish(ledger)
     before = tables(ledger.path)["points"]
     assert [row.numerics for row in ledger.records.members(SWEEP)] == ["toy"] * 4
@@ -210,7 +213,7 @@ def test_a_different_result_in_one_class_of_numerics_changes_nothing_and_the_run
     assert tables(tmp_path / "again.db")["blocks"] == tables(ledger.path)["blocks"]
 
 
-def test_another_class_of_numerics_may_finish_a_run_but_changes_nothing_committed(ledger):
+def test_another_class_of_numerics_may_finish_a_run_but_changes_nothing_committed(ledger) -> None:
     ledger.take(begin(ledger, ["a"], num_steps=20).write())
     pack = begin(ledger, ["a"], choice=1, numerics="another", error=0.5)
     while path := pack.write():
@@ -222,7 +225,7 @@ def test_another_class_of_numerics_may_finish_a_run_but_changes_nothing_committe
     assert problems(ledger) == []
 
 
-def test_a_block_that_goes_on_from_nowhere_is_a_conflict(ledger):
+def test_a_block_that_goes_on_from_nowhere_is_a_conflict(ledger) -> None:
     ledger.take(begin(ledger, ["a"]).write())
     number = ledger.begin_attempt(["a"])
     with pytest.raises(ConflictError, match="run a continues from step 7"):
@@ -233,7 +236,7 @@ def test_a_block_that_goes_on_from_nowhere_is_a_conflict(ledger):
         ledger.take(Pack(ledger.storage, number, ["b"], 0).write())
 
 
-def test_a_block_written_again_is_a_conflict(ledger):
+def test_a_block_written_again_is_a_conflict(ledger) -> None:
     path = begin(ledger, ["a"]).write()
     ledger.take(path)
     path.unlink()
@@ -243,7 +246,7 @@ def test_a_block_written_again_is_a_conflict(ledger):
     assert any("differs from what the ledger read" in line for line in problems(ledger))
 
 
-def test_a_damaged_state_falls_back_to_the_one_before_and_equal_points_are_accepted(ledger):
+def test_a_damaged_state_falls_back_to_the_one_before_and_equal_points_are_accepted(ledger) -> None:
     pack = begin(ledger, ["a", "b"])
     for _ in range(2):
         ledger.take(pack.write())
@@ -259,7 +262,7 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_equal_points_are_accep
     assert ledger.records.resume_points(["a"])["a"][0].attempt == again.attempt
 
 
-def test_a_damaged_state_that_was_gone_behind_is_given_up_and_the_ones_around_it_stay(ledger):
+def test_a_damaged_state_that_was_gone_behind_is_given_up_and_the_ones_around_it_stay(ledger) -> None:
     """One block takes the run from before the damage to its end, so nothing newer pushes the damaged state out."""
     pack = begin(ledger, ["a"], num_steps=10)
     for _ in range(3):
@@ -282,7 +285,7 @@ def test_a_damaged_state_that_was_gone_behind_is_given_up_and_the_ones_around_it
     assert problems(ledger) == []
 
 
-def test_scoring_a_shorter_sweep_gives_up_no_state_of_a_longer_one(ledger):
+def test_scoring_a_shorter_sweep_gives_up_no_state_of_a_longer_one(ledger) -> None:
     """It begins behind what was trained since, and trains nothing."""
     finish(ledger)
     longer = SweepId("toy", "smoke", "longer")
@@ -292,7 +295,7 @@ def test_scoring_a_shorter_sweep_gives_up_no_state_of_a_longer_one(ledger):
         ledger.take(pack.write())
     ledger.prune()
     number = ledger.begin_attempt(["a"])
-    entry = RunEntry("a", 0, "done", HORIZON, HORIZON, {"model": "toy", "key": "a"})
+    entry = RunEntry("a", 0, "done", HORIZON, HORIZON, toy_spec("a"))
     points = (Point("a", HORIZON, 2e9, "mig", 0.5),)
     manifest = Manifest(
         number, 0, HORIZON, HORIZON, "scored", "1", 2e9, 1.0, (entry,), points, {"mig": "mig(v1)"}
@@ -303,7 +306,7 @@ def test_scoring_a_shorter_sweep_gives_up_no_state_of_a_longer_one(ledger):
     assert problems(ledger) == []
 
 
-def test_a_status_says_where_a_run_stands(ledger):
+def test_a_status_says_where_a_run_stands(ledger) -> None:
     assert ledger.records.counts(SWEEP) == {"planned": 4}
     pack = begin(ledger, ["a", "b"])
     assert ledger.records.counts(SWEEP) == {"planned": 2, "running": 2}
@@ -326,7 +329,7 @@ def test_a_status_says_where_a_run_stands(ledger):
     assert tables(ledger.path.with_name("again.db")) == tables(ledger.path)
 
 
-def test_a_longer_horizon_continues_what_was_done_elsewhere(ledger):
+def test_a_longer_horizon_continues_what_was_done_elsewhere(ledger) -> None:
     finish(ledger)
     longer = SweepId("toy", "smoke", "longer")
     register(ledger, ["a"], horizon=60, sweep=longer)
@@ -341,13 +344,13 @@ def test_a_longer_horizon_continues_what_was_done_elsewhere(ledger):
     assert rows(ledger.records.run_points("a")) == expected(["a"], 60)
 
 
-def test_registering_again_writes_nothing_and_more_seeds_only_add(ledger):
+def test_registering_again_writes_nothing_and_more_seeds_only_add(ledger) -> None:
     record = ledger.storage / "sweeps" / "toy-smoke.json"
     before = record.stat()
     assert not register(ledger, KEYS)
     assert record.stat() == before
     draw = Draw(0, {"gamma": 0.0}, (member("a", 0), member("b", 1), member("more", 2)))
-    assert ledger.register_sweep(SWEEP, {"model": "toy"}, [draw])
+    assert ledger.register_sweep(SWEEP, SPEC, [draw])
     assert [m.key for m in ledger.records.members(SWEEP)] == ["a", "b", "more", "bad c", "d"]
     assert problems(ledger) == []
 
@@ -367,10 +370,10 @@ def test_registering_again_writes_nothing_and_more_seeds_only_add(ledger):
     ],
     ids=["params", "run", "steps"],
 )
-def test_a_changed_sweep_asks_for_a_label(ledger, draw, why):
+def test_a_changed_sweep_asks_for_a_label(ledger, draw, why: str) -> None:
     before = tables(ledger.path)
     with pytest.raises(InputError) as raised:
-        ledger.register_sweep(SWEEP, {"model": "toy"}, [draw])
+        ledger.register_sweep(SWEEP, SPEC, [draw])
     assert why in str(raised.value)
     assert "--as LABEL" in str(raised.value)
     assert tables(ledger.path) == before
@@ -380,17 +383,17 @@ def test_a_changed_sweep_asks_for_a_label(ledger, draw, why):
         ledger.records.members(SweepId("toy", "laptop"))
 
 
-def test_a_value_put_into_the_middle_of_a_grid_adds_a_draw_and_moves_none(ledger):
+def test_a_value_put_into_the_middle_of_a_grid_adds_a_draw_and_moves_none(ledger) -> None:
     before = {row.key: row.draw for row in ledger.records.members(SWEEP)}
     known = sorted({row.params["gamma"] for row in ledger.records.members(SWEEP)})
     draws = [Draw(number, {"gamma": gamma}, ()) for number, gamma in enumerate([-1.0, *known])]
     draws[0] = Draw(0, {"gamma": -1.0}, (member("new", 0),))
-    assert ledger.register_sweep(SWEEP, {"model": "toy"}, draws)
+    assert ledger.register_sweep(SWEEP, SPEC, draws)
     after = {row.key: row.draw for row in ledger.records.members(SWEEP)}
     assert after == before | {"new": max(before.values()) + 1}
 
 
-def test_intentions_recorded_by_a_driver_that_then_died_are_learnt(ledger, tmp_path):
+def test_intentions_recorded_by_a_driver_that_then_died_are_learnt(ledger, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "before.db")) as copy:
         ledger._db.backup(copy)
     register(ledger, ["x", "y"], sweep=SweepId("toy", "smoke", "new"))
@@ -403,13 +406,13 @@ def test_intentions_recorded_by_a_driver_that_then_died_are_learnt(ledger, tmp_p
         assert problems(copy) == []
 
 
-def test_a_run_of_no_sweep_cannot_be_attempted(ledger):
+def test_a_run_of_no_sweep_cannot_be_attempted(ledger) -> None:
     with pytest.raises(ValueError, match="no registered sweep"):
         ledger.begin_attempt(["nobody"])
     assert ledger.records.attempts() == []
 
 
-def test_an_old_copy_of_the_ledger_catches_up_and_never_reuses_a_number(ledger, tmp_path):
+def test_an_old_copy_of_the_ledger_catches_up_and_never_reuses_a_number(ledger, tmp_path: Path) -> None:
     ledger.take(begin(ledger, ["a", "b"]).write())
     with contextlib.closing(sqlite3.connect(tmp_path / "old.db")) as copy:
         ledger._db.backup(copy)
@@ -427,7 +430,7 @@ def test_an_old_copy_of_the_ledger_catches_up_and_never_reuses_a_number(ledger, 
         assert rows(old.records.points(SWEEP)) == expected()
 
 
-def test_a_storage_belongs_to_one_ledger(ledger, tmp_path):
+def test_a_storage_belongs_to_one_ledger(ledger, tmp_path: Path) -> None:
     with Ledger(tmp_path / "other.db", tmp_path / "elsewhere"):
         pass
     with pytest.raises(InputError, match="--storage"):
@@ -437,7 +440,7 @@ def test_a_storage_belongs_to_one_ledger(ledger, tmp_path):
         Ledger(ledger.path, tmp_path / "empty")
 
 
-def test_packs_trained_without_a_driver_can_be_taken_in(tmp_path):
+def test_packs_trained_without_a_driver_can_be_taken_in(tmp_path: Path) -> None:
     pack = Pack(tmp_path / "storage", 1, ["a", "bad"], 0)
     while pack.write():
         pass
@@ -449,7 +452,7 @@ def test_packs_trained_without_a_driver_can_be_taken_in(tmp_path):
         assert tables(tmp_path / "again.db") == tables(ledger.path)
 
 
-def test_superseded_states_go_and_needed_ones_stay(ledger):
+def test_superseded_states_go_and_needed_ones_stay(ledger) -> None:
     for _ in range(3):
         pack = begin(ledger, KEYS, num_steps=5)
         for _ in range(2):
@@ -463,7 +466,7 @@ def test_superseded_states_go_and_needed_ones_stay(ledger):
     assert problems(ledger) == []
 
 
-def test_a_newer_schema_is_refused_with_both_versions(ledger):
+def test_a_newer_schema_is_refused_with_both_versions(ledger) -> None:
     with contextlib.closing(sqlite3.connect(ledger.path)) as db:
         db.execute("PRAGMA user_version = 99")
     for opening in (lambda: Ledger(ledger.path, ledger.storage), lambda: Records.open(ledger.path)):
@@ -473,7 +476,7 @@ def test_a_newer_schema_is_refused_with_both_versions(ledger):
             opening()
 
 
-def test_a_file_that_is_no_ledger_is_refused(tmp_path):
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database at all " * 100)
     with contextlib.closing(sqlite3.connect(tmp_path / "other")) as db:
         db.execute("CREATE TABLE t (x)")
@@ -486,7 +489,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path):
         Records.open(tmp_path / "missing")
 
 
-def test_readers_work_while_the_driver_writes(ledger):
+def test_readers_work_while_the_driver_writes(ledger) -> None:
     pack = begin(ledger, ["a"])
     path = pack.write()
     with contextlib.closing(Records.open(ledger.path)) as reader, schema.transaction(ledger._db):
@@ -498,12 +501,12 @@ def test_readers_work_while_the_driver_writes(ledger):
     ledger.take(path)
 
 
-def test_a_failed_write_leaves_the_ledger_as_it_was(ledger):
+def test_a_failed_write_leaves_the_ledger_as_it_was(ledger) -> None:
     path = begin(ledger, ["a"]).write()
     before = tables(ledger.path)
     (num_pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
     ledger._db.execute(f"PRAGMA max_page_count = {num_pages}")
-    big = {"text": "x" * 100_000}
+    big = sweep_spec(note="x" * 100_000)
     with pytest.raises(sqlite3.OperationalError, match="full"):
         ledger.register_sweep(SweepId("big", "smoke"), big, [])
     assert tables(ledger.path) == before
@@ -512,7 +515,7 @@ def test_a_failed_write_leaves_the_ledger_as_it_was(ledger):
     assert problems(ledger) == []
 
 
-def test_a_driver_killed_at_any_moment_loses_nothing_that_it_said(tmp_path):
+def test_a_driver_killed_at_any_moment_loses_nothing_that_it_said(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     rng = random.Random(0)
     said = set()
@@ -544,9 +547,9 @@ def test_a_driver_killed_at_any_moment_loses_nothing_that_it_said(tmp_path):
     assert tables(tmp_path / "again.db") == tables(tmp_path / "ledger.db")
 
 
-def test_a_ledger_of_before_learns_from_their_names_which_sweeps_exports_are_of(ledger):
+def test_a_ledger_of_before_learns_from_their_names_which_sweeps_exports_are_of(ledger) -> None:
     other = SweepId("other", "smoke", "b")
-    ledger.register_sweep(other, {}, [])
+    ledger.register_sweep(other, SPEC, [])
     (sweep,) = set(ledger.records.sweeps()) - {other}
     folder = ledger.path.parent
     names = {f"{sweep}.csv": (sweep,), f"{sweep}+{other}_left_out.csv": (sweep, other), "mine.csv": ()}

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ KEYS = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path: Path):
     """A sweep of four runs that are done, in two packs."""
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         register(ledger, KEYS)
@@ -48,7 +49,7 @@ def files(ledger):
     return sorted(path.parent.name for path in ledger.storage.rglob("*.slices"))
 
 
-def test_states_go_and_what_was_learned_stays(ledger):
+def test_states_go_and_what_was_learned_stays(ledger) -> None:
     assert states(ledger) == set(KEYS)
     ledger.drop_states(KEYS)
     assert (states(ledger), files(ledger)) == (set(), [])
@@ -59,7 +60,7 @@ def test_states_go_and_what_was_learned_stays(ledger):
     assert problems(ledger) == []
 
 
-def test_a_file_stays_while_a_run_in_it_needs_it(ledger):
+def test_a_file_stays_while_a_run_in_it_needs_it(ledger) -> None:
     ledger.drop_states(["a", "c", "d"])
     assert (states(ledger), files(ledger)) == ({"b"}, ["00000001"])
     assert problems(ledger) == []
@@ -70,7 +71,7 @@ def test_a_file_stays_while_a_run_in_it_needs_it(ledger):
     assert problems(ledger) == []
 
 
-def test_a_ledger_made_again_and_an_old_copy_know_what_was_dropped(ledger, tmp_path):
+def test_a_ledger_made_again_and_an_old_copy_know_what_was_dropped(ledger, tmp_path: Path) -> None:
     old = (tmp_path / "old.db", tmp_path / "again.db")
     with closing(Records.open(ledger.path)) as records:
         records.db.execute("VACUUM INTO ?", (str(old[0]),))
@@ -82,7 +83,7 @@ def test_a_ledger_made_again_and_an_old_copy_know_what_was_dropped(ledger, tmp_p
         assert tables(copy.path) == tables(ledger.path)
 
 
-def test_more_steps_train_from_0_and_what_is_written_then_is_kept(ledger):
+def test_more_steps_train_from_0_and_what_is_written_then_is_kept(ledger) -> None:
     ledger.drop_states(KEYS)
     register(ledger, ["a"], horizon=60, sweep=LONGER)
     assert ledger.records.resume_steps(["a"]) == {"a": 0}
@@ -96,7 +97,7 @@ def test_more_steps_train_from_0_and_what_is_written_then_is_kept(ledger):
     assert problems(ledger) == []
 
 
-def test_a_damaged_record_of_what_was_dropped_is_named_and_blocks_nothing(ledger, tmp_path):
+def test_a_damaged_record_of_what_was_dropped_is_named_and_blocks_nothing(ledger, tmp_path: Path) -> None:
     ledger.drop_states(KEYS)
     (record,) = (ledger.storage / "pruned").iterdir()
     record.write_bytes(record.read_bytes()[:-9])
@@ -111,7 +112,9 @@ def test_a_damaged_record_of_what_was_dropped_is_named_and_blocks_nothing(ledger
 
 
 @pytest.mark.parametrize("moment", ["before the ledger knows", "before files go"])
-def test_a_prune_that_is_killed_is_finished_by_the_next(ledger, moment, monkeypatch):
+def test_a_prune_that_is_killed_is_finished_by_the_next(
+    ledger, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop = {"before the ledger knows": (registry, "forget_states"), "before files go": (Ledger, "prune")}
     with monkeypatch.context() as patch:
         patch.setattr(*stop[moment], interrupt)
@@ -126,18 +129,18 @@ def test_a_prune_that_is_killed_is_finished_by_the_next(ledger, moment, monkeypa
     assert problems(ledger) == []
 
 
-def interrupt(*_):
+def interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_run_that_another_sweep_wants_further_is_not_finished(ledger):
+def test_a_run_that_another_sweep_wants_further_is_not_finished(ledger) -> None:
     register(ledger, ["a"], horizon=60, sweep=LONGER)
     assert ledger.records.finished(SWEEP) == {"b", "c", "d"}
     assert ledger.records.finished(LONGER) == set()
     finish(ledger)
 
 
-def test_the_command_says_what_it_freed_and_that_more_steps_start_over(typed, make_home, cluster):
+def test_the_command_says_what_it_freed_and_that_more_steps_start_over(typed, make_home, cluster) -> None:
     home, _ = make_home("prune")
     assert isinstance(home, Home)
     words = ["factorvae_gamma", "--scale", "smoke", "--home", home.path]

@@ -2,6 +2,7 @@ import contextlib
 import random
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -12,14 +13,14 @@ from trainables.errors import InputError
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path: Path):
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         register(ledger, KEYS)
         yield ledger
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "delete"])
-def test_check_names_every_file_that_is_not_as_written(ledger, how):
+def test_check_names_every_file_that_is_not_as_written(ledger, how: str) -> None:
     for keys in (["a", "bad c"], ["b", "d"]):
         pack = begin(ledger, keys, num_steps=15)
         while path := pack.write():
@@ -83,7 +84,7 @@ def test_check_names_every_file_that_is_not_as_written(ledger, how):
         ),
     ],
 )
-def test_check_names_what_was_changed_in_the_ledger(ledger, tampering, line):
+def test_check_names_what_was_changed_in_the_ledger(ledger, tampering: str, line: str) -> None:
     pack = begin(ledger, ["a", "b"])
     for _ in range(2):
         ledger.take(pack.write())
@@ -94,7 +95,7 @@ def test_check_names_what_was_changed_in_the_ledger(ledger, tampering, line):
         assert any(line.format(key) in found for found in lines), lines
 
 
-def test_a_lost_ledger_is_rebuilt_from_the_storage(ledger, tmp_path):
+def test_a_lost_ledger_is_rebuilt_from_the_storage(ledger, tmp_path: Path) -> None:
     pack = begin(ledger, ["a", "b"])
     ledger.take(pack.write())
     log = tmp_path / "ledger.db-wal"

@@ -14,10 +14,13 @@ from sweeper.ledger import schema
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import check
 from sweeper.ledger.writer import Draw, Ledger, Member
+from tests.specs import run_spec, sweep_spec
 from trainables.blocks import Manifest, Point, RunEntry, prune, write_block
+from trainables.config import StoredSpec
 
 SWEEP = SweepId("toy", "smoke")
 KEYS = ["a", "b", "bad c", "d"]
+SPEC = sweep_spec("toy")
 HORIZON = 40
 BAD_STEP = 23
 """Step at which runs whose key begins with `bad` diverge."""
@@ -53,11 +56,15 @@ def register(ledger, keys, horizon=HORIZON, sweep=SWEEP):
         )
         for i in range(0, len(keys), 2)
     ]
-    return ledger.register_sweep(sweep, {"model": "toy"}, draws)
+    return ledger.register_sweep(sweep, SPEC, draws)
+
+
+def toy_spec(key: str) -> StoredSpec:
+    return run_spec("toy", fields={"key": key})
 
 
 def member(key, seed, horizon=HORIZON):
-    return Member(key, seed, horizon, {"model": "toy", "key": key})
+    return Member(key, seed, horizon, toy_spec(key))
 
 
 @dataclass
@@ -107,7 +114,7 @@ class Pack:
         return path
 
     def entry(self, key, end):
-        spec = {"model": "toy", "key": key}
+        spec = toy_spec(key)
         if key.startswith("bad") and end >= BAD_STEP:
             return RunEntry(key, 0, "diverged", BAD_STEP, self.horizon, spec, BAD_STEP)
         return RunEntry(key, 0, "done" if end == self.horizon else "running", end, self.horizon, spec)
@@ -131,7 +138,7 @@ def stands(ledger, key, choice):
     return found[choice].step
 
 
-def begin(ledger, keys, choice=0, **how):
+def begin(ledger, keys, choice: int = 0, **how):
     """Begin an attempt; runs that do not stand where the first one stands are left out of its pack."""
     number = ledger.begin_attempt(keys)
     step = stands(ledger, keys[0], choice)
@@ -143,7 +150,7 @@ def unfinished(ledger, sweep=SWEEP):
     return [m.key for m in ledger.records.members(sweep) if m.status not in ("done", "diverged")]
 
 
-def finish(ledger, num_steps=10):
+def finish(ledger, num_steps: int = 10) -> None:
     """Train what is missing."""
     while keys := unfinished(ledger):
         pack = begin(ledger, keys, num_steps=num_steps)
@@ -196,7 +203,7 @@ def problems(ledger):
     return check(ledger.path, ledger.storage)
 
 
-def drive(home):
+def drive(home) -> None:
     """Train ever new sweeps, saying each block that was taken in."""
     with Ledger(home / "ledger.db", home / "storage") as ledger:
         ledger.ingest()

@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ RUN = RunSpec("beta_vae", "sprites", {}, 0)
         (float("nan"), ["Valid: 0 (CPU)"]),
     ],
 )
-def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share, said):
+def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share, said: list[str]) -> None:
     with pytest.raises(InputError) as raised:
         check_share(share)
     for word in (f"{share:g}", *said):
@@ -43,12 +44,12 @@ def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share, said):
 
 
 @pytest.mark.parametrize("share", [0, 1 / 3, 0.333, 0.25, 0.125, 1 / 7, 1])
-def test_shares_that_fill_a_gpu_are_taken(share):
+def test_shares_that_fill_a_gpu_are_taken(share) -> None:
     check_share(share)
 
 
 @pytest.mark.parametrize("k", range(1, 65))
-def test_so_many_packs_fit_a_gpu_as_ray_counts(k):
+def test_so_many_packs_fit_a_gpu_as_ray_counts(k: int) -> None:
     """Ray counts in ten-thousandths of a GPU."""
     share = machine.exact_share(1 / k)
     assert round(share * 10_000) * k <= 10_000
@@ -56,23 +57,23 @@ def test_so_many_packs_fit_a_gpu_as_ray_counts(k):
 
 
 @pytest.mark.parametrize(("share", "num_gpus", "num_slots"), [(0.25, 2, 8), (1 / 3, 2, 6), (1, 8, 8)])
-def test_slots_are_counted_in_gpus(share, num_gpus, num_slots):
+def test_slots_are_counted_in_gpus(share, num_gpus: int, num_slots: int) -> None:
     there = Machine("somewhere:6379", share)
     assert machine.num_slots(Resources(64.0, num_gpus), there) == num_slots
 
 
-def test_slots_without_gpus_are_counted_in_threads():
+def test_slots_without_gpus_are_counted_in_threads() -> None:
     assert machine.num_slots(Resources(7.0, 0), Machine(None, 0.0)) == 7
     assert machine.num_slots(Resources(7.0, 0), Machine(None, 0.0, threads=2)) == 3
     assert machine.num_slots(Resources(1.0, 0), Machine(None, 0.0, threads=2)) == 1
 
 
-def test_a_cluster_without_gpus_is_refused_where_they_are_asked_for():
+def test_a_cluster_without_gpus_is_refused_where_they_are_asked_for() -> None:
     with pytest.raises(InputError, match=r"somewhere:6379 has no GPU\.\n.*--cluster-gpus"):
         machine.num_slots(Resources(64.0, 0), Machine("somewhere:6379", 0.25))
 
 
-def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster):
+def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path: Path, start_cluster) -> None:
     """Packs that would train for hours: once eight have written a block, all of them are at work."""
     two_gpus = Machine(start_cluster(8, 2), 0.25)
     fields = {"steps": "1000000", "evaluate_every": "1000000", "beta": "1"}
@@ -86,7 +87,7 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path, start_cluster)
         found = [blocks.read_manifest(path) for path in Layout(tmp_path / "storage").manifests()]
         return {manifest.attempt: manifest.provenance["gpus"] for manifest in found}
 
-    def stop_once_eight_are_at_work(_):
+    def stop_once_eight_are_at_work(_) -> None:
         if len(gpus_at_work()) == 8:
             signal.raise_signal(signal.SIGTERM)
 
@@ -113,7 +114,7 @@ case "$*" in *--query-gpu=name,memory.total*) printf 'Test GPU, 8192\\nTest GPU,
 
 
 @pytest.fixture
-def two_test_gpus(tmp_path, monkeypatch):
+def two_test_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver's tool that lists two GPUs, in front of any other."""
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
@@ -131,8 +132,8 @@ def two_test_gpus(tmp_path, monkeypatch):
     ],
 )
 def test_gpus_are_those_that_the_driver_lists_and_the_process_may_use(
-    two_test_gpus, monkeypatch, visible, count
-):
+    two_test_gpus, monkeypatch: pytest.MonkeyPatch, visible, count
+) -> None:
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.local_gpus() == (["Test GPU, 8 GiB"] * count, "")
@@ -152,8 +153,8 @@ def test_gpus_are_those_that_the_driver_lists_and_the_process_may_use(
     ],
 )
 def test_a_driver_that_fails_hangs_or_talks_nonsense_is_no_gpu(
-    tmp_path, monkeypatch, script, problem, refused
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, problem: str, refused
+) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
@@ -176,7 +177,7 @@ def test_a_driver_that_fails_hangs_or_talks_nonsense_is_no_gpu(
         refused(words, [f"--device gpu: {problem}", "--address"])
 
 
-def test_on_one_machine_there_are_no_more_packs_at_once_than_cores():
+def test_on_one_machine_there_are_no_more_packs_at_once_than_cores() -> None:
     here = Machine(None, 0.25)
     assert machine.num_slots(Resources(2.0, 2), here) == 2
     assert machine.num_slots(Resources(64.0, 2), here) == 8
@@ -185,7 +186,9 @@ def test_on_one_machine_there_are_no_more_packs_at_once_than_cores():
     )
 
 
-def test_where_no_node_is_free_to_measure_nobody_asks_again(monkeypatch, start_cluster):
+def test_where_no_node_is_free_to_measure_nobody_asks_again(
+    monkeypatch: pytest.MonkeyPatch, start_cluster
+) -> None:
     monkeypatch.setattr(machine, "MEASURE_S", 2.0)
     with machine.cluster(Machine(start_cluster(1), 0.5)):
         measure = machine.ClusterMeasure()
@@ -198,7 +201,7 @@ def test_where_no_node_is_free_to_measure_nobody_asks_again(monkeypatch, start_c
 
 def test_a_plain_run_uses_the_gpus_that_are_there_and_says_how_in_one_line(
     two_test_gpus, make_home, start_driver, typed
-):
+) -> None:
     """torch finds no GPU here, so the packs that get one train on their CPU: the sweep counts as begun on it."""
     home, _ = make_home("gpus")
     words = ["run", "factorvae_gamma", "--scale", "smoke", "--home", home.path]

@@ -16,11 +16,11 @@ def probe():
         yield probe
 
 
-def with_fields(seed=0, **fields):
+def with_fields(seed: int = 0, **fields):
     return RunSpec("factor_vae", "sprites", SMALL | fields, seed)
 
 
-def test_a_specification_comes_back_whole_and_names_the_same_run_again(probe):
+def test_a_specification_comes_back_whole_and_names_the_same_run_again(probe) -> None:
     (found,) = probe.resolve([RUN])
     assert found.spec["fields"].items() >= (SMALL | {"gamma": 10.0}).items()
     assert {"vae.latent_dim", "adam.learning_rate", "discriminator.depth"} <= set(found.spec["fields"])
@@ -28,7 +28,7 @@ def test_a_specification_comes_back_whole_and_names_the_same_run_again(probe):
     assert len(found.key) == 64
 
 
-def test_answers_are_in_the_order_of_the_questions(probe):
+def test_answers_are_in_the_order_of_the_questions(probe) -> None:
     runs = [with_fields(seed, gamma=gamma) for gamma in (1.0, 10.0) for seed in range(3)]
     found = probe.resolve(runs)
     assert [(each.spec["fields"]["gamma"], each.spec["seed"]) for each in found] == [
@@ -39,12 +39,12 @@ def test_answers_are_in_the_order_of_the_questions(probe):
     assert probe.resolve([]) == []
 
 
-def test_what_is_typed_as_text_names_the_same_run(probe):
+def test_what_is_typed_as_text_names_the_same_run(probe) -> None:
     typed, meant = probe.resolve([with_fields(**{"gamma": "10", "vae.width": "64"}), with_fields(gamma=10.0)])
     assert typed == meant
 
 
-def test_another_architecture_trains_in_another_pack(probe):
+def test_another_architecture_trains_in_another_pack(probe) -> None:
     narrow, wide = probe.resolve([with_fields(), with_fields(**{"vae.width": 128})])
     assert narrow.static_key != wide.static_key
 
@@ -62,7 +62,7 @@ def test_another_architecture_trains_in_another_pack(probe):
         (with_fields(seed=2**32), [str(2**32)]),
     ],
 )
-def test_a_wrong_run_is_refused_in_words_and_the_next_is_answered(probe, run, words):
+def test_a_wrong_run_is_refused_in_words_and_the_next_is_answered(probe, run, words) -> None:
     with pytest.raises(InputError) as raised:
         probe.resolve([RUN, run])
     assert all(word in str(raised.value) for word in words)
@@ -70,7 +70,7 @@ def test_a_wrong_run_is_refused_in_words_and_the_next_is_answered(probe, run, wo
     assert len(probe.resolve([RUN])) == 1
 
 
-def test_a_pack_is_measured(probe):
+def test_a_pack_is_measured(probe) -> None:
     alone = probe.measure(RUN, num_runs=1, gpus=0.0, threads=1)
     assert isinstance(alone, Measured)
     assert 0 < alone.step_time_s < 1
@@ -78,7 +78,7 @@ def test_a_pack_is_measured(probe):
     assert alone.room_gib == 0, "a CPU sets no limit to a pack"
 
 
-def test_leaving_ends_the_process():
+def test_leaving_ends_the_process() -> None:
     with Probe() as probe:
         process = probe._process
         assert process.poll() is None

@@ -3,10 +3,11 @@ import pytest
 from sweeper.machines.probe import Measured
 from sweeper.scheduling.gpu_packs import choose
 from sweeper.scheduling.packing import Waiting
+from tests.specs import run_spec
 from trainables.config import Schedule
 from trainables.errors import InputError
 
-SPEC = {"model": "beta_vae", "data": "sprites", "fields": {}, "seed": 0, "precision": "fp32"}
+SPEC = run_spec()
 RUN = Waiting("key", "static", SPEC, 0, Schedule(100, 10, 10, ()), 1.0)
 
 
@@ -16,7 +17,7 @@ class Gpu:
     A pack alone uses a part of it, since it waits for its own kernels to be launched.
     """
 
-    def __init__(self, num_busy, room_gib=100.0, run_gib=0.1, part=1.0):
+    def __init__(self, num_busy, room_gib: float = 100.0, run_gib: float = 0.1, part: float = 1.0) -> None:
         self.num_busy, self.room_gib, self.run_gib, self.part = num_busy, room_gib, run_gib, part
         self.asked = []
 
@@ -31,7 +32,7 @@ class Gpu:
         return max(size * num_packs, self.num_busy) / 1000 / min(1.0, self.part * num_packs)
 
 
-def chosen(gpu, num_runs, kept=None, is_local=True):
+def chosen(gpu, num_runs, kept=None, is_local: bool = True):
     return choose(RUN, num_runs, 1, gpu.alone, gpu.together if is_local else None, kept)
 
 
@@ -39,47 +40,47 @@ def chosen(gpu, num_runs, kept=None, is_local=True):
     ("num_runs", "num_busy", "size"),
     [(60, 64, 64), (60, 1000, 64), (60, 10, 16), (5, 64, 8), (200, 128, 128)],
 )
-def test_a_pack_is_as_large_as_saves_time(num_runs, num_busy, size):
+def test_a_pack_is_as_large_as_saves_time(num_runs: int, num_busy: int, size: int) -> None:
     choice = chosen(Gpu(num_busy), num_runs)
     assert (choice.num_packs, choice.size) == (1, size)
 
 
-def test_nothing_larger_than_what_is_to_be_trained_is_measured():
+def test_nothing_larger_than_what_is_to_be_trained_is_measured() -> None:
     gpu = Gpu(64)
     chosen(gpu, 20, is_local=False)
     assert gpu.asked == [(1, 8), (1, 16), (1, 32)]
 
 
-def test_a_pack_that_leaves_the_gpu_waiting_shares_it():
+def test_a_pack_that_leaves_the_gpu_waiting_shares_it() -> None:
     choice = chosen(Gpu(10, part=0.5), 60)
     assert (choice.num_packs, choice.size) == (2, 32)
     choice = chosen(Gpu(10, part=0.25), 60)
     assert (choice.num_packs, choice.size) == (4, 16)
 
 
-def test_sharing_for_a_few_percent_is_not_worth_it():
+def test_sharing_for_a_few_percent_is_not_worth_it() -> None:
     assert chosen(Gpu(10, part=0.95), 64).num_packs == 1
 
 
-def test_memory_bounds_a_pack_and_how_many_share_a_gpu():
+def test_memory_bounds_a_pack_and_how_many_share_a_gpu() -> None:
     assert chosen(Gpu(1000, room_gib=4.0), 60).size == 32
     assert chosen(Gpu(10, room_gib=2.5, part=0.25), 60).num_packs == 1
     small = chosen(Gpu(1000, room_gib=0.5), 60)
     assert (small.num_packs, small.size) == (1, 4), "smaller than the ladder, where memory forces it"
 
 
-def test_a_run_that_no_gpu_holds_is_refused():
+def test_a_run_that_no_gpu_holds_is_refused() -> None:
     with pytest.raises(InputError, match="A pack of 2 such runs does not fit into the memory of the GPU"):
         chosen(Gpu(10, room_gib=0.1), 60)
 
 
-def test_a_cluster_without_a_free_gpu_is_taken_to_be_usual():
+def test_a_cluster_without_a_free_gpu_is_taken_to_be_usual() -> None:
     choice = choose(RUN, 60, 1, lambda *_: None, None, None)
     assert (choice.num_packs, choice.size) == (1, 64)
     assert "no GPU is free" in choice.reason
 
 
-def test_what_packs_computed_before_is_kept_and_how_many_share_a_gpu_is_chosen_anew():
+def test_what_packs_computed_before_is_kept_and_how_many_share_a_gpu_is_chosen_anew() -> None:
     gpu = Gpu(1000)
     choice = chosen(gpu, 5, kept=64)
     assert (choice.num_packs, choice.size) == (1, 64)
@@ -90,7 +91,7 @@ def test_what_packs_computed_before_is_kept_and_how_many_share_a_gpu_is_chosen_a
     assert chosen(Gpu(10, room_gib=2.0), 60, kept=64).size < 64, "memory no longer holds it"
 
 
-def test_the_reason_has_rate_memory_and_the_alternatives():
+def test_the_reason_has_rate_memory_and_the_alternatives() -> None:
     reason = chosen(Gpu(32, room_gib=24.0), 60).reason
     assert reason == (
         "938 run-steps/s on each, 3.2 of 24 GiB; also measured: one pack of 8 234, one pack of 16 469,"

@@ -8,6 +8,7 @@ import signal
 import textwrap
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -36,14 +37,14 @@ def attempts(home):
 class Debugger(bdb.Bdb):
     """Stops once, in the middle of a function, notes the functions on the way there, and goes on or quits."""
 
-    def __init__(self, function, is_quitting=False):
+    def __init__(self, function, is_quitting: bool = False) -> None:
         super().__init__()
         self.way, self._is_quitting = [], is_quitting
         body = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0].body
         self._line = function.__code__.co_firstlineno - 1 + body[1].lineno
         assert self.set_break(inspect.getsourcefile(function), self._line) is None
 
-    def user_line(self, frame):
+    def user_line(self, frame) -> None:
         if not self.break_here(frame):
             self.set_continue()
             return
@@ -54,7 +55,7 @@ class Debugger(bdb.Bdb):
         self.set_quit() if self._is_quitting else self.set_continue()
 
 
-def test_a_breakpoint_in_the_loss_is_reached_from_the_command(home, typed):
+def test_a_breakpoint_in_the_loss_is_reached_from_the_command(home, typed) -> None:
     debugger = Debugger(beta_vae.Model.update)
     assert debugger.runcall(typed, "run", *ONE, "--set", "steps=20", "--home", home.path).code == 0
     assert debugger.way[-1] == "Model.update"
@@ -72,7 +73,7 @@ def test_a_breakpoint_in_the_loss_is_reached_from_the_command(home, typed):
     assert check(home.ledger, home.storage) == []
 
 
-def test_who_quits_the_debugger_stops_the_run_which_goes_on_later(home, typed):
+def test_who_quits_the_debugger_stops_the_run_which_goes_on_later(home, typed) -> None:
     words = ["run", *ONE, "--set", "steps=20", "--home", home.path]
     assert Debugger(beta_vae.Model.update, is_quitting=True).runcall(typed, *words).code == 130
     assert [attempt.outcome for attempt in attempts(home)] == ["stopped"]
@@ -81,8 +82,8 @@ def test_who_quits_the_debugger_stops_the_run_which_goes_on_later(home, typed):
 
 
 def test_an_error_in_the_loss_is_shown_and_kept_with_its_traceback_and_other_draws_go_on(
-    home, typed, monkeypatch
-):
+    home, typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     update = beta_vae.Model.update
 
     def failing(self, *draw, **settings):
@@ -104,10 +105,12 @@ def test_an_error_in_the_loss_is_shown_and_kept_with_its_traceback_and_other_dra
     assert ", in advance" in failure.message
 
 
-def test_memory_that_is_short_halves_a_pack_and_is_no_error(home, typed, monkeypatch):
+def test_memory_that_is_short_halves_a_pack_and_is_no_error(
+    home, typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     advance, sizes = engine.Pack.advance, []
 
-    def short(self, num_steps):
+    def short(self, num_steps) -> None:
         sizes.append(len(self.runs))
         if len(self.runs) > 1:
             raise MemoryError("out of memory")
@@ -122,8 +125,10 @@ def test_memory_that_is_short_halves_a_pack_and_is_no_error(home, typed, monkeyp
     assert "Traceback" not in ran.err
 
 
-def test_a_ledger_that_cannot_be_written_any_more_ends_the_run(home, typed, monkeypatch):
-    def take(self, path):
+def test_a_ledger_that_cannot_be_written_any_more_ends_the_run(
+    home, typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(self, path) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
@@ -134,7 +139,9 @@ def test_a_ledger_that_cannot_be_written_any_more_ends_the_run(home, typed, monk
     assert check(home.ledger, home.storage) == []
 
 
-def test_who_is_asked_to_stop_writes_states_and_goes_on_to_the_same_numbers(make_home, start_driver, typed):
+def test_who_is_asked_to_stop_writes_states_and_goes_on_to_the_same_numbers(
+    make_home, start_driver, typed
+) -> None:
     home, other = make_home("stopped")[0], make_home("whole")[0]
     words = ["run", *ONE, "--set", "steps=800", "--set", "evaluate_every=800"]
     driver = start_driver(*words, "--home", home.path)
@@ -163,6 +170,6 @@ def numbers(home):
     return sorted(zip(points.name, points.step, points.value, strict=True))
 
 
-def test_a_cluster_and_no_ray_are_refused_together(refused, tmp_path):
+def test_a_cluster_and_no_ray_are_refused_together(refused, tmp_path: Path) -> None:
     words = ["run", *ONE, "--home", tmp_path / "home", "--address", "127.0.0.1:1"]
     refused(words, ["--no-ray", "--address 127.0.0.1:1"])

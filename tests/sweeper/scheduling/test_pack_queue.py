@@ -23,7 +23,7 @@ def pack_of(*keys):
 class Book:
     """What the queue asks and tells: attempts begun and ended, runs given up."""
 
-    def __init__(self, *packs, finished=()):
+    def __init__(self, *packs, finished=()) -> None:
         self.finished, self.runs_of = set(finished), {}
         self.begun, self.ended, self.given_up = [], [], []
         self.taken, self.problems = [], []
@@ -43,16 +43,16 @@ class Book:
             raise self.problems.pop(0)
         return True
 
-    def end(self, number, outcome, error):
+    def end(self, number, outcome, error) -> None:
         if outcome == "done":
             self.finished.update(self.runs_of[number])
         self.ended.append((number, outcome, error))
 
-    def give_up(self, pack, number, kind, error):
+    def give_up(self, pack, number, kind, error) -> None:
         self.given_up.append((keys(pack), number, kind, error))
 
 
-def report_of(manifest="x", has_states=True):
+def report_of(manifest: str = "x", has_states: bool = True):
     return Report(manifest, {}, has_states, is_over=False, is_stopped=False)
 
 
@@ -60,7 +60,7 @@ def keys(pack):
     return "".join(run.key for run in pack.runs)
 
 
-def test_packs_come_in_order_then_the_end():
+def test_packs_come_in_order_then_the_end() -> None:
     book = Book(pack_of("a"), pack_of("b", "c"))
     assert book.queue.hand_out("1") == {"attempt": 1}
     assert book.queue.hand_out("2") == {"attempt": 2}
@@ -73,18 +73,18 @@ def test_packs_come_in_order_then_the_end():
     assert book.ended == [(1, "done", ""), (2, "done", "")]
 
 
-def test_an_empty_queue_is_finished():
+def test_an_empty_queue_is_finished() -> None:
     assert Book().queue.hand_out("1") == FINISHED
 
 
-def test_a_pack_of_which_nothing_is_left_is_passed_over():
+def test_a_pack_of_which_nothing_is_left_is_passed_over() -> None:
     book = Book(pack_of("a"), pack_of("b"), finished="a")
     assert book.queue.hand_out("1") == {"attempt": 1}
     assert book.begun == ["b"]
     assert Book(pack_of("a"), finished="a").queue.hand_out("1") == FINISHED
 
 
-def test_a_pack_that_fails_is_tried_again_after_the_others():
+def test_a_pack_that_fails_is_tried_again_after_the_others() -> None:
     book = Book(pack_of("a"), pack_of("b"))
     book.queue.hand_out("1")
     book.queue.ended("1", "worker died")
@@ -95,7 +95,7 @@ def test_a_pack_that_fails_is_tried_again_after_the_others():
     assert not book.given_up
 
 
-def test_a_run_is_given_up_after_three_tries_without_a_block():
+def test_a_run_is_given_up_after_three_tries_without_a_block() -> None:
     book = Book(pack_of("a"))
     for number in range(MAX_FAILURES):
         assert book.queue.hand_out(f"{number}") == {"attempt": number + 1}
@@ -107,7 +107,7 @@ def test_a_run_is_given_up_after_three_tries_without_a_block():
     assert book.queue.hand_out("4") == FINISHED
 
 
-def test_a_pack_that_fails_again_is_split_since_one_run_may_be_to_blame():
+def test_a_pack_that_fails_again_is_split_since_one_run_may_be_to_blame() -> None:
     book = Book(pack_of("a", "b", "c", "d"))
     for number in range(2):
         book.queue.hand_out(f"{number}")
@@ -117,7 +117,7 @@ def test_a_pack_that_fails_again_is_split_since_one_run_may_be_to_blame():
     assert not book.given_up
 
 
-def test_a_pack_that_ends_unfinished_is_begun_again():
+def test_a_pack_that_ends_unfinished_is_begun_again() -> None:
     """Its attempt was fenced off by a driver that is gone."""
     book = Book(pack_of("a"))
     book.queue.hand_out("1")
@@ -126,7 +126,7 @@ def test_a_pack_that_ends_unfinished_is_begun_again():
     assert book.queue.hand_out("2") == {"attempt": 2}
 
 
-def test_a_block_forgives_the_failures_before_it():
+def test_a_block_forgives_the_failures_before_it() -> None:
     book = Book(pack_of("a"))
     for number in range(20):
         assert book.queue.hand_out(f"{number}") == {"attempt": number + 1}
@@ -136,7 +136,7 @@ def test_a_block_forgives_the_failures_before_it():
     assert not book.given_up
 
 
-def test_out_of_memory_splits_a_pack_until_it_fits():
+def test_out_of_memory_splits_a_pack_until_it_fits() -> None:
     book = Book(pack_of("a", "b", "c", "d", "e"), pack_of("z"))
     book.queue.hand_out("1")
     book.queue.ended("1", OUT_OF_MEMORY)
@@ -148,7 +148,7 @@ def test_out_of_memory_splits_a_pack_until_it_fits():
     assert book.begun[3:] == ["z"]
 
 
-def test_a_lone_run_that_does_not_fit_is_given_up_as_out_of_memory():
+def test_a_lone_run_that_does_not_fit_is_given_up_as_out_of_memory() -> None:
     book = Book(pack_of("a"))
     for number in range(MAX_FAILURES):
         book.queue.hand_out(f"{number}")
@@ -156,7 +156,7 @@ def test_a_lone_run_that_does_not_fit_is_given_up_as_out_of_memory():
     assert book.given_up == [("a", 3, "out of memory", OUT_OF_MEMORY)]
 
 
-def test_a_cpu_that_has_no_memory_left_counts_as_out_of_memory():
+def test_a_cpu_that_has_no_memory_left_counts_as_out_of_memory() -> None:
     import numpy as np
     import torch
 
@@ -169,10 +169,10 @@ def test_a_cpu_that_has_no_memory_left_counts_as_out_of_memory():
         assert book.ended[0][1] == "out of memory"
 
 
-def test_what_goes_wrong_in_begin_is_kept_and_nothing_more_is_handed_out():
+def test_what_goes_wrong_in_begin_is_kept_and_nothing_more_is_handed_out() -> None:
     problem, book = OSError("disk full"), Book(pack_of("a"), pack_of("b"))
 
-    def begin(pack):
+    def begin(pack) -> None:
         raise problem
 
     book.begin = begin
@@ -182,10 +182,10 @@ def test_what_goes_wrong_in_begin_is_kept_and_nothing_more_is_handed_out():
 
 
 @pytest.mark.parametrize("error", ["", "worker died", OUT_OF_MEMORY])
-def test_what_goes_wrong_while_ending_an_attempt_is_kept(error):
+def test_what_goes_wrong_while_ending_an_attempt_is_kept(error) -> None:
     problem, book = OSError("disk full"), Book(pack_of("a", "b"))
 
-    def end(number, outcome, text):
+    def end(number, outcome, text) -> None:
         raise problem
 
     book.end = end
@@ -194,7 +194,7 @@ def test_what_goes_wrong_while_ending_an_attempt_is_kept(error):
     assert book.queue.error is problem
 
 
-def test_a_block_that_cannot_be_taken_ends_the_queue_and_the_first_error_stays():
+def test_a_block_that_cannot_be_taken_ends_the_queue_and_the_first_error_stays() -> None:
     first, later = OSError("disk full"), OSError("later")
     book = Book(pack_of("a"), pack_of("b"))
     book.problems = [first, later]
@@ -209,7 +209,7 @@ def test_a_block_that_cannot_be_taken_ends_the_queue_and_the_first_error_stays()
     assert book.queue.hand_out("3") == FINISHED
 
 
-def test_only_states_that_are_true_forgive_and_a_worker_that_was_stopped_may_have_no_block():
+def test_only_states_that_are_true_forgive_and_a_worker_that_was_stopped_may_have_no_block() -> None:
     book = Book(pack_of("a"))
     book.queue.hand_out("1")
     book.queue.reported("1", report_of(has_states=False))
@@ -220,7 +220,7 @@ def test_only_states_that_are_true_forgive_and_a_worker_that_was_stopped_may_hav
     assert [report.has_states for report in book.taken] == [False, True]
 
 
-def test_a_trial_ends_once_and_strangers_do_not_matter():
+def test_a_trial_ends_once_and_strangers_do_not_matter() -> None:
     book = Book(pack_of("a"))
     book.queue.hand_out("1")
     for trial in ("1", "1", "stranger"):
@@ -229,7 +229,7 @@ def test_a_trial_ends_once_and_strangers_do_not_matter():
     assert book.ended == [(1, "done", "")]
 
 
-def test_a_pack_of_which_some_states_are_damaged_goes_on_in_two():
+def test_a_pack_of_which_some_states_are_damaged_goes_on_in_two() -> None:
     book = Book(pack_of("a", "b", "c"))
     book.queue.hand_out("1")
     book.queue.ended("1", f"Traceback ...\n{DamagedStatesError.__name__}: {DamagedStatesError(['b'])}")
@@ -241,7 +241,7 @@ def test_a_pack_of_which_some_states_are_damaged_goes_on_in_two():
 @pytest.mark.parametrize("error", ["worker died", OUT_OF_MEMORY])
 @pytest.mark.parametrize("size", [None, 2, 4, 8])
 @pytest.mark.parametrize("num_runs", [1, 2, 3, 8])
-def test_a_pack_that_always_fails_is_given_up(num_runs, size, error):
+def test_a_pack_that_always_fails_is_given_up(num_runs: int, size: int | None, error) -> None:
     book = Book(PackPlan(pack_of(*"abcdefgh"[:num_runs]).runs[: size or 99], size=size))
     for number in range(200):
         if book.queue.hand_out(f"{number}") == FINISHED:
@@ -253,7 +253,7 @@ def test_a_pack_that_always_fails_is_given_up(num_runs, size, error):
     )
 
 
-def test_a_pack_of_ghosts_and_one_run_gets_smaller_until_it_fits():
+def test_a_pack_of_ghosts_and_one_run_gets_smaller_until_it_fits() -> None:
     book = Book(PackPlan(pack_of("a").runs, size=8))
     sizes = []
     begin = book.begin
@@ -271,7 +271,7 @@ def test_a_pack_of_ghosts_and_one_run_gets_smaller_until_it_fits():
     fates=st.lists(st.sampled_from(["done", "done", "block, then error", "error", OUT_OF_MEMORY])),
     picks=st.randoms(use_true_random=False),
 )
-def test_whatever_happens_every_run_ends_once(sizes, num_slots, fates, picks):
+def test_whatever_happens_every_run_ends_once(sizes, num_slots, fates, picks) -> None:
     """Tune's loop with failures in any order: each run is trained to its end or given up, never both, never lost."""
     names = iter(range(1000))
     book = Book(*(pack_of(*(f"{next(names)}," for _ in range(size))) for size in sizes))

@@ -9,7 +9,7 @@ from trainables.config import Schedule
 from trainables.ladder import LADDER
 
 
-def waiting(key, static_key="a", step=0, steps=100):
+def waiting(key, static_key: str = "a", step: int = 0, steps: int = 100):
     return Waiting(key, static_key, {}, step, Schedule(steps, 10, 10, ()), 1.0)
 
 
@@ -27,7 +27,7 @@ def many_runs(draw):
 
 
 @given(many_runs(), st.integers(1, 9), st.integers(1, 16))
-def test_every_run_is_in_one_pack_with_its_like(runs, num_slots, max_runs):
+def test_every_run_is_in_one_pack_with_its_like(runs, num_slots, max_runs) -> None:
     packs = pack_up(runs, num_slots, dict.fromkeys("ab", max_runs))
     assert sorted(run.key for pack in packs for run in pack.runs) == sorted(run.key for run in runs)
     assert all(len({place(run) for run in pack.runs}) == 1 for pack in packs)
@@ -36,7 +36,7 @@ def test_every_run_is_in_one_pack_with_its_like(runs, num_slots, max_runs):
 
 
 @given(many_runs(), st.integers(1, 9), st.integers(1, 16))
-def test_packs_of_a_group_are_even_and_all_packs_together_fill_the_slots(runs, num_slots, max_runs):
+def test_packs_of_a_group_are_even_and_all_packs_together_fill_the_slots(runs, num_slots, max_runs) -> None:
     packs = sorted(
         pack_up(runs, num_slots, dict.fromkeys("ab", max_runs)), key=lambda pack: repr(place(pack.runs[0]))
     )
@@ -50,7 +50,7 @@ def test_packs_of_a_group_are_even_and_all_packs_together_fill_the_slots(runs, n
     assert len(packs) == min(wanted, len(runs))
 
 
-def test_packs_that_were_stopped_at_steps_of_their_own_stay_whole():
+def test_packs_that_were_stopped_at_steps_of_their_own_stay_whole() -> None:
     """Each would be spread over all slots otherwise, stop after stop."""
     runs = [waiting(f"{pack} {r}", step=pack + 1) for pack in range(16) for r in range(16)]
     packs = pack_up(runs, 16, dict.fromkeys("ab", 16))
@@ -60,14 +60,14 @@ def test_packs_that_were_stopped_at_steps_of_their_own_stay_whole():
 
 
 @given(many_runs(), st.integers(1, 9), st.integers(1, 16))
-def test_the_longest_pack_comes_first(runs, num_slots, max_runs):
+def test_the_longest_pack_comes_first(runs, num_slots, max_runs) -> None:
     work = [
         len(pack.runs) * pack.num_steps for pack in pack_up(runs, num_slots, dict.fromkeys("ab", max_runs))
     ]
     assert work == sorted(work, reverse=True)
 
 
-def test_packs_of_known_sizes():
+def test_packs_of_known_sizes() -> None:
     def sizes(num_runs, num_slots, max_runs):
         runs = [waiting(f"{number}") for number in range(num_runs)]
         return [len(pack.runs) for pack in pack_up(runs, num_slots, dict.fromkeys("ab", max_runs))]
@@ -79,12 +79,12 @@ def test_packs_of_known_sizes():
     assert sizes(0, 2, 16) == []
 
 
-def test_a_pack_counts_the_updates_to_go():
+def test_a_pack_counts_the_updates_to_go() -> None:
     assert PackPlan((waiting("a", step=30, steps=100),)).num_steps == 70
 
 
 @given(st.integers(2, 20))
-def test_halves_hold_all_runs_and_count_no_failure(num_runs):
+def test_halves_hold_all_runs_and_count_no_failure(num_runs) -> None:
     pack = PackPlan(tuple(waiting(f"{number}") for number in range(num_runs)), num_failures=2)
     first, second = pack.halves()
     assert first.runs + second.runs == pack.runs
@@ -95,7 +95,7 @@ def test_halves_hold_all_runs_and_count_no_failure(num_runs):
 @given(many_runs(), st.integers(1, 9), st.sampled_from([2, 4, 8, 16, 32]), st.sampled_from([None, 8, 16]))
 def test_packs_on_a_gpu_have_one_size_of_the_ladder_and_seldom_more_ghosts_than_runs(
     runs, num_slots, max_runs, kept
-):
+) -> None:
     packs = pack_up(runs, num_slots, dict.fromkeys("ab", max_runs), Sizes(kept))
     assert sorted(run.key for pack in packs for run in pack.runs) == sorted(run.key for run in runs)
     for pack in packs:
@@ -119,13 +119,15 @@ def test_packs_on_a_gpu_have_one_size_of_the_ladder_and_seldom_more_ghosts_than_
         (1, 8, [(1, 4)]),
     ],
 )
-def test_halves_on_a_gpu_are_of_the_size_below(num_runs, size, halves):
+def test_halves_on_a_gpu_are_of_the_size_below(
+    num_runs: int, size: int, halves: list[tuple[int, int]]
+) -> None:
     pack = PackPlan(tuple(waiting(f"{number}") for number in range(num_runs)), size=size)
     assert [(len(half.runs), half.size) for half in pack.halves()] == halves
     assert not pack.is_smallest
 
 
-def test_a_split_pack_computes_as_many_runs_and_one_without_some_runs_too():
+def test_a_split_pack_computes_as_many_runs_and_one_without_some_runs_too() -> None:
     pack = PackPlan(tuple(waiting(f"{number}") for number in range(5)), size=8)
     assert [(len(part.runs), part.size) for part in pack.split()] == [(2, 8), (3, 8)]
     assert [("".join(run.key for run in part.runs), part.size) for part in pack.without({"1", "3"})] == [
@@ -135,7 +137,7 @@ def test_a_split_pack_computes_as_many_runs_and_one_without_some_runs_too():
     assert pack.without({run.key for run in pack.runs}) == (pack,)
 
 
-def test_a_failure_is_counted_on_the_same_runs():
+def test_a_failure_is_counted_on_the_same_runs() -> None:
     pack = PackPlan((waiting("a"),))
     again = pack.failed_again().failed_again()
     assert (again.num_failures, again.runs) == (2, pack.runs)

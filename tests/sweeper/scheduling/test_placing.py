@@ -1,6 +1,7 @@
 """On what packs train: what was asked, what is there, and what a sweep was begun on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +10,11 @@ from sweeper.machines.probe import Measured, ProbedRun
 from sweeper.machines.resources import Machine, Resources
 from sweeper.scheduling.placing import prepare, settle
 from sweeper.scheduling.plan import Planned, find_question
+from tests.specs import run_spec
 from trainables.blocks import Manifest, RunEntry, write_block
+from trainables.config import Precision
 from trainables.errors import InputError
 
-SPEC = {"model": "beta_vae", "data": "sprites", "fields": {}, "seed": 0, "precision": "fp32"}
 AUTO = Machine(None, None)
 NO_GPU, ONE_GPU = Resources(4, 0), Resources(4, 1, "NVIDIA L4, 22 GiB")
 CPU_CLASS = "cpu x86_64 AVX2, 1 thread(s), torch 2.13.0, fp32"
@@ -22,9 +24,9 @@ def gpu_class(size):
     return f"cuda NVIDIA L4, {size} stacked, torch 2.13.0, fp32"
 
 
-def planned(num_runs=20, name="betavae_beta", precision="fp32"):
+def planned(num_runs: int = 20, name: str = "betavae_beta", precision: Precision = "fp32"):
     """A question of one draw whose seeds are runs of their own."""
-    spec = SPEC | {"precision": precision}
+    spec = run_spec(precision=precision)
     keys = [f"{name} {seed}" for seed in range(num_runs)]
     members = tuple(Member(key, seed, 200, spec) for seed, key in enumerate(keys))
     runs = {key: ProbedRun(key, name, spec, num_factors=2) for key in keys}
@@ -32,12 +34,12 @@ def planned(num_runs=20, name="betavae_beta", precision="fp32"):
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path: Path):
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
 
-def begin(ledger, question, *classes):
+def begin(ledger, question, *classes) -> None:
     """Train the first runs of a question for a while, each in one of these classes."""
     question.register(ledger)
     for member, numerics in zip(question.members, classes, strict=False):
@@ -61,11 +63,11 @@ def settled(machine, resources, *questions, records=None):
     return settle(machine, questions or [planned()], records, resources, measure, together)
 
 
-def test_a_machine_without_a_gpu_trains_on_its_cpu_without_a_word():
+def test_a_machine_without_a_gpu_trains_on_its_cpu_without_a_word() -> None:
     assert settled(AUTO, NO_GPU) == (replace(AUTO, gpus_per_pack=0.0), "")
 
 
-def test_a_gpu_is_used_unasked_and_the_choice_is_one_line():
+def test_a_gpu_is_used_unasked_and_the_choice_is_one_line() -> None:
     machine, words = settled(AUTO, ONE_GPU)
     assert (machine.gpus_per_pack, machine.max_pack, machine.pack_size) == (1.0, 32, None)
     assert words.startswith(
@@ -75,18 +77,18 @@ def test_a_gpu_is_used_unasked_and_the_choice_is_one_line():
 
 
 @pytest.mark.parametrize("machine", [replace(AUTO, gpus_per_pack=0.0), replace(AUTO, device="cpu")])
-def test_a_cpu_is_used_where_it_is_asked_for(machine):
+def test_a_cpu_is_used_where_it_is_asked_for(machine) -> None:
     found, words = settled(machine, ONE_GPU)
     assert (found.gpus_per_pack, words) == (0.0, "")
 
 
-def test_a_share_that_is_asked_for_is_not_measured():
+def test_a_share_that_is_asked_for_is_not_measured() -> None:
     found, words = settle(replace(AUTO, gpus_per_pack=0.25), [planned()], None, ONE_GPU, None, None)
     assert (found.gpus_per_pack, words) == (0.25, "")
 
 
-def test_without_ray_packs_that_share_a_gpu_are_not_measured():
-    def refuse(*_):
+def test_without_ray_packs_that_share_a_gpu_are_not_measured() -> None:
+    def refuse(*_) -> None:
         raise AssertionError("one pack trains at a time")
 
     settle(replace(AUTO, is_without_ray=True), [planned()], None, ONE_GPU, measure, refuse)
@@ -94,12 +96,12 @@ def test_without_ray_packs_that_share_a_gpu_are_not_measured():
         settle(AUTO, [planned()], None, ONE_GPU, measure, refuse)
 
 
-def test_where_nothing_is_left_to_train_nothing_is_measured(ledger):
+def test_where_nothing_is_left_to_train_nothing_is_measured(ledger) -> None:
     question = planned(0)
     assert settle(AUTO, [question], ledger.records, ONE_GPU, None, None)[0].gpus_per_pack == 1.0
 
 
-def test_a_sweep_begun_on_a_cpu_goes_on_there_and_says_so(ledger):
+def test_a_sweep_begun_on_a_cpu_goes_on_there_and_says_so(ledger) -> None:
     question = planned()
     begin(ledger, question, CPU_CLASS)
     machine, words = settled(AUTO, ONE_GPU, question, records=ledger.records)
@@ -121,7 +123,9 @@ def test_a_sweep_begun_on_a_cpu_goes_on_there_and_says_so(ledger):
         (gpu_class(64), replace(AUTO, gpus_per_pack=0.0), ONE_GPU, "began on a GPU.*\n.*--device cpu"),
     ],
 )
-def test_another_kind_of_device_is_refused_unless_it_is_named(ledger, numerics, machine, resources, said):
+def test_another_kind_of_device_is_refused_unless_it_is_named(
+    ledger, numerics, machine, resources, said: str
+) -> None:
     question = planned()
     begin(ledger, question, numerics)
     with pytest.raises(InputError, match=said):
@@ -130,7 +134,7 @@ def test_another_kind_of_device_is_refused_unless_it_is_named(ledger, numerics, 
     settled(replace(machine, device=device), resources, question, records=ledger.records)
 
 
-def test_a_sweep_that_is_done_may_have_been_begun_anywhere(ledger):
+def test_a_sweep_that_is_done_may_have_been_begun_anywhere(ledger) -> None:
     question = planned(1)
     question.register(ledger)
     (member,) = question.members
@@ -141,7 +145,7 @@ def test_a_sweep_that_is_done_may_have_been_begun_anywhere(ledger):
     settled(AUTO, NO_GPU, question, records=ledger.records)
 
 
-def test_a_driver_of_gpus_that_fails_is_told():
+def test_a_driver_of_gpus_that_fails_is_told() -> None:
     broken = Resources(4, 0, problem="nvidia-smi fails: Driver/library version mismatch")
     machine, words = settled(AUTO, broken)
     assert machine.gpus_per_pack == 0.0
@@ -149,14 +153,14 @@ def test_a_driver_of_gpus_that_fails_is_told():
     assert settled(replace(AUTO, device="cpu"), broken)[1] == ""
 
 
-def test_what_is_mixed_already_goes_anywhere(ledger):
+def test_what_is_mixed_already_goes_anywhere(ledger) -> None:
     question = planned()
     begin(ledger, question, CPU_CLASS, gpu_class(8))
     assert settled(AUTO, ONE_GPU, question, records=ledger.records)[0].gpus_per_pack == 1.0
     assert settled(AUTO, NO_GPU, question, records=ledger.records)[0].gpus_per_pack == 0.0
 
 
-def test_sweeps_begun_on_different_devices_are_run_one_by_one(ledger):
+def test_sweeps_begun_on_different_devices_are_run_one_by_one(ledger) -> None:
     one, other = planned(), planned(name="factorvae_gamma")
     begin(ledger, one, CPU_CLASS)
     begin(ledger, other, gpu_class(8))
@@ -164,7 +168,7 @@ def test_sweeps_begun_on_different_devices_are_run_one_by_one(ledger):
         settled(AUTO, ONE_GPU, one, other, records=ledger.records)
 
 
-def test_added_seeds_are_computed_in_packs_of_the_size_of_the_first(ledger):
+def test_added_seeds_are_computed_in_packs_of_the_size_of_the_first(ledger) -> None:
     """Else the runs of a draw would be of different classes."""
     question = planned()
     begin(ledger, question, gpu_class(64), gpu_class(64))
@@ -177,14 +181,14 @@ def test_added_seeds_are_computed_in_packs_of_the_size_of_the_first(ledger):
     )
 
 
-def test_precision_that_a_cpu_does_not_have_is_refused():
+def test_precision_that_a_cpu_does_not_have_is_refused() -> None:
     with pytest.raises(InputError, match=r"precision=tf32: not available on a CPU\."):
         settled(AUTO, NO_GPU, planned(precision="tf32"))
     settled(AUTO, ONE_GPU, planned(precision="tf32"))
     settled(AUTO, NO_GPU, planned(precision="bf16"))
 
 
-def test_runs_whose_states_were_dropped_are_said_to_start_over(ledger):
+def test_runs_whose_states_were_dropped_are_said_to_start_over(ledger) -> None:
     question = planned(3)
     begin(ledger, question, CPU_CLASS, CPU_CLASS)
     ledger.drop_states([question.members[0].key])

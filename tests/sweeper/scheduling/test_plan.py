@@ -1,4 +1,5 @@
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
 from sweeper.machines.probe import Probe
 from sweeper.scheduling.plan import find_question, plan
+from tests.specs import run_spec
 from trainables.blocks import Manifest, RunEntry, write_block
 from trainables.config import Schedule
 from trainables.errors import InputError
@@ -32,22 +34,22 @@ def planned(probe):
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path: Path):
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
 
-def commit(ledger, key, status, step, horizon):
+def commit(ledger, key, status, step, horizon) -> None:
     """A worker's block that ends a run."""
     number = ledger.begin_attempt([key])
     bad = step if status == "diverged" else None
-    run = RunEntry(key, 0, status, step, horizon, {"model": "factor_vae"}, bad)
+    run = RunEntry(key, 0, status, step, horizon, run_spec("factor_vae"), bad)
     manifest = Manifest(number, 0, 0, step, "here", "1", 1e9, 1.0, (run,), ())
     ledger.take(write_block(ledger.storage, manifest, {key: {"state": b"x"}} if bad is None else {}))
     ledger.end_attempt(number, "done")
 
 
-def test_a_question_is_the_sweep_at_its_scale():
+def test_a_question_is_the_sweep_at_its_scale() -> None:
     question = find_question("betavae_beta", "smoke")
     scale = betavae_beta.SWEEP.scales["smoke"]
     assert question.id == SweepId("betavae_beta", "smoke")
@@ -58,7 +60,7 @@ def test_a_question_is_the_sweep_at_its_scale():
     )
 
 
-def test_every_draw_has_every_seed_and_only_they_differ():
+def test_every_draw_has_every_seed_and_only_they_differ() -> None:
     question = find_question("factorvae_gamma", "smoke", seeds=(3, 5))
     specs = question.specs()
     assert [draw for draw, _ in specs] == SMOKE.draws()
@@ -68,7 +70,7 @@ def test_every_draw_has_every_seed_and_only_they_differ():
         assert {(run.model, run.data, run.precision) for run in runs} == {("factor_vae", "sprites", "fp32")}
 
 
-def test_changes_reach_the_space_the_protocol_and_the_model():
+def test_changes_reach_the_space_the_protocol_and_the_model() -> None:
     before = repr(factorvae_gamma.SWEEP)
     fields = {"gamma": "2,3.5", "steps": "70", "report_every": "7", "evaluate_every": "35", "vae.width": "32"}
     question = find_question("factorvae_gamma", "smoke", None, fields, "mine")
@@ -94,13 +96,13 @@ def test_changes_reach_the_space_the_protocol_and_the_model():
         (("factorvae_gamma", "smoke", None, {}, "a/b"), ["a/b", "letters"]),
     ],
 )
-def test_a_wrong_word_is_refused_with_a_remedy(asked, words):
+def test_a_wrong_word_is_refused_with_a_remedy(asked, words: list[str]) -> None:
     with pytest.raises(InputError) as raised:
         find_question(*asked)
     assert all(word in str(raised.value) for word in words)
 
 
-def test_a_plan_holds_each_run_once_under_its_draw(planned):
+def test_a_plan_holds_each_run_once_under_its_draw(planned) -> None:
     assert [draw.number for draw in planned.draws] == [0, 1]
     assert [draw.params for draw in planned.draws] == SMOKE.draws()
     members = [(draw, member) for draw in planned.draws for member in draw.members]
@@ -111,7 +113,7 @@ def test_a_plan_holds_each_run_once_under_its_draw(planned):
         assert (member.spec["seed"], member.horizon_steps) == (member.seed, SMOKE.steps)
 
 
-def test_planning_again_gives_the_same_runs_and_more_seeds_or_steps_leave_them_alone(planned, probe):
+def test_planning_again_gives_the_same_runs_and_more_seeds_or_steps_leave_them_alone(planned, probe) -> None:
     keys = [member.key for draw in planned.draws for member in draw.members]
     longer = {"steps": "1000", "evaluate_every": "500"}
     questions = [
@@ -126,7 +128,7 @@ def test_planning_again_gives_the_same_runs_and_more_seeds_or_steps_leave_them_a
     assert all(member.horizon_steps == 1000 for draw in steps.draws for member in draw.members)
 
 
-def test_all_runs_wait_where_there_is_no_ledger_or_an_empty_one(planned, ledger):
+def test_all_runs_wait_where_there_is_no_ledger_or_an_empty_one(planned, ledger) -> None:
     waiting = planned.waiting(None)
     assert waiting == planned.waiting(ledger.records)
     planned.register(ledger)
@@ -137,7 +139,7 @@ def test_all_runs_wait_where_there_is_no_ledger_or_an_empty_one(planned, ledger)
     assert all(planned.runs[run.key].static_key == run.static_key for run in waiting)
 
 
-def test_done_and_diverged_runs_wait_no_more_failed_and_begun_ones_do(planned, ledger):
+def test_done_and_diverged_runs_wait_no_more_failed_and_begun_ones_do(planned, ledger) -> None:
     planned.register(ledger)
     done, diverged, failed, begun = [member.key for draw in planned.draws for member in draw.members]
     commit(ledger, done, "done", SMOKE.steps, SMOKE.steps)
@@ -149,7 +151,7 @@ def test_done_and_diverged_runs_wait_no_more_failed_and_begun_ones_do(planned, l
     assert [(run.key, run.step) for run in planned.waiting(ledger.records)] == [(failed, 0), (begun, 50)]
 
 
-def test_a_run_that_is_done_waits_again_for_a_longer_question(planned, ledger, probe):
+def test_a_run_that_is_done_waits_again_for_a_longer_question(planned, ledger, probe) -> None:
     planned.register(ledger)
     key = planned.draws[0].members[0].key
     commit(ledger, key, "done", SMOKE.steps, SMOKE.steps)
@@ -161,7 +163,7 @@ def test_a_run_that_is_done_waits_again_for_a_longer_question(planned, ledger, p
     assert (first.key, first.step) == (key, SMOKE.steps)
 
 
-def test_registering_twice_adds_nothing(planned, ledger):
+def test_registering_twice_adds_nothing(planned, ledger) -> None:
     planned.register(ledger)
     before = ledger.records.members(planned.question.id)
     planned.register(ledger)
@@ -169,7 +171,7 @@ def test_registering_twice_adds_nothing(planned, ledger):
     assert len(before) == 4
 
 
-def test_seeds_are_added_and_never_removed(planned, ledger, probe):
+def test_seeds_are_added_and_never_removed(planned, ledger, probe) -> None:
     def seeds(question):
         (planned,) = plan([question], probe, ledger.records)
         return planned.question.seeds
@@ -181,7 +183,9 @@ def test_seeds_are_added_and_never_removed(planned, ledger, probe):
     assert seeds(find_question("factorvae_gamma", "smoke", (7,), {"gamma": "1"}, "other")) == (7,)
 
 
-def test_another_question_under_a_known_name_is_refused_when_it_is_planned(ledger, probe, tmp_path):
+def test_another_question_under_a_known_name_is_refused_when_it_is_planned(
+    ledger, probe, tmp_path: Path
+) -> None:
     def ask(fields=None, data=None):
         return plan([find_question("factorvae_gamma", "smoke", (0,), fields, "mine", data)], probe, records)
 
@@ -205,7 +209,7 @@ def test_another_question_under_a_known_name_is_refused_when_it_is_planned(ledge
 
 def test_a_horizon_that_was_passed_without_an_evaluation_is_refused_when_it_is_planned(
     planned, ledger, probe
-):
+) -> None:
     planned.register(ledger)
     commit(ledger, planned.draws[0].members[0].key, "done", SMOKE.steps, SMOKE.steps)
     shorter = find_question("factorvae_gamma", "smoke", None, {"steps": "150"}, "shorter")
@@ -220,7 +224,9 @@ def own_images(folder, **arrays):
     return path
 
 
-def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(tmp_path, monkeypatch, probe):
+def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe
+) -> None:
     path = own_images(tmp_path, factors=np.arange(24)[:, None] // 4)
     monkeypatch.chdir(tmp_path)
     question = find_question("factorvae_gamma", "smoke", None, {}, "mine", "./images.npz")
@@ -233,7 +239,7 @@ def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(tmp_path,
     assert recipes.pop().startswith("own images (")
 
 
-def test_images_without_ground_truth_are_asked_what_needs_none(tmp_path, probe, ledger):
+def test_images_without_ground_truth_are_asked_what_needs_none(tmp_path: Path, probe, ledger) -> None:
     path = own_images(tmp_path)
     (planned,) = plan([find_question("infowgan_gp", "smoke", None, {}, "mine", str(path))], probe, None)
     sweep = planned.question.sweep
@@ -248,7 +254,7 @@ def test_images_without_ground_truth_are_asked_what_needs_none(tmp_path, probe, 
     assert words["note"] == infowgan_gp.SWEEP.scales["smoke"].note
 
 
-def test_what_is_said_of_the_choice_of_data_goes_where_other_data_are_chosen():
+def test_what_is_said_of_the_choice_of_data_goes_where_other_data_are_chosen() -> None:
     scale = betavae_beta.SWEEP.scales["laptop"]
     assert scale.notes("sprites") == scale.data_note != ""
     assert scale.notes("dsprites") == ""

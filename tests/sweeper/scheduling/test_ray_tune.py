@@ -2,8 +2,10 @@
 
 import pickle
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from ray.tune.search import Searcher
 
 from sweeper.scheduling import ray_tune
@@ -20,7 +22,7 @@ def stop_of(book, asked=None):
     return StopEarly(book.queue, request, lambda: asked is None or asked.append(True), 60.0), request
 
 
-def test_the_searcher_hands_out_assignments_and_ends_as_the_queue_does():
+def test_the_searcher_hands_out_assignments_and_ends_as_the_queue_does() -> None:
     given = [Assignment(1, "", [], None, [], 1.0, 1.0, None, 1, 0.0), None, FINISHED]
     searcher = PackSearcher(SimpleNamespace(hand_out=lambda _: given.pop(0)))
     assert searcher.suggest("1")["assignment"].attempt == 1
@@ -28,7 +30,7 @@ def test_the_searcher_hands_out_assignments_and_ends_as_the_queue_does():
     assert searcher.suggest("2") == Searcher.FINISHED
 
 
-def test_the_listener_passes_on_blocks_and_how_trials_end(tmp_path):
+def test_the_listener_passes_on_blocks_and_how_trials_end(tmp_path: Path) -> None:
     text = tmp_path / "error.txt"
     text.write_text("Traceback ... ValueError: bad")
     book = Book(pack_of("a"), pack_of("b"))
@@ -45,7 +47,7 @@ def test_the_listener_passes_on_blocks_and_how_trials_end(tmp_path):
     assert book.ended == [(1, "done", ""), (2, "failed", "Traceback ... ValueError: bad")]
 
 
-def test_a_failure_without_a_text_is_a_failure_all_the_same(tmp_path):
+def test_a_failure_without_a_text_is_a_failure_all_the_same(tmp_path: Path) -> None:
     for file in (None, str(tmp_path / "missing")):
         book = Book(pack_of("a"))
         book.queue.hand_out("1")
@@ -54,14 +56,14 @@ def test_a_failure_without_a_text_is_a_failure_all_the_same(tmp_path):
         assert book.ended == [(1, "failed", "unknown error")]
 
 
-def test_tune_may_pickle_what_it_is_given_and_learns_nothing():
+def test_tune_may_pickle_what_it_is_given_and_learns_nothing() -> None:
     book = Book(pack_of("a"))
     listener = BlockListener(book.queue)
     for each in (PackSearcher(book.queue), listener, stop_of(book)[0]):
         assert vars(pickle.loads(pickle.dumps(each))) == {}
 
 
-def test_who_wants_to_stop_has_packs_write_their_states_and_end():
+def test_who_wants_to_stop_has_packs_write_their_states_and_end() -> None:
     asked, book = [], Book(pack_of("a"), pack_of("b"), pack_of("c"))
     stop, request = stop_of(book, asked)
     for trial in "12":
@@ -83,7 +85,7 @@ def test_who_wants_to_stop_has_packs_write_their_states_and_end():
     assert book.begun == ["a", "b"]
 
 
-def test_a_pack_that_does_not_end_when_asked_is_ended_by_tune():
+def test_a_pack_that_does_not_end_when_asked_is_ended_by_tune() -> None:
     book = Book(pack_of("a"))
     stop, request = stop_of(book)
     book.queue.hand_out("1")
@@ -94,7 +96,7 @@ def test_a_pack_that_does_not_end_when_asked_is_ended_by_tune():
     assert stop.stop_all()
 
 
-def test_nobody_waits_for_packs_that_no_worker_has():
+def test_nobody_waits_for_packs_that_no_worker_has() -> None:
     book = Book(pack_of("a"))
     stop, request = stop_of(book)
     book.queue.hand_out("1")
@@ -102,7 +104,7 @@ def test_nobody_waits_for_packs_that_no_worker_has():
     assert stop.stop_all()
 
 
-def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch):
+def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     book = Book(pack_of("a"))
     stop, _ = stop_of(book)
     book.queue.hand_out("1")
@@ -112,7 +114,7 @@ def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch):
     assert "every node" in str(book.queue.error)
 
 
-def test_a_queue_that_cannot_record_has_packs_write_their_states_and_end():
+def test_a_queue_that_cannot_record_has_packs_write_their_states_and_end() -> None:
     asked, book = [], Book(pack_of("a"))
     stop, _ = stop_of(book, asked)
     book.problems = [OSError("disk full")]

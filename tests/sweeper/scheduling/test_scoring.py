@@ -1,6 +1,7 @@
 """Metrics that change their version: finished runs are scored anew, and old and new are never read as one."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -27,7 +28,7 @@ NUM_IMAGES = len(grid())
 
 
 @pytest.fixture
-def ledger(tmp_path, monkeypatch):
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs with the estimators of today, and the encodings that finished runs keep."""
     monkeypatch.setattr(test_results, "settings", identity)
     # Threads see the version that a test sets; the processes of a user see that of the file.
@@ -50,7 +51,9 @@ def migs(ledger, table=results.run_table):
     return rows.groupby("metric_settings")["value"].agg(list).to_dict()
 
 
-def test_a_metric_of_a_newer_version_takes_the_place_of_the_old_one(ledger, monkeypatch):
+def test_a_metric_of_a_newer_version_takes_the_place_of_the_old_one(
+    ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = identity("mig", NUM_IMAGES)
     assert migs(ledger) == {old: [0.5, 0.625, 0.25]}
     assert evaluate(ledger) == "0 runs scored, 3 had mig before."
@@ -61,7 +64,9 @@ def test_a_metric_of_a_newer_version_takes_the_place_of_the_old_one(ledger, monk
     assert check(ledger.path, ledger.storage) == []
 
 
-def test_runs_scored_in_two_ways_are_refused_until_they_are_scored_alike(ledger, monkeypatch):
+def test_runs_scored_in_two_ways_are_refused_until_they_are_scored_alike(
+    ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mig, "VERSION", mig.VERSION + 1)
     train(ledger, GAMMA, {gamma(10.0): {1: (2.0, 0.75)}}, objectives=OBJECTIVES, images=NUM_IMAGES)
     runs = results.run_table(ledger.records, GAMMA)
@@ -72,7 +77,7 @@ def test_runs_scored_in_two_ways_are_refused_until_they_are_scored_alike(ledger,
     assert draws["mig"].tolist() == [1.0, 0.875]
 
 
-def test_parts_of_a_metric_are_told_apart_as_the_metric_is(ledger, monkeypatch):
+def test_parts_of_a_metric_are_told_apart_as_the_metric_is(ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     def parts():
         runs = results.run_table(ledger.records, GAMMA)
         rows = runs[runs["metric"].str.startswith("mig/") & (runs["status"] == "done")]
@@ -88,7 +93,9 @@ def test_parts_of_a_metric_are_told_apart_as_the_metric_is(ledger, monkeypatch):
     assert parts() == ({0.5}, {identity("mig", NUM_IMAGES)})
 
 
-def test_a_damaged_encoding_is_named_when_all_others_are_scored(ledger, monkeypatch):
+def test_a_damaged_encoding_is_named_when_all_others_are_scored(
+    ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stored = ledger.records.slices(ledger.records.members(GAMMA)[1].key, "encoding")[0]
     path = Layout(ledger.storage).manifest(stored.attempt, stored.index).with_name(stored.slice.file)
     before = path.read_bytes()
@@ -110,7 +117,9 @@ def test_a_damaged_encoding_is_named_when_all_others_are_scored(ledger, monkeypa
     assert migs(ledger) == {identity("mig", NUM_IMAGES): [1.0] * 3}
 
 
-def test_a_curve_stays_what_it_was_when_its_end_is_scored_anew(ledger, monkeypatch):
+def test_a_curve_stays_what_it_was_when_its_end_is_scored_anew(
+    ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = identity("mig", NUM_IMAGES)
     before = migs(ledger, results.curve_table)
     monkeypatch.setattr(mig, "VERSION", mig.VERSION + 1)
@@ -120,7 +129,7 @@ def test_a_curve_stays_what_it_was_when_its_end_is_scored_anew(ledger, monkeypat
     assert column.lines[0][0].mean_T.tolist() == [10.5625, 0.5625]
 
 
-def test_a_curve_of_two_estimators_is_refused(ledger, monkeypatch):
+def test_a_curve_of_two_estimators_is_refused(ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mig, "VERSION", mig.VERSION + 1)
     later = {gamma(1.0): {2: (1.0, 0.5), 3: (1.0, 0.5), 4: (1.0, 0.5), 5: (1.0, 0.5)}}
     train(ledger, GAMMA, later, objectives=OBJECTIVES, images=NUM_IMAGES)
@@ -131,7 +140,7 @@ def test_a_curve_of_two_estimators_is_refused(ledger, monkeypatch):
     assert curves(asked, ["recon_error"]).columns
 
 
-def test_an_estimator_is_current_on_any_number_of_images():
+def test_an_estimator_is_current_on_any_number_of_images() -> None:
     found = identities(["mig", "mig/scale", "train/loss", "kl/dim_0"], 7)
     assert found == {
         "mig": identity("mig", 7),

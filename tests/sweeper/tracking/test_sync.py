@@ -28,6 +28,7 @@ from sweeper.tracking.artifacts import artifacts
 from sweeper.tracking.outline import outline
 from sweeper.tracking.store import HeldError, Store, UndeliveredError, reaching
 from sweeper.tracking.sync import lock_projection
+from tests.specs import run_spec, sweep_spec
 from trainables.blocks import Manifest, Point, RunEntry, pack_arrays, write_block
 from trainables.errors import InputError, UnknownNameError
 
@@ -38,11 +39,7 @@ pytestmark = [
 ]
 
 SWEEP = SweepId("factorvae_gamma", "smoke")
-SPEC = {
-    "question": "Does it disentangle?",
-    "objectives": ["recon_error", "factor_vae_score"],
-    "note": "Numbers mean nothing.",
-}
+SPEC = sweep_spec(question="Does it disentangle?", note="Numbers mean nothing.")
 HORIZON = 40
 DEAD = "http://127.0.0.1:9"
 IDENTITY = "factor_vae_score(v1, images=64)"
@@ -50,14 +47,20 @@ IDENTITY = "factor_vae_score(v1, images=64)"
 
 def spec_of(gamma, seed):
     fields = {"gamma": gamma, "vae.latent_dim": 3}
-    return {"model": "factor_vae", "data": "sprites", "fields": fields, "seed": seed, "precision": "fp32"}
+    return run_spec("factor_vae", fields=fields, seed=seed)
 
 
 def key_of(gamma, seed):
     return f"key {gamma} {seed}"
 
 
-def register(ledger, gammas=(1.0, 10.0), seeds=(0, 1), horizon=HORIZON, sweep=SWEEP):
+def register(
+    ledger,
+    gammas: tuple[float, ...] = (1.0, 10.0),
+    seeds: tuple[int, ...] = (0, 1),
+    horizon=HORIZON,
+    sweep=SWEEP,
+) -> None:
     draws = [
         Draw(
             number,
@@ -73,7 +76,7 @@ def value(key, name, step):
     return random.Random(f"{key} {name} {step}").uniform(-1, 1)
 
 
-def points(key, start, end, begun_s=1e9):
+def points(key, start, end, begun_s: float = 1e9):
     """Training statistics every 5 steps, an evaluation every 20."""
     names = [(5, ("train/loss",)), (20, ("recon_error", "factor_vae_score", "kl/dim_0"))]
     return [
@@ -91,7 +94,9 @@ def pictures(seed):
     return {name: generator.integers(0, 256, shape, dtype=np.uint8) for name, shape in shapes.items()}
 
 
-def work(ledger, keys, start, end, horizon=HORIZON, found=None, bad=(), numerics="toy", identity=IDENTITY):
+def work(
+    ledger, keys, start, end, horizon=HORIZON, found=None, bad=(), numerics: str = "toy", identity=IDENTITY
+) -> None:
     """One attempt at a pack that commits one block and ends."""
     number = ledger.begin_attempt(keys)
     specs = {row.key: row for sweep in ledger.records.sweeps() for row in ledger.records.members(sweep)}
@@ -129,7 +134,7 @@ KEYS = [key_of(gamma, seed) for gamma in (1.0, 10.0) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
+def empty_store(tmp_path_factory: pytest.TempPathFactory):
     """A file with MLflow's tables, made once, since it takes seconds, in a home where a kill came in between."""
     home = Home.at(tmp_path_factory.mktemp("store"))
     partial = home.mlflow.with_name("mlflow.db.partial")
@@ -150,7 +155,7 @@ def empty_store(tmp_path_factory):
 
 
 @pytest.fixture
-def home(tmp_path, empty_store):
+def home(tmp_path: Path, empty_store):
     home = Home.at(tmp_path / "home")
     home.path.mkdir()
     shutil.copyfile(empty_store, home.mlflow)
@@ -183,7 +188,7 @@ def query(home, text):
         return db.execute(text).fetchall()
 
 
-def seen(home, experiment="factorvae_gamma smoke"):
+def seen(home, experiment: str = "factorvae_gamma smoke"):
     """Active runs by the entry that they stand for; each is there once."""
     found = {}
     for run_id, name, status, start_ms, end_ms in query(
@@ -230,7 +235,7 @@ def artifact_folder(home, run):
     return home.path / "mlartifacts" / str(SWEEP) / run.run_id / "artifacts"
 
 
-def test_a_finished_sweep_has_three_levels_with_all_that_was_committed(home, ledger):
+def test_a_finished_sweep_has_three_levels_with_all_that_was_committed(home, ledger) -> None:
     work(ledger, KEYS, 0, 20)
     work(ledger, KEYS, 20, 40)
     worker.deliver(home, None)
@@ -269,7 +274,7 @@ def test_a_finished_sweep_has_three_levels_with_all_that_was_committed(home, led
     assert process.pending(home, None) == 0
 
 
-def test_a_draw_has_the_mean_of_its_seeds_and_at_the_end_its_interval(home, ledger):
+def test_a_draw_has_the_mean_of_its_seeds_and_at_the_end_its_interval(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     found = {(name, step): (time_ms, value) for name, step, time_ms, value in seen(home)["draw 1"].points}
@@ -285,7 +290,7 @@ def test_a_draw_has_the_mean_of_its_seeds_and_at_the_end_its_interval(home, ledg
     assert found["num_seeds", 40][1] == 2
 
 
-def test_statuses_follow_the_ledger(home, ledger):
+def test_statuses_follow_the_ledger(home, ledger) -> None:
     work(ledger, KEYS[:1], 0, 40)
     work(ledger, KEYS[1:2], 0, 40, bad=KEYS[1:2])
     failed = ledger.begin_attempt(KEYS[2:3])
@@ -319,7 +324,7 @@ def test_statuses_follow_the_ledger(home, ledger):
     assert worker.compare(home, None) == []
 
 
-def test_what_has_not_begun_is_not_shown(home, ledger):
+def test_what_has_not_begun_is_not_shown(home, ledger) -> None:
     worker.deliver(home, None)
     assert query(home, "SELECT COUNT(*) FROM runs") == [(0,)]
     work(ledger, KEYS[:1], 0, 20)
@@ -327,7 +332,7 @@ def test_what_has_not_begun_is_not_shown(home, ledger):
     assert set(seen(home)) == {"sweep", "draw 0", f"draw 0 run {KEYS[0]}"}
 
 
-def test_projecting_again_changes_nothing_and_following_adds_only_what_is_new(home, ledger):
+def test_projecting_again_changes_nothing_and_following_adds_only_what_is_new(home, ledger) -> None:
     for start in range(0, 40, 10):
         work(ledger, KEYS, start, start + 10)
         assert process.pending(home, None) >= 6
@@ -346,7 +351,7 @@ def test_projecting_again_changes_nothing_and_following_adds_only_what_is_new(ho
     assert process.pending(home, None) == 0
 
 
-def test_killed_at_any_moment_and_begun_again_it_delivers_everything_once(home, ledger):
+def test_killed_at_any_moment_and_begun_again_it_delivers_everything_once(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     generator = random.Random(0)
     began_s = time.monotonic()
@@ -375,7 +380,7 @@ def test_killed_at_any_moment_and_begun_again_it_delivers_everything_once(home, 
     assert worker.compare(home, None) == []
 
 
-def kill_after(home, delay_s, is_anew=False):
+def kill_after(home, delay_s, is_anew: bool = False):
     """Project in another process and kill it after a while, or let it end; returns whether it was killed."""
     child = os.fork()
     if child == 0:
@@ -392,7 +397,7 @@ def kill_after(home, delay_s, is_anew=False):
 
 
 @pytest.mark.parametrize("is_seen_half_way", [True, False])
-def test_a_seed_added_later_replaces_the_means_by_later_ones(home, ledger, is_seen_half_way):
+def test_a_seed_added_later_replaces_the_means_by_later_ones(home, ledger, is_seen_half_way: bool) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     old = seen(home)["draw 0"]
@@ -420,7 +425,7 @@ def test_a_seed_added_later_replaces_the_means_by_later_ones(home, ledger, is_se
     assert worker.compare(home, None) == []
 
 
-def test_a_longer_horizon_adds_points_and_those_beyond_it_are_not_shown(home, ledger):
+def test_a_longer_horizon_adds_points_and_those_beyond_it_are_not_shown(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     register(ledger, horizon=80, sweep=SweepId("factorvae_gamma", "smoke", "long"))
     work(ledger, KEYS, 40, 80, horizon=80)
@@ -435,7 +440,7 @@ def test_a_longer_horizon_adds_points_and_those_beyond_it_are_not_shown(home, le
     assert worker.compare(home, None) == []
 
 
-def test_values_that_are_not_finite_are_nan(home, ledger):
+def test_values_that_are_not_finite_are_nan(home, ledger) -> None:
     odd = {0: math.nan, 1: math.inf, 2: -math.inf, 3: 1.0}
     found = [Point(key, 20, 1e9, "factor_vae_score", odd[i]) for i, key in enumerate(KEYS)]
     work(ledger, KEYS, 0, 20, found=found)
@@ -448,7 +453,7 @@ def test_values_that_are_not_finite_are_nan(home, ledger):
     assert worker.compare(home, None) == []
 
 
-def test_more_points_than_one_request_takes_arrive_whole(home, ledger):
+def test_more_points_than_one_request_takes_arrive_whole(home, ledger) -> None:
     found = [Point(KEYS[0], 1 + i // 100, 1e9, f"metric {i % 100}", float(i)) for i in range(3950)]
     work(ledger, KEYS[:1], 0, 40, found=found)
     worker.deliver(home, None)
@@ -456,7 +461,7 @@ def test_more_points_than_one_request_takes_arrive_whole(home, ledger):
     assert worker.compare(home, None) == []
 
 
-def test_a_metric_computed_in_another_way_gets_another_name(home, ledger):
+def test_a_metric_computed_in_another_way_gets_another_name(home, ledger) -> None:
     def scores(step, time_s):
         return [Point(key, step, time_s, "factor_vae_score", float(step)) for key in KEYS[:2]]
 
@@ -473,7 +478,7 @@ def test_a_metric_computed_in_another_way_gets_another_name(home, ledger):
     assert worker.compare(home, None) == []
 
 
-def test_a_metric_that_is_computed_afterwards_arrives_too(home, ledger):
+def test_a_metric_that_is_computed_afterwards_arrives_too(home, ledger) -> None:
     work(ledger, KEYS[:1], 0, 20)
     worker.deliver(home, None)
     work(ledger, KEYS[:1], 20, 40, found=[Point(KEYS[0], step, 2e9, "mig", 0.5) for step in (10, 40)])
@@ -484,7 +489,7 @@ def test_a_metric_that_is_computed_afterwards_arrives_too(home, ledger):
     assert run_points(home)[KEYS[0]] == sorted(expected_points(KEYS[:1], 20)[KEYS[0]] + added)
 
 
-def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home, ledger):
+def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home, ledger) -> None:
     other = SweepId("betavae_beta", "smoke")
     register(ledger, gammas=(7.0,), sweep=other)
     export(ledger, home.exports / f"{SWEEP}.csv", "a,b\n", NEWEST_S)
@@ -521,7 +526,9 @@ def hidden_pictures(home):
     return [(path.rename(path.with_suffix(".hidden")), path) for path in paths]
 
 
-def test_an_entry_whose_picture_cannot_be_made_stays_pending_until_it_can(home, ledger, capsys):
+def test_an_entry_whose_picture_cannot_be_made_stays_pending_until_it_can(
+    home, ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
     work(ledger, KEYS, 0, 40)
     hidden = hidden_pictures(home)
     for _ in range(2):
@@ -550,7 +557,7 @@ def test_an_entry_whose_picture_cannot_be_made_stays_pending_until_it_can(home, 
     assert worker.compare(home, None) == []
 
 
-def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(home, ledger):
+def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(home, ledger) -> None:
     work(ledger, KEYS[:2], 0, 40)
     hidden_pictures(home)
     requests = []
@@ -567,7 +574,7 @@ def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(h
     assert projector.complaint() == second
 
 
-def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home, ledger):
+def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home, ledger) -> None:
     work(ledger, KEYS, 0, 20)
     with worker._projecting(home, None, None) as catch_up:
         catch_up()
@@ -580,7 +587,7 @@ def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home, ledger):
     assert run_points(home) == expected_points()
 
 
-def test_a_sync_forgets_only_what_it_is_asked_to_deliver(home, ledger):
+def test_a_sync_forgets_only_what_it_is_asked_to_deliver(home, ledger) -> None:
     other = SweepId("factorvae_gamma", "smoke", "b")
     register(ledger, sweep=other)
     work(ledger, KEYS, 0, 40)
@@ -602,7 +609,9 @@ def test_a_sync_forgets_only_what_it_is_asked_to_deliver(home, ledger):
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_points_that_a_rebuilt_ledger_has_not_are_replaced_by_those_it_has(home, ledger, is_killed):
+def test_points_that_a_rebuilt_ledger_has_not_are_replaced_by_those_it_has(
+    home, ledger, is_killed: bool
+) -> None:
     work(ledger, KEYS, 0, 20)
     work(ledger, KEYS, 20, 40)
     worker.deliver(home, None)
@@ -637,7 +646,7 @@ def test_points_that_a_rebuilt_ledger_has_not_are_replaced_by_those_it_has(home,
         assert everything(home) == before
 
 
-def test_a_sync_replaces_what_holds_points_or_runs_that_are_not_committed(home, ledger):
+def test_a_sync_replaces_what_holds_points_or_runs_that_are_not_committed(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     old = seen(home)
@@ -659,7 +668,7 @@ def test_a_sync_replaces_what_holds_points_or_runs_that_are_not_committed(home, 
     assert run_points(home) == expected_points()
 
 
-def test_a_sync_keeps_a_draw_with_means_of_fewer_seeds(home, ledger):
+def test_a_sync_keeps_a_draw_with_means_of_fewer_seeds(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     old = seen(home)["draw 0"]
@@ -676,7 +685,7 @@ NEWEST_S = 2e9 + 40
 """When `work` writes the blocks that end at step 40."""
 
 
-def export(ledger, path, text, changed_at_s, *sweeps):
+def export(ledger, path, text, changed_at_s, *sweeps) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     os.utime(path, (changed_at_s, changed_at_s))
@@ -684,7 +693,9 @@ def export(ledger, path, text, changed_at_s, *sweeps):
 
 
 @pytest.mark.parametrize("is_recorded", [True, False])
-def test_an_answer_to_two_sweeps_goes_once_one_of_them_has_newer_blocks(home, ledger, is_recorded):
+def test_an_answer_to_two_sweeps_goes_once_one_of_them_has_newer_blocks(
+    home, ledger, is_recorded: bool
+) -> None:
     beta, longer = SweepId("betavae_beta", "smoke"), SweepId("factorvae_gamma", "smoke", "long")
     register(ledger, gammas=(7.0,), sweep=beta)
     work(ledger, [*KEYS, key_of(7.0, 0), key_of(7.0, 1)], 0, 40)
@@ -726,7 +737,7 @@ def test_an_answer_to_two_sweeps_goes_once_one_of_them_has_newer_blocks(home, le
     assert worker.compare(home, None) == []
 
 
-def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home, ledger):
+def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home, ledger) -> None:
     export(ledger, home.exports / f"{SWEEP}.csv", "a,b\n", NEWEST_S)
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
@@ -746,7 +757,9 @@ def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home, ledger):
     }
 
 
-def test_two_homes_with_a_sweep_of_one_name_share_an_experiment_and_no_run(home, ledger, tmp_path):
+def test_two_homes_with_a_sweep_of_one_name_share_an_experiment_and_no_run(
+    home, ledger, tmp_path: Path
+) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     other = Home.at(tmp_path / "other")
@@ -761,7 +774,7 @@ def test_two_homes_with_a_sweep_of_one_name_share_an_experiment_and_no_run(home,
     assert len(query(home, "SELECT name FROM experiments WHERE name <> 'Default'")) == 1
 
 
-def test_only_the_sweeps_asked_for_are_projected(home, ledger):
+def test_only_the_sweeps_asked_for_are_projected(home, ledger) -> None:
     other = SweepId("factorvae_gamma", "smoke", "b")
     register(ledger, sweep=other)
     work(ledger, KEYS, 0, 40)
@@ -773,7 +786,7 @@ def test_only_the_sweeps_asked_for_are_projected(home, ledger):
         worker.deliver(home, None, [SweepId("factorvae_gamma", "paper")])
 
 
-def test_what_is_changed_in_mlflow_is_seen_and_mended(home, ledger):
+def test_what_is_changed_in_mlflow_is_seen_and_mended(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     found = seen(home)
@@ -814,7 +827,7 @@ def test_what_is_changed_in_mlflow_is_seen_and_mended(home, ledger):
     assert worker.compare(home, None) == []
 
 
-def test_a_deleted_experiment_is_said_to_be_so(home, ledger):
+def test_a_deleted_experiment_is_said_to_be_so(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     client = Store(home, f"sqlite:///{home.mlflow}")._client
@@ -824,7 +837,9 @@ def test_a_deleted_experiment_is_said_to_be_so(home, ledger):
         worker.deliver(home, None)
 
 
-def test_a_dead_server_is_given_up_quickly_and_a_live_store_takes_all_later(home, ledger, capsys):
+def test_a_dead_server_is_given_up_quickly_and_a_live_store_takes_all_later(
+    home, ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
     work(ledger, KEYS, 0, 40)
     began_s = time.monotonic()
     assert worker.main([str(home.path), "--uri", DEAD, "--once"]) == 3
@@ -871,7 +886,7 @@ def served(home, spoil):
         handlers._tracking_store = None
 
 
-def test_answers_of_a_server_that_get_lost_double_nothing(home, ledger):
+def test_answers_of_a_server_that_get_lost_double_nothing(home, ledger) -> None:
     generator, lost, is_flaky = random.Random(0), [], True
 
     def spoil(path):
@@ -900,7 +915,7 @@ def test_answers_of_a_server_that_get_lost_double_nothing(home, ledger):
     assert len(list((home.path / "served").rglob("*.png"))) == 4
 
 
-def test_a_round_sends_only_what_is_new(home, ledger):
+def test_a_round_sends_only_what_is_new(home, ledger) -> None:
     requests = []
     work(ledger, KEYS, 0, 20)
     with served(home, requests.append) as uri, worker._projecting(home, uri, None) as catch_up:
@@ -915,7 +930,7 @@ def test_a_round_sends_only_what_is_new(home, ledger):
     assert run_points(home)[KEYS[0]] == expected_points(KEYS[:1], 30)[KEYS[0]]
 
 
-def test_runs_move_under_a_sweep_that_was_made_again(home, ledger):
+def test_runs_move_under_a_sweep_that_was_made_again(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     Store(home, f"sqlite:///{home.mlflow}").delete(seen(home)["sweep"].run_id)
@@ -928,7 +943,7 @@ def test_runs_move_under_a_sweep_that_was_made_again(home, ledger):
     }
 
 
-def test_one_process_at_a_time_projects_a_home(home, ledger, capsys):
+def test_one_process_at_a_time_projects_a_home(home, ledger, capsys: pytest.CaptureFixture[str]) -> None:
     work(ledger, KEYS, 0, 40)
     with lock_projection(home):
         with pytest.raises(HeldError, match="being synced by pid"):
@@ -938,7 +953,7 @@ def test_one_process_at_a_time_projects_a_home(home, ledger, capsys):
     worker.deliver(home, None)
 
 
-def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home, ledger):
+def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home, ledger) -> None:
     work(ledger, KEYS, 0, 20)
     with process.Projector.start(home, None, [SWEEP]) as projector:
         deadline_s = time.monotonic() + 60
@@ -954,7 +969,7 @@ def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home, led
     assert process.run_verify(home, None) == []
 
 
-def test_a_projector_without_a_server_harms_nobody_and_says_why(home, ledger):
+def test_a_projector_without_a_server_harms_nobody_and_says_why(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     with process.Projector.start(home, DEAD) as projector:
         deadline_s = time.monotonic() + 60
@@ -968,7 +983,7 @@ def test_a_projector_without_a_server_harms_nobody_and_says_why(home, ledger):
         assert projector.stop(timeout_s=0) == 7
 
 
-def test_a_projector_whose_driver_is_killed_ends_by_itself(home, ledger):
+def test_a_projector_whose_driver_is_killed_ends_by_itself(home, ledger) -> None:
     work(ledger, KEYS, 0, 40)
     code = (
         "import sys, time; from pathlib import Path; from sweeper.home import Home; from sweeper.tracking import process\n"
@@ -990,7 +1005,7 @@ def test_a_projector_whose_driver_is_killed_ends_by_itself(home, ledger):
 @pytest.mark.parametrize(
     "uri", ["http://127.0.0.1:5000", "https://a.b/c", "sqlite:////tmp/x.db", "postgresql://h/d"]
 )
-def test_stores_that_can_be_are_accepted(uri):
+def test_stores_that_can_be_are_accepted(uri: str) -> None:
     process.check_uri(uri)
 
 
@@ -1010,18 +1025,18 @@ def test_stores_that_can_be_are_accepted(uri):
         *("sqlite:///", "sqlite:///:memory:", "postgresql://", "databricks", "http:/host"),
     ],
 )
-def test_what_cannot_be_a_store_is_refused_with_what_can(uri):
+def test_what_cannot_be_a_store_is_refused_with_what_can(uri) -> None:
     with pytest.raises(InputError, match="valid addresses begin with http, https, postgresql, sqlite"):
         process.check_uri(uri)
 
 
-def test_a_password_in_an_address_is_refused_and_not_repeated():
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     with pytest.raises(InputError, match="MLFLOW_TRACKING_PASSWORD") as caught:
         process.check_uri("https://me:secret@host")
     assert "secret" not in str(caught.value)
 
 
-def test_a_wrong_command_line_is_refused_at_once(tmp_path, capsys):
+def test_a_wrong_command_line_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert worker.main([str(tmp_path), "--uri", "ftp://host", "--once"]) == 2
     assert worker.main([str(tmp_path), "--once"]) == 2
     assert worker.main([str(tmp_path), "--sweep", "gamma", "--once"]) == 2
@@ -1029,7 +1044,7 @@ def test_a_wrong_command_line_is_refused_at_once(tmp_path, capsys):
     assert ["ftp://host" in text, "No ledger" in text, "'gamma' is not a sweep" in text] == [True] * 3
 
 
-def test_the_drivers_side_imports_no_mlflow():
+def test_the_drivers_side_imports_no_mlflow() -> None:
     slow = "{'mlflow', 'torch', 'pandas', 'matplotlib'}"
     code = f"import sys, sweeper.tracking.process; print(sorted({slow} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

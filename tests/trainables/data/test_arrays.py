@@ -93,7 +93,7 @@ def checked(path: Path, refusal: pytest.ExceptionInfo[InputError]) -> str:
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("rows", [1, 7, 50, 1024])
-def test_an_npz_array_is_what_numpy_loads(tmp_path, save, rows):
+def test_an_npz_array_is_what_numpy_loads(tmp_path: Path, save, rows: int) -> None:
     save(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
     with (
         np.load(tmp_path / "a.npz") as loaded,
@@ -116,7 +116,7 @@ CHUNKS = {"contiguous": None, "rows": (1, 4, 3), "official": (23, 2, 1), "whole"
 
 @pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
 @pytest.mark.parametrize("rows", [1, 7, 46, 48, 1024])
-def test_an_hdf5_array_is_what_h5py_reads(tmp_path, chunks, rows):
+def test_an_hdf5_array_is_what_h5py_reads(tmp_path: Path, chunks, rows: int) -> None:
     gzip = None if chunks is None else "gzip"
     path = hdf5(
         tmp_path / "a.h5",
@@ -133,7 +133,9 @@ def test_an_hdf5_array_is_what_h5py_reads(tmp_path, chunks, rows):
 
 @pytest.mark.parametrize("limit", ["high", "low"])
 @pytest.mark.parametrize("rows", [1, 7, 23, 30, 46, 60])
-def test_no_chunk_is_decompressed_twice_unless_its_rows_are_too_many(tmp_path, monkeypatch, rows, limit):
+def test_no_chunk_is_decompressed_twice_unless_its_rows_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, limit: str
+) -> None:
     path = hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("images", data=IMAGES, chunks=(23, 2, 1)))
     if limit == "low":
         monkeypatch.setattr(readers, "_MAX_READ_BYTES", 23 * 12 - 1)
@@ -153,7 +155,7 @@ def test_no_chunk_is_decompressed_twice_unless_its_rows_are_too_many(tmp_path, m
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5", ".bin", ""])
-def test_the_kind_is_told_by_the_content_and_not_by_the_suffix(tmp_path, suffix):
+def test_the_kind_is_told_by_the_content_and_not_by_the_suffix(tmp_path: Path, suffix: str) -> None:
     zip_path, hdf5_path = tmp_path / f"z{suffix}", tmp_path / f"h{suffix}"
     zipped(zip_path, ("images.npy", npy(IMAGES)))
     hdf5(hdf5_path, lambda file: file.create_dataset("images", data=IMAGES))
@@ -162,7 +164,7 @@ def test_the_kind_is_told_by_the_content_and_not_by_the_suffix(tmp_path, suffix)
 
 
 @pytest.mark.parametrize("dtype", ["?", "u1", ">i4", "<i8", "f2", ">f4", "f8"])
-def test_every_plain_number_is_read_with_its_byte_order(tmp_path, dtype):
+def test_every_plain_number_is_read_with_its_byte_order(tmp_path: Path, dtype: str) -> None:
     values = np.arange(-6, 6).reshape(6, 2).astype(dtype)
     npz(tmp_path / "a.npz", x=values)
     hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("x", data=values))
@@ -173,7 +175,7 @@ def test_every_plain_number_is_read_with_its_byte_order(tmp_path, dtype):
         np.testing.assert_array_equal(block, values)
 
 
-def test_an_optional_name_is_left_out_where_it_is_missing(tmp_path):
+def test_an_optional_name_is_left_out_where_it_is_missing(tmp_path: Path) -> None:
     npz(tmp_path / "a.npz", images=IMAGES)
     hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("images", data=IMAGES))
     for path in tmp_path.iterdir():
@@ -181,7 +183,7 @@ def test_an_optional_name_is_left_out_where_it_is_missing(tmp_path):
             assert list(arrays) == ["images"]
 
 
-def test_two_arrays_are_read_in_turns(tmp_path):
+def test_two_arrays_are_read_in_turns(tmp_path: Path) -> None:
     npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
     with open_arrays(tmp_path / "a.npz", ["images", "labels"]) as arrays:
         pairs = zip(arrays["images"].blocks(0, 10), arrays["labels"].blocks(0, 10), strict=True)
@@ -190,18 +192,18 @@ def test_two_arrays_are_read_in_turns(tmp_path):
             np.testing.assert_array_equal(labels, LABELS[10 * k : 10 * k + 10])
 
 
-def test_a_member_of_more_than_one_piece_is_read_whole(tmp_path):
+def test_a_member_of_more_than_one_piece_is_read_whole(tmp_path: Path) -> None:
     values = np.random.default_rng(2).integers(0, 9, (3, 1_000_003), dtype=np.uint8)
     np.testing.assert_array_equal(whole(npz(tmp_path / "a.npz", x=values), "x", 0, 2), values)
 
 
-def test_a_header_that_python_2_wrote_is_read_without_a_warning(tmp_path):
+def test_a_header_that_python_2_wrote_is_read_without_a_warning(tmp_path: Path) -> None:
     header = npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (50L, 4L, 3L), }\n")
     path = zipped(tmp_path / "a.npz", ("images.npy", header + IMAGES.tobytes()))
     np.testing.assert_array_equal(whole(path, "images"), IMAGES)
 
 
-def test_a_header_of_format_2_is_read(tmp_path):
+def test_a_header_of_format_2_is_read(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.npz", ("images.npy", npy(IMAGES, (2, 0))))
     np.testing.assert_array_equal(whole(path, "images"), IMAGES)
 
@@ -213,7 +215,9 @@ def test_a_header_of_format_2_is_read(tmp_path):
     rows=st.integers(1, 11),
     height=st.integers(1, 9),
 )
-def test_blocks_put_together_are_the_array(tmp_path_factory, values, first, rows, height):
+def test_blocks_put_together_are_the_array(
+    tmp_path_factory: pytest.TempPathFactory, values, first, rows, height
+) -> None:
     folder = tmp_path_factory.mktemp("blocks")
     npz(folder / "a.npz", x=values)
     chunks = (min(height, len(values)), *values.shape[1:])
@@ -225,14 +229,14 @@ def test_blocks_put_together_are_the_array(tmp_path_factory, values, first, rows
         np.testing.assert_array_equal(np.concatenate([values[:0], *blocks]), values[first:])
 
 
-def test_a_block_before_the_first_row_or_of_no_rows_is_an_error(tmp_path):
+def test_a_block_before_the_first_row_or_of_no_rows_is_an_error(tmp_path: Path) -> None:
     with open_arrays(npz(tmp_path / "a.npz", images=IMAGES), ["images"]) as arrays:
         for first, rows in ((-1, 1), (0, 0)):
             with pytest.raises(ValueError, match="at least"):
                 arrays["images"].blocks(first, rows)
 
 
-def test_reading_200_mb_takes_the_memory_of_a_block(tmp_path):
+def test_reading_200_mb_takes_the_memory_of_a_block(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     header = npy_header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': (200, {10**6})}}\n")
     with (
@@ -251,7 +255,7 @@ def test_reading_200_mb_takes_the_memory_of_a_block(tmp_path):
     assert peak < 48e6  # the block of 20 MB that the caller still has, the next one, and a piece on its way
 
 
-def test_reading_200_mb_of_hdf5_takes_the_memory_of_a_block(tmp_path):
+def test_reading_200_mb_of_hdf5_takes_the_memory_of_a_block(tmp_path: Path) -> None:
     path = hdf5(
         tmp_path / "a.h5",
         lambda file: file.create_dataset(
@@ -267,20 +271,20 @@ def test_reading_200_mb_of_hdf5_takes_the_memory_of_a_block(tmp_path):
 # What is refused as a file.
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "is missing; expected an .npz or HDF5 file" in refused(tmp_path / "a.npz")
 
 
-def test_a_folder_is_refused(tmp_path):
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert "is a folder; expected" in refused(tmp_path)
 
 
-def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.npz")
     assert "is not a regular file" in refused(tmp_path / "a.npz")
 
 
-def test_an_empty_file_is_refused(tmp_path):
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npz").touch()
     assert "is empty" in refused(tmp_path / "a.npz")
 
@@ -303,13 +307,13 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("content", FOREIGN)
-def test_a_file_of_another_kind_is_refused_with_how_it_begins(tmp_path, content):
+def test_a_file_of_another_kind_is_refused_with_how_it_begins(tmp_path: Path, content) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     text = refused(tmp_path / "a.npz")
     assert all(part in text for part in FOREIGN[content])
 
 
-def test_a_zip_without_its_directory_is_refused(tmp_path):
+def test_a_zip_without_its_directory_is_refused(tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz", images=IMAGES)
     os.truncate(path, path.stat().st_size // 2)
     text = refused(path)
@@ -317,13 +321,13 @@ def test_a_zip_without_its_directory_is_refused(tmp_path):
     assert "truncated" in text
 
 
-def test_a_truncated_hdf5_file_is_refused(tmp_path):
+def test_a_truncated_hdf5_file_is_refused(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("images", data=IMAGES))
     os.truncate(path, path.stat().st_size - 10)
     assert "truncated" in refused(path)
 
 
-def test_a_missing_name_is_refused_with_ten_of_those_that_are_there(tmp_path):
+def test_a_missing_name_is_refused_with_ten_of_those_that_are_there(tmp_path: Path) -> None:
     names = [f"a{k:02d}" for k in range(12)]
     npz(tmp_path / "a.npz", **dict.fromkeys(names, IMAGES))
     hdf5(tmp_path / "a.h5", lambda file: [file.create_dataset(f"set/{name}", data=IMAGES) for name in names])
@@ -334,12 +338,12 @@ def test_a_missing_name_is_refused_with_ten_of_those_that_are_there(tmp_path):
         assert "a10" not in text
 
 
-def test_an_archive_with_nothing_in_it_is_said_to_have_nothing(tmp_path):
+def test_an_archive_with_nothing_in_it_is_said_to_have_nothing(tmp_path: Path) -> None:
     assert "it has nothing" in refused(zipped(tmp_path / "a.npz"))
     assert "it has nothing" in refused(hdf5(tmp_path / "a.h5", lambda file: file.create_group("images2")))
 
 
-def test_names_out_of_a_file_are_shown_escaped_and_short(tmp_path):
+def test_names_out_of_a_file_are_shown_escaped_and_short(tmp_path: Path) -> None:
     text = refused(zipped(tmp_path / "a.npz", ("\x1b[2J\n\xe9" + 500 * "x", b"")))
     assert r"'\x1b[2J\n\xe9xxx" in text
     assert 100 * "x" not in text
@@ -358,7 +362,7 @@ class Payload:
         return Path.touch, (self.path,)
 
 
-def test_pickled_objects_are_refused_and_never_unpickled(tmp_path):
+def test_pickled_objects_are_refused_and_never_unpickled(tmp_path: Path) -> None:
     harm = tmp_path / "harm"
     path = npz(tmp_path / "a.npz", images=np.array([Payload(harm)], dtype=object), labels=LABELS)
     assert "holds objects, which are never unpickled" in refused(path)
@@ -370,14 +374,14 @@ def test_pickled_objects_are_refused_and_never_unpickled(tmp_path):
     assert harm.exists()
 
 
-def test_a_bare_pickle_in_place_of_an_array_is_refused_and_never_unpickled(tmp_path):
+def test_a_bare_pickle_in_place_of_an_array_is_refused_and_never_unpickled(tmp_path: Path) -> None:
     harm = tmp_path / "harm"
     path = zipped(tmp_path / "a.npz", ("images.npy", pickle.dumps(Payload(harm))))
     assert "magic string is not correct" in refused(path)
     assert not harm.exists()
 
 
-def test_an_array_in_fortran_order_is_refused(tmp_path):
+def test_an_array_in_fortran_order_is_refused(tmp_path: Path) -> None:
     assert "in Fortran order" in refused(npz(tmp_path / "a.npz", images=np.asfortranarray(IMAGES)))
 
 
@@ -391,7 +395,7 @@ OTHER_VALUES = {
 
 
 @pytest.mark.parametrize("values", OTHER_VALUES.values(), ids=OTHER_VALUES)
-def test_what_is_no_plain_number_is_refused(tmp_path, values):
+def test_what_is_no_plain_number_is_refused(tmp_path: Path, values) -> None:
     assert "expected booleans, integers or floats" in refused(npz(tmp_path / "a.npz", images=values))
     if values.dtype.kind not in "UM":
         path = hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("images", data=values))
@@ -399,7 +403,7 @@ def test_what_is_no_plain_number_is_refused(tmp_path, values):
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (2**60, 0)])
-def test_an_array_without_rows_or_values_is_refused(tmp_path, shape):
+def test_an_array_without_rows_or_values_is_refused(tmp_path: Path, shape) -> None:
     header = npy_header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n")
     path = zipped(tmp_path / "a.npz", ("images.npy", header + bytes(shape == ())))
     assert f"has shape {shape}; expected non-empty rows" in refused(path)
@@ -422,12 +426,12 @@ HEADERS = {
 
 
 @pytest.mark.parametrize(("shape", "said"), HEADERS.values(), ids=HEADERS)
-def test_a_header_that_lies_is_refused(tmp_path, shape, said):
+def test_a_header_that_lies_is_refused(tmp_path: Path, shape, said) -> None:
     header = npy_header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n")
     assert said in refused(zipped(tmp_path / "a.npz", ("images.npy", header + IMAGES.tobytes())))
 
 
-def test_a_declared_size_that_is_not_that_of_the_header_is_refused(tmp_path):
+def test_a_declared_size_that_is_not_that_of_the_header_is_refused(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.npz", ("images.npy", npy(IMAGES)))
     size = len(npy(IMAGES))
     patched(path, struct.pack("<I", size), struct.pack("<I", size + 2**20))
@@ -435,7 +439,7 @@ def test_a_declared_size_that_is_not_that_of_the_header_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("magic", [b"\x93NUMPY\x02\x00", b"\x93NUMPY\x03\x00", b"\x93NUMPY\x09\x00"])
-def test_a_vast_header_or_another_format_is_refused_before_it_is_read(tmp_path, magic):
+def test_a_vast_header_or_another_format_is_refused_before_it_is_read(tmp_path: Path, magic: bytes) -> None:
     header = (
         magic
         + struct.pack("<I", 2**16 + 1)
@@ -445,7 +449,7 @@ def test_a_vast_header_or_another_format_is_refused_before_it_is_read(tmp_path, 
     assert ("header of 65537 bytes" if magic[6] == 2 else f"format ({magic[6]}, 0)") in text
 
 
-def test_an_encrypted_member_is_refused(tmp_path):
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.npz", ("images.npy", npy(IMAGES)))
     content = bytearray(path.read_bytes())
     for at in (6, content.index(b"PK\x01\x02") + 8):  # the flags, in front of the member and in the directory
@@ -455,17 +459,17 @@ def test_an_encrypted_member_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_rare_compression_is_refused(tmp_path, method):
+def test_a_rare_compression_is_refused(tmp_path: Path, method) -> None:
     path = zipped(tmp_path / "a.npz", ("images.npy", npy(IMAGES)), method=method)
     assert f"zip method {method}" in refused(path)
 
 
-def test_a_name_that_is_there_twice_is_refused(tmp_path):
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.npz", ("images.npy", npy(IMAGES)), ("images.npy", npy(IMAGES + 1)))
     assert "two members 'images.npy'" in refused(path)
 
 
-def test_more_than_the_limit_is_refused_for_what_is_asked_for_only(tmp_path):
+def test_more_than_the_limit_is_refused_for_what_is_asked_for_only(tmp_path: Path) -> None:
     npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
     hdf5(
         tmp_path / "a.h5",
@@ -479,7 +483,7 @@ def test_more_than_the_limit_is_refused_for_what_is_asked_for_only(tmp_path):
         assert "in 'images', 'labels'" in refused(path, ["images", "labels"], max_bytes=LABELS.nbytes)
 
 
-def test_a_vast_hdf5_array_that_holds_nothing_is_refused(tmp_path):
+def test_a_vast_hdf5_array_that_holds_nothing_is_refused(tmp_path: Path) -> None:
     path = hdf5(
         tmp_path / "a.h5", lambda file: file.create_dataset("images", (2**40,), np.uint8, chunks=(2**16,))
     )
@@ -487,21 +491,21 @@ def test_a_vast_hdf5_array_that_holds_nothing_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_member_whose_data_end_early_is_refused_at_reading(tmp_path, method):
+def test_a_member_whose_data_end_early_is_refused_at_reading(tmp_path: Path, method) -> None:
     """The directory is whole, but the member's bytes are fewer than the 668 that it and the header declare."""
     path = zipped(tmp_path / "a.npz", ("images.npy", npy(IMAGES)[:300]), method=method)
     patched(path, struct.pack("<I", 300), struct.pack("<I", 728))
     assert "cannot be read" in refused_at_reading(path)
 
 
-def test_a_flipped_bit_is_refused_at_reading(tmp_path):
+def test_a_flipped_bit_is_refused_at_reading(tmp_path: Path) -> None:
     images = np.tile(IMAGES, (20, 1, 1))  # of a small member all is read with its header
     path = zipped(tmp_path / "a.npz", ("images.npy", npy(images)), method=zipfile.ZIP_STORED)
     patched(path, IMAGES[9].tobytes(), (IMAGES[9] ^ 4).tobytes())
     assert "Bad CRC-32" in refused_at_reading(path)
 
 
-def test_an_error_of_the_reader_is_not_said_to_be_one_of_the_file(tmp_path):
+def test_an_error_of_the_reader_is_not_said_to_be_one_of_the_file(tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz", images=IMAGES)
 
     def read() -> None:
@@ -515,7 +519,9 @@ def test_an_error_of_the_reader_is_not_said_to_be_one_of_the_file(tmp_path):
 
 @settings(max_examples=80, deadline=None)
 @given(at=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255), is_deflated=st.booleans())
-def test_damage_anywhere_in_an_npz_is_refused_or_changes_nothing(tmp_path_factory, at, bits, is_deflated):
+def test_damage_anywhere_in_an_npz_is_refused_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, at, bits, is_deflated
+) -> None:
     method = zipfile.ZIP_DEFLATED if is_deflated else zipfile.ZIP_STORED
     path = zipped(tmp_path_factory.mktemp("npz") / "a.npz", ("images.npy", npy(IMAGES)), method=method)
     content = bytearray(path.read_bytes())
@@ -529,7 +535,7 @@ def test_damage_anywhere_in_an_npz_is_refused_or_changes_nothing(tmp_path_factor
 
 
 @pytest.mark.parametrize("target", ["/real", "/nowhere"])
-def test_a_soft_link_is_refused(tmp_path, target):
+def test_a_soft_link_is_refused(tmp_path: Path, target: str) -> None:
     def fill(file: h5py.File) -> None:
         file.create_dataset("real/images", data=IMAGES)
         file["images"] = h5py.SoftLink(f"{target}/images")
@@ -540,7 +546,7 @@ def test_a_soft_link_is_refused(tmp_path, target):
     assert "is behind 'set', a soft or external link" in refused(path, ["set/images"])
 
 
-def test_a_file_that_an_external_link_names_is_never_opened(tmp_path):
+def test_a_file_that_an_external_link_names_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")  # opening it would wait for ever
 
     def fill(file: h5py.File) -> None:
@@ -553,7 +559,7 @@ def test_a_file_that_an_external_link_names_is_never_opened(tmp_path):
     assert "it has nothing" in refused(path, ["labels"])
 
 
-def test_a_virtual_array_is_refused(tmp_path):
+def test_a_virtual_array_is_refused(tmp_path: Path) -> None:
     hdf5(tmp_path / "other.h5", lambda file: file.create_dataset("images", data=IMAGES))
     layout = h5py.VirtualLayout(IMAGES.shape, IMAGES.dtype)
     layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "images", IMAGES.shape)
@@ -561,7 +567,7 @@ def test_a_virtual_array_is_refused(tmp_path):
     assert "is virtual" in refused(path)
 
 
-def test_an_array_that_is_stored_outside_is_refused(tmp_path):
+def test_an_array_that_is_stored_outside_is_refused(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.write_bytes(IMAGES.tobytes())
     path = hdf5(
@@ -573,7 +579,7 @@ def test_an_array_that_is_stored_outside_is_refused(tmp_path):
     assert "is external" in refused(path)
 
 
-def test_what_is_no_dataset_is_refused(tmp_path):
+def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     def fill(file: h5py.File) -> None:
         file.create_group("images")
         file["kind"] = np.dtype("f4")
@@ -584,17 +590,17 @@ def test_what_is_no_dataset_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [h5py.vlen_dtype(np.uint8), h5py.string_dtype(), h5py.ref_dtype])
-def test_values_of_no_fixed_size_are_refused(tmp_path, dtype):
+def test_values_of_no_fixed_size_are_refused(tmp_path: Path, dtype) -> None:
     path = hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("images", (3,), dtype))
     assert "expected booleans, integers or floats" in refused(path)
 
 
-def test_an_array_without_a_space_is_refused(tmp_path):
+def test_an_array_without_a_space_is_refused(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "a.h5", lambda file: file.create_dataset("images", data=h5py.Empty("u1")))
     assert "has shape (); expected non-empty rows" in refused(path)
 
 
-def test_a_filter_that_is_not_installed_is_refused(tmp_path):
+def test_a_filter_that_is_not_installed_is_refused(tmp_path: Path) -> None:
     def fill(file: h5py.File) -> None:
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         properties.set_chunk((10, 4, 3))
@@ -607,7 +613,7 @@ def test_a_filter_that_is_not_installed_is_refused(tmp_path):
     assert "HDF5 filter 307, which is not installed" in refused(hdf5(tmp_path / "a.h5", fill))
 
 
-def test_a_chunk_that_is_too_large_to_be_read_whole_is_refused(tmp_path):
+def test_a_chunk_that_is_too_large_to_be_read_whole_is_refused(tmp_path: Path) -> None:
     path = hdf5(
         tmp_path / "a.h5",
         lambda file: file.create_dataset("images", (2, 2**30), np.uint8, chunks=(1, 2**29 + 1)),
@@ -615,7 +621,7 @@ def test_a_chunk_that_is_too_large_to_be_read_whole_is_refused(tmp_path):
     assert "has chunks of 512 MiB, each read whole" in refused(path)
 
 
-def test_a_damaged_chunk_is_refused_at_reading(tmp_path):
+def test_a_damaged_chunk_is_refused_at_reading(tmp_path: Path) -> None:
     path = hdf5(
         tmp_path / "a.h5",
         lambda file: file.create_dataset("images", data=IMAGES, chunks=(10, 4, 3), compression="gzip"),

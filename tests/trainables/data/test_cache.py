@@ -44,7 +44,7 @@ TINY = image_cache.Preparation("tiny (v1)", (1, 3, 4), 5, tiny_blocks, TINY_SHA2
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
 
@@ -61,7 +61,7 @@ def processes(cache) -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_a_set_is_rendered_once_and_then_read(cache):
+def test_a_set_is_rendered_once_and_then_read(cache) -> None:
     np.testing.assert_array_equal(image_cache.load(TINY), TINY_ROWS)
     written_ns = (cache / "tiny_v1.h5").stat().st_mtime_ns
     np.testing.assert_array_equal(image_cache.load(TINY), TINY_ROWS)
@@ -69,14 +69,14 @@ def test_a_set_is_rendered_once_and_then_read(cache):
     assert sorted(p.name for p in cache.iterdir()) == ["tiny_v1.h5", "tiny_v1.lock", "tiny_v1.verified"]
 
 
-def test_writing_to_loaded_images_changes_neither_the_file_nor_others(cache):
+def test_writing_to_loaded_images_changes_neither_the_file_nor_others(cache) -> None:
     mine, other = torch.from_numpy(image_cache.load(TINY)), image_cache.load(TINY)
     mine.fill_(7)
     np.testing.assert_array_equal(other, TINY_ROWS)
     np.testing.assert_array_equal(image_cache.load(TINY), TINY_ROWS)
 
 
-def test_of_two_processes_one_renders_and_the_other_waits(processes):
+def test_of_two_processes_one_renders_and_the_other_waits(processes) -> None:
     # The first line of one is "Rendering", that of the other "Waiting"; only then may the first go on.
     said = {process.stderr.readline().split()[0]: process for process in processes}
     assert set(said) == {"Rendering", "Waiting"}
@@ -87,7 +87,7 @@ def test_of_two_processes_one_renders_and_the_other_waits(processes):
     assert "100%" in rendered_err
 
 
-def test_killing_a_process_that_renders_leaves_no_file_and_the_next_takes_over(processes, cache):
+def test_killing_a_process_that_renders_leaves_no_file_and_the_next_takes_over(processes, cache) -> None:
     said = {process.stderr.readline().split()[0]: process for process in processes}
     assert said["Rendering"].stdout.readline() == "rendering\n"
     assert (cache / "tiny_v1.partial").exists()
@@ -99,20 +99,20 @@ def test_killing_a_process_that_renders_leaves_no_file_and_the_next_takes_over(p
     assert sorted(p.name for p in cache.iterdir()) == ["tiny_v1.h5", "tiny_v1.lock", "tiny_v1.verified"]
 
 
-def test_a_machine_that_renders_other_bits_leaves_no_file(cache):
+def test_a_machine_that_renders_other_bits_leaves_no_file(cache) -> None:
     other = dataclasses.replace(TINY, sha256="ab" * 32)
     with pytest.raises(InputError, match=rf"tiny \(v1\).*different bits[^$]*{TINY_SHA256[:12]}[^$]*abab"):
         image_cache.load(other)
     assert [p.name for p in cache.iterdir()] == ["tiny_v1.lock"]
 
 
-def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(cache):
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(cache) -> None:
     cache.write_text("a file, not a folder")
     with pytest.raises(InputError, match=rf"{cache}[^$]*Set SWEEPER_DATA"):
         image_cache.load(TINY)
 
 
-def test_a_full_disk_is_named_with_the_room_that_is_needed(cache):
+def test_a_full_disk_is_named_with_the_room_that_is_needed(cache) -> None:
     vast = dataclasses.replace(TINY, num_images=2**59)
     with pytest.raises(InputError, match=rf"{cache}.*No space[^$]*SWEEPER_DATA.* 1.07e.09 GiB"):
         image_cache.load(vast)
@@ -158,7 +158,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("said", "damage"), DAMAGES.items())
-def test_a_damaged_or_foreign_file_is_refused_by_name(cache, said, damage):
+def test_a_damaged_or_foreign_file_is_refused_by_name(cache, said, damage) -> None:
     image_cache.load(TINY)
     path = cache / "tiny_v1.h5"
     damage(path)
@@ -171,7 +171,7 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(cache, said, damage):
     np.testing.assert_array_equal(image_cache.load(TINY), TINY_ROWS)
 
 
-def test_a_copy_on_a_read_only_disk_is_read(cache, monkeypatch, tmp_path):
+def test_a_copy_on_a_read_only_disk_is_read(cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     image_cache.load(TINY)
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -183,7 +183,7 @@ def test_a_copy_on_a_read_only_disk_is_read(cache, monkeypatch, tmp_path):
     copy.chmod(0o700)
 
 
-def stop_after_a_block(cache: Path, monkeypatch) -> None:
+def stop_after_a_block(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave what an interrupted preparation leaves when its first block, of 3 images, was noted."""
     monkeypatch.setattr(image_cache, "NOTE_EVERY_S", -1.0)
 
@@ -197,7 +197,7 @@ def stop_after_a_block(cache: Path, monkeypatch) -> None:
     assert not (cache / "tiny_v1.h5").exists()
 
 
-def test_what_was_interrupted_goes_on_where_it_was_noted(cache, monkeypatch):
+def test_what_was_interrupted_goes_on_where_it_was_noted(cache, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after_a_block(cache, monkeypatch)
     asked = []
 
@@ -211,7 +211,9 @@ def test_what_was_interrupted_goes_on_where_it_was_noted(cache, monkeypatch):
 
 
 @pytest.mark.parametrize("changed", ["origin", "note", "partial"])
-def test_what_was_interrupted_starts_over_where_it_is_no_more_what_it_was(cache, monkeypatch, changed):
+def test_what_was_interrupted_starts_over_where_it_is_no_more_what_it_was(
+    cache, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
     stop_after_a_block(cache, monkeypatch)
     asked = []
 
@@ -230,7 +232,7 @@ def test_what_was_interrupted_starts_over_where_it_is_no_more_what_it_was(cache,
     assert asked == [0]
 
 
-def test_an_old_note_is_not_believed_of_a_new_file(cache, monkeypatch):
+def test_an_old_note_is_not_believed_of_a_new_file(cache, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after_a_block(cache, monkeypatch)
     (cache / "tiny_v1.partial").unlink()
     monkeypatch.setattr(image_cache, "NOTE_EVERY_S", 5.0)
@@ -244,7 +246,9 @@ def test_an_old_note_is_not_believed_of_a_new_file(cache, monkeypatch):
     np.testing.assert_array_equal(image_cache.load(dataclasses.replace(TINY, sha256=None)), TINY_ROWS)
 
 
-def test_images_that_are_found_wrong_leave_nothing_to_go_on_from(cache, monkeypatch):
+def test_images_that_are_found_wrong_leave_nothing_to_go_on_from(
+    cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_cache, "NOTE_EVERY_S", -1.0)
 
     def wrong(first: int) -> Iterator[np.ndarray]:
@@ -264,12 +268,12 @@ def test_images_that_are_found_wrong_leave_nothing_to_go_on_from(cache, monkeypa
         assert [p.name for p in cache.iterdir()] == ["tiny_v1.lock"]
 
 
-def test_fewer_images_than_there_should_be_are_a_bug(cache):
+def test_fewer_images_than_there_should_be_are_a_bug(cache) -> None:
     with pytest.raises(ValueError, match="got 3 images; expected 5"):
         image_cache.load(dataclasses.replace(TINY, blocks=lambda _: iter([TINY_ROWS[:3]])))
 
 
-def test_images_whose_bits_are_not_known_beforehand_are_checked_against_those_that_came(cache):
+def test_images_whose_bits_are_not_known_beforehand_are_checked_against_those_that_came(cache) -> None:
     unknown = dataclasses.replace(TINY, sha256=None)
     assert image_cache.prepare(unknown) == TINY_SHA256
     np.testing.assert_array_equal(image_cache.load(unknown), TINY_ROWS)

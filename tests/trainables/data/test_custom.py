@@ -23,7 +23,7 @@ BITS = np.random.default_rng(1).integers(0, 2, (20, 5, 7), dtype=np.uint8)
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path / "data"))
     return tmp_path
 
@@ -53,21 +53,21 @@ def found(path: Path) -> np.ndarray:
     ],
     ids=["color", "grey, one channel", "grey", "channels first", "floats", "bits", "bools", "floats of bits"],
 )
-def test_images_come_back_whatever_their_layout_and_type(folder, stored, expected):
+def test_images_come_back_whatever_their_layout_and_type(folder, stored, expected) -> None:
     np.testing.assert_allclose(found(npz(folder, images=stored)), expected, atol=1e-7)
     with h5py.File(folder / "mine.h5", "w") as file:
         file.create_dataset("images", data=stored, chunks=(3, *stored.shape[1:]), compression="gzip")
     np.testing.assert_array_equal(found(folder / "mine.h5"), found(folder / "mine.npz"))
 
 
-def test_binary_images_are_packed_and_levels_are_not(folder):
+def test_binary_images_are_packed_and_levels_are_not(folder) -> None:
     sources.find(str(npz(folder, images=BITS)))
     sources.find(str(npz(folder, images=LEVELS)))
     widths = sorted(h5py.File(path)["images"].shape[1] for path in (folder / "data").glob("*.h5"))
     assert widths == [5, 105]
 
 
-def test_factors_are_coded_by_the_order_of_their_values(folder):
+def test_factors_are_coded_by_the_order_of_their_values(folder) -> None:
     factors_NK = np.stack([np.repeat([0.5, -1.0, 7.0, 0.5], 5), np.arange(20) % 4 * 10], axis=1)
     source = sources.find(str(npz(folder, images=BITS, factors=factors_NK)))
     assert source.factor_names == ("factor_0", "factor_1")
@@ -77,7 +77,7 @@ def test_factors_are_coded_by_the_order_of_their_values(folder):
     np.testing.assert_array_equal(found_NK[:, 1], np.arange(20) % 4)
 
 
-def test_images_are_known_by_their_content_and_not_by_their_path(folder):
+def test_images_are_known_by_their_content_and_not_by_their_path(folder) -> None:
     first = sources.find(str(npz(folder, images=BITS))).recipe
     assert first.startswith("own images (")
     (folder / "elsewhere").mkdir()
@@ -97,7 +97,7 @@ def test_images_are_known_by_their_content_and_not_by_their_path(folder):
     )
 
 
-def test_a_file_is_converted_once(folder):
+def test_a_file_is_converted_once(folder) -> None:
     path = npz(folder, images=LEVELS)
     sources.find(str(path))
     (kept,) = (folder / "data").glob("*.h5")
@@ -120,7 +120,7 @@ def pictures(folder: Path, mode: str, sizes=((64, 64),) * 3) -> Path:
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
-def test_a_folder_and_an_archive_of_pictures_are_the_same_images(folder, mode, channels):
+def test_a_folder_and_an_archive_of_pictures_are_the_same_images(folder, mode: str, channels: int) -> None:
     place = pictures(folder, mode, ((64, 64), (128, 130), (200, 64)))
     with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
         for path in sorted(place.rglob("*.png")):
@@ -196,7 +196,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("said", "make"), WRONG.items())
-def test_what_are_no_images_is_refused_by_name_and_leaves_nothing(folder, said, make):
+def test_what_are_no_images_is_refused_by_name_and_leaves_nothing(folder, said, make) -> None:
     path = make(folder)
     with pytest.raises(InputError, match=said) as refusal:
         sources.find(str(path)).load(CPU)
@@ -206,7 +206,7 @@ def test_what_are_no_images_is_refused_by_name_and_leaves_nothing(folder, said, 
     assert not (folder.parent / "evil.png").exists()
 
 
-def test_a_model_trains_on_images_of_ones_own(folder, arithmetic):
+def test_a_model_trains_on_images_of_ones_own(folder, arithmetic) -> None:
     path = npz(folder, images=LEVELS, factors=np.arange(20)[:, None] // 5)
     fields = {"vae.network": "mlp", "vae.latent_dim": 2, "vae.width": 8}
     run = engine.resolve(RunSpec("beta_vae", str(path), fields, 0))
@@ -215,14 +215,16 @@ def test_a_model_trains_on_images_of_ones_own(folder, arithmetic):
     assert pack.first_bad_steps() == [None]
 
 
-def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_built(folder):
+def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_built(folder) -> None:
     path = npz(folder, images=LEVELS)
     with pytest.raises(InputError, match=r"64 x 64 images, but these are 5 x 7\.\nSet"):
         engine.resolve(RunSpec("beta_vae", str(path), {}, 0))
 
 
 @pytest.mark.parametrize("factors", [None, np.arange(20)[:, None] // 5, np.zeros((20, 2))])
-def test_a_pack_without_ray_trains_on_images_with_little_or_no_ground_truth(folder, factors, capsys):
+def test_a_pack_without_ray_trains_on_images_with_little_or_no_ground_truth(
+    folder, factors, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = npz(folder, images=LEVELS, **({} if factors is None else {"factors": factors}))
     small = ["--set", "vae.network=mlp", "--set", "vae.width=8", "--set", "vae.latent_dim=2"]
     assert main(["beta_vae", "--data", str(path), *small, "--steps", "3"]) == 0
@@ -232,7 +234,7 @@ def test_a_pack_without_ray_trains_on_images_with_little_or_no_ground_truth(fold
     assert "modularity" not in metrics
 
 
-def test_a_zip_of_pictures_may_hold_other_things(folder, monkeypatch):
+def test_a_zip_of_pictures_may_hold_other_things(folder, monkeypatch: pytest.MonkeyPatch) -> None:
     place = pictures(folder, "RGB")
     np.save(place / "meta.npy", np.zeros(3))
     with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
@@ -241,7 +243,7 @@ def test_a_zip_of_pictures_may_hold_other_things(folder, monkeypatch):
     assert sources.find(str(folder / "pictures.zip")).num_images == 3
 
 
-def test_an_edit_that_keeps_size_and_time_is_noticed(folder):
+def test_an_edit_that_keeps_size_and_time_is_noticed(folder) -> None:
     path = npz(folder, images=LEVELS)
     before = sources.find(str(path)).recipe
     stat = path.stat()

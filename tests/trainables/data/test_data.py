@@ -1,6 +1,7 @@
 """The contract of every data set, over all that are found, and of images by path."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - FROM_FILES))
-def test_a_data_set_is_what_it_says(name):
+def test_a_data_set_is_what_it_says(name) -> None:
     source = sources.find(name)
     assert isinstance(source, Source)
     assert source.recipe.startswith(f"{name} (")
@@ -39,7 +40,9 @@ def test_a_data_set_is_what_it_says(name):
 
 
 @pytest.mark.parametrize("name", sorted(FROM_FILES))
-def test_a_set_that_needs_files_says_which_and_where(name, tmp_path, monkeypatch):
+def test_a_set_that_needs_files_says_which_and_where(
+    name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
     with pytest.raises(InputError, match=name) as refusal:
         sources.find(name)
@@ -48,7 +51,7 @@ def test_a_set_that_needs_files_says_which_and_where(name, tmp_path, monkeypatch
     assert len(str(refusal.value).splitlines()) == 2
 
 
-def test_an_unknown_name_is_answered_with_the_valid_ones_and_a_path():
+def test_an_unknown_name_is_answered_with_the_valid_ones_and_a_path() -> None:
     with pytest.raises(
         UnknownNameError, match=r"Did you mean 'dsprites'\?\nValid: .*sprites.*\n.*\./pictures"
     ):
@@ -56,7 +59,7 @@ def test_an_unknown_name_is_answered_with_the_valid_ones_and_a_path():
 
 
 @pytest.mark.parametrize("path", ["./nope", "/nope/images.npz", "nope.h5", "~/nope"])
-def test_a_path_that_leads_nowhere_is_named(path):
+def test_a_path_that_leads_nowhere_is_named(path: str) -> None:
     with pytest.raises(InputError, match=r"nope.*no such file or folder"):
         sources.find(path)
 
@@ -64,5 +67,5 @@ def test_a_path_that_leads_nowhere_is_named(path):
 @pytest.mark.parametrize(
     ("data", "is_path"), [("dsprites", False), ("a.h5", True), ("./a", True), ("~", True)]
 )
-def test_what_is_a_path_and_what_a_name(data, is_path):
+def test_what_is_a_path_and_what_a_name(data: str, is_path: bool) -> None:
     assert sources.is_path(data) == is_path

@@ -56,13 +56,13 @@ def slow_image(shape: int, scale: int, orientation: int, pos_x: int, pos_y: int)
     ]
 
 
-def test_random_images_are_those_of_the_definition():
+def test_random_images_are_those_of_the_definition() -> None:
     factors_N5 = random_factors(60)
     for found, factors in zip(rendered(factors_N5), factors_N5.tolist(), strict=True):
         np.testing.assert_array_equal(found, slow_image(*factors))
 
 
-def test_twelve_official_images_differ_in_three_pixels():
+def test_twelve_official_images_differ_in_three_pixels() -> None:
     if not REAL.exists():
         pytest.skip(f"no official images at {REAL}")
     with np.load(REAL, allow_pickle=False) as real:
@@ -77,19 +77,19 @@ def test_twelve_official_images_differ_in_three_pixels():
     assert (rendered(np.stack(factors, 1)) != official_NHW).sum() == 3
 
 
-def test_a_mirrored_sprite_gives_the_mirrored_image():
+def test_a_mirrored_sprite_gives_the_mirrored_image() -> None:
     factors_N5 = random_factors(40)
     mirrored_N5 = factors_N5.copy()
     mirrored_N5[:, 2:4] = [39, 31] - factors_N5[:, 2:4]
     np.testing.assert_array_equal(rendered(mirrored_N5), rendered(factors_N5)[:, :, ::-1])
 
 
-def test_the_last_orientation_is_the_first():
+def test_the_last_orientation_is_the_first() -> None:
     for shape in range(3):
         np.testing.assert_array_equal(dsprites._block(shape, 4, 0), dsprites._block(shape, 4, 39))
 
 
-def test_the_whole_set_is_the_grid_that_it_declares(images):
+def test_the_whole_set_is_the_grid_that_it_declares(images) -> None:
     assert (images.recipe, images.shape) == (dsprites.RECIPE, (1, 64, 64))
     assert images.factor_names == ("shape", "scale", "orientation", "pos_x", "pos_y")
     assert images.factor_sizes == (3, 6, 40, 32, 32)
@@ -99,14 +99,14 @@ def test_the_whole_set_is_the_grid_that_it_declares(images):
     np.testing.assert_array_equal(found, rendered(images.factors(rows_N)))
 
 
-def test_the_cached_images_are_those_that_are_rendered_now(images):
+def test_the_cached_images_are_those_that_are_rendered_now(images) -> None:
     blocks_SNB = images.pixels.stored_NB.numpy().reshape(720, 1024, 512)
     for k, sprite in enumerate(np.ndindex(3, 6, 40)):
         if k % 7 == 0:
             np.testing.assert_array_equal(dsprites._block(*sprite), blocks_SNB[k])
 
 
-def test_the_whole_set_has_the_pinned_bits(images):
+def test_the_whole_set_has_the_pinned_bits(images) -> None:
     packed_NB = images.pixels.stored_NB.numpy()
     assert hashlib.sha256(packed_NB.data).hexdigest() == dsprites.SHA256
     ones = sum(int(np.bitwise_count(part).sum()) for part in np.array_split(packed_NB, 100))
@@ -114,7 +114,7 @@ def test_the_whole_set_has_the_pinned_bits(images):
     assert ones == pytest.approx(OFFICIAL_ONES, rel=2.5e-4)
 
 
-def test_the_images_are_mapped_from_the_file_and_not_copied(images):
+def test_the_images_are_mapped_from_the_file_and_not_copied(images) -> None:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("this system does not list the mappings of a process")

@@ -34,7 +34,7 @@ def classes() -> np.ndarray:
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setenv("SWEEPER_DATA", str(folder))
@@ -79,7 +79,9 @@ def converted() -> np.ndarray:
 
 
 @pytest.mark.parametrize("stored", [as_npz, as_hdf5])
-def test_the_official_file_is_converted_bit_for_bit_and_not_needed_again(cache, stored, monkeypatch):
+def test_the_official_file_is_converted_bit_for_bit_and_not_needed_again(
+    cache, stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(cache)
     path = stored(cache)
     np.testing.assert_array_equal(converted(), imgs())
@@ -89,7 +91,7 @@ def test_the_official_file_is_converted_bit_for_bit_and_not_needed_again(cache, 
 
 
 @pytest.mark.parametrize("stored", [as_npz, as_hdf5])
-def test_a_conversion_goes_on_inside_the_file(cache, stored):
+def test_a_conversion_goes_on_inside_the_file(cache, stored) -> None:
     stored(cache)
     wanted = official.conversion(dsprites._blocks)
     np.testing.assert_array_equal(
@@ -97,12 +99,12 @@ def test_a_conversion_goes_on_inside_the_file(cache, stored):
     )
 
 
-def test_the_rendered_set_is_there_where_no_file_is(cache):
+def test_the_rendered_set_is_there_where_no_file_is(cache) -> None:
     assert official.conversion(dsprites._blocks) is None
     assert dsprites.find().recipe == dsprites.RECIPE == "dsprites (rendered v1)"
 
 
-def test_the_official_set_has_its_own_recipe(cache):
+def test_the_official_set_has_its_own_recipe(cache) -> None:
     as_npz(cache)
     source = dsprites.find()
     assert source.recipe == "dsprites (official)"
@@ -150,7 +152,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("said", "make"), WRONG.items())
-def test_what_is_not_the_official_set_is_refused_by_name_before_anything_is_kept(cache, said, make):
+def test_what_is_not_the_official_set_is_refused_by_name_before_anything_is_kept(cache, said, make) -> None:
     path = make(cache)
     with pytest.raises(InputError, match=said) as refusal:
         dsprites.find()

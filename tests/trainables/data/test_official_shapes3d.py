@@ -31,7 +31,7 @@ def labels() -> np.ndarray:
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch, images) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images) -> Path:
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
     means = tuple(images.mean(axis=(0, 1, 2)) / 255)
     for name, value in {"NUM_IMAGES": NUM_IMAGES, "SIZES": SIZES, "CHANNEL_MEANS": means}.items():
@@ -47,7 +47,7 @@ def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     return path
 
 
-def test_the_official_file_is_converted_level_for_level_and_not_needed_again(cache, images, labels):
+def test_the_official_file_is_converted_level_for_level_and_not_needed_again(cache, images, labels) -> None:
     path = write(cache, images, labels)
     for _ in range(2):
         source = shapes3d.find()
@@ -57,14 +57,14 @@ def test_the_official_file_is_converted_level_for_level_and_not_needed_again(cac
         path.unlink(missing_ok=True)
 
 
-def test_a_conversion_goes_on_inside_the_file(cache, images, labels):
+def test_a_conversion_goes_on_inside_the_file(cache, images, labels) -> None:
     write(cache, images, labels)
     blocks = list(official.conversion().blocks(0))
     rest = np.concatenate(list(official.conversion().blocks(len(blocks[0]))))
     np.testing.assert_array_equal(rest, np.concatenate(blocks)[len(blocks[0]) :])
 
 
-def test_without_the_file_there_is_a_lookalike(cache):
+def test_without_the_file_there_is_a_lookalike(cache) -> None:
     assert shapes3d.find().recipe == "shapes3d (lookalike v1)"
 
 
@@ -89,7 +89,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("said", "change"), WRONG.items())
-def test_what_is_not_the_official_set_is_refused_by_name(cache, images, labels, said, change):
+def test_what_is_not_the_official_set_is_refused_by_name(cache, images, labels, said, change) -> None:
     write(cache, *change(images, labels))
     with pytest.raises(InputError, match=said) as refusal:
         shapes3d.find()
@@ -99,7 +99,7 @@ def test_what_is_not_the_official_set_is_refused_by_name(cache, images, labels, 
     assert not image_cache.folder().joinpath("shapes3d_official.h5").exists()
 
 
-def test_a_web_page_or_part_of_a_file_is_refused_by_name(cache, images, labels):
+def test_a_web_page_or_part_of_a_file_is_refused_by_name(cache, images, labels) -> None:
     path = write(cache, images, labels)
     path.write_bytes(path.read_bytes()[:-20_000])
     with pytest.raises(InputError, match=r"3dshapes\.h5"):

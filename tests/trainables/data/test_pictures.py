@@ -69,7 +69,7 @@ ARCHIVES = {
 
 
 @pytest.fixture(params=["folder", *ARCHIVES])
-def pack(request, tmp_path):
+def pack(request: pytest.FixtureRequest, tmp_path: Path):
     """Packs contents in each of the kinds, with a suffix that says nothing."""
     if request.param == "folder":
         return lambda contents: in_folder(tmp_path / "set.bin", contents)
@@ -102,7 +102,7 @@ def refused(path: Path) -> str:
     return checked(path, refusal)
 
 
-def refused_at_reading(path: Path, shape: tuple[int, int, int] = (3, 4, 4), **options: object) -> str:
+def refused_at_reading(path: Path, shape: tuple[int, ...] = (3, 4, 4), **options: object) -> str:
     with open_pictures(path) as pictures, pytest.raises(InputError) as refusal:
         list(pictures.levels(shape, **options))
     return checked(path, refusal)
@@ -125,7 +125,7 @@ TREE = {
 }
 
 
-def test_every_kind_gives_the_same_pictures_in_the_order_of_the_bytes_of_their_names(pack):
+def test_every_kind_gives_the_same_pictures_in_the_order_of_the_bytes_of_their_names(pack) -> None:
     path = pack(
         TREE | {"b/notes.txt": b"x", ".hidden.png": b"x", ".git/a.png": b"x", "__MACOSX/b/9.png": b"x"}
     )
@@ -139,7 +139,7 @@ def test_every_kind_gives_the_same_pictures_in_the_order_of_the_bytes_of_their_n
             np.testing.assert_array_equal(found_CHW, np.asarray(picture).transpose(2, 0, 1))
 
 
-def test_reading_begins_where_it_is_told(pack):
+def test_reading_begins_where_it_is_told(pack) -> None:
     path = pack(TREE)
     everything = all_levels(path, (1, 4, 4))
     with open_pictures(path) as pictures:
@@ -149,13 +149,13 @@ def test_reading_begins_where_it_is_told(pack):
             np.testing.assert_array_equal([*everything[:first], *found], everything)
 
 
-def test_two_readers_of_one_archive_do_not_disturb_each_other(pack):
+def test_two_readers_of_one_archive_do_not_disturb_each_other(pack) -> None:
     with open_pictures(pack(TREE)) as pictures:
         for one, other in zip(pictures.levels((3, 9, 9)), pictures.levels((3, 9, 9)), strict=True):
             np.testing.assert_array_equal(one, other)
 
 
-def test_dots_in_names_of_a_tar_are_dropped(tmp_path):
+def test_dots_in_names_of_a_tar_are_dropped(tmp_path: Path) -> None:
     path = in_tar(tmp_path / "a.tar", {"./b/./2.png": TREE["a.png"], "./1.png": TREE["a.png"]})
     with open_pictures(path) as pictures:
         assert pictures.names == ("1.png", "b/2.png")
@@ -177,8 +177,8 @@ def mean_and_round(levels: np.ndarray, factor: int, axis: int) -> np.ndarray:
     seed=st.integers(0, 1000),
 )
 def test_a_crop_and_an_integer_factor_give_the_mean_of_each_rectangle(
-    tmp_path_factory, height, width, factors, margins, channels, seed
-):
+    tmp_path_factory: pytest.TempPathFactory, height, width, factors, margins, channels, seed
+) -> None:
     crop = (height * factors[0], width * factors[1])
     shape = (crop[0] + margins[0], crop[1] + margins[1], channels)
     picture_HWC = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
@@ -190,7 +190,7 @@ def test_a_crop_and_an_integer_factor_give_the_mean_of_each_rectangle(
     np.testing.assert_array_equal(found_CHW, expected_CHW)
 
 
-def test_celeba_is_cropped_to_its_middle_before_it_is_resized(tmp_path):
+def test_celeba_is_cropped_to_its_middle_before_it_is_resized(tmp_path: Path) -> None:
     picture_HWC = np.zeros((218, 178, 3), np.uint8)
     picture_HWC[35:183, 15:163] = 200
     found_CHW = levels_of(tmp_path, encoded(picture_HWC), (3, 64, 64), crop=(148, 148))
@@ -198,32 +198,32 @@ def test_celeba_is_cropped_to_its_middle_before_it_is_resized(tmp_path):
 
 
 @pytest.mark.parametrize("picture_HW", [GREY, GREY.T])
-def test_a_square_crop_is_the_largest_square_in_the_middle(tmp_path, picture_HW):
+def test_a_square_crop_is_the_largest_square_in_the_middle(tmp_path: Path, picture_HW) -> None:
     found = levels_of(tmp_path, encoded(picture_HW), (1, 12, 12), crop="square")[0]
     np.testing.assert_array_equal(
         found, picture_HW[:, 4:16] if picture_HW.shape == (12, 20) else picture_HW[4:16]
     )
 
 
-def test_a_white_border_gets_no_halo(tmp_path):
+def test_a_white_border_gets_no_halo(tmp_path: Path) -> None:
     picture = np.where(np.arange(600) < 300, 40, 215).astype(np.uint8)[None].repeat(600, 0)
     found = levels_of(tmp_path, encoded(picture), (1, 64, 64))
     assert (found.min(), found.max()) == (40, 215)
 
 
-def test_a_smaller_picture_is_enlarged_by_repeating_pixels(tmp_path):
+def test_a_smaller_picture_is_enlarged_by_repeating_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         levels_of(tmp_path, encoded(GREY), (1, 24, 60))[0], np.kron(GREY, np.ones((2, 3)))
     )
 
 
-def test_colors_become_their_luma_and_grey_becomes_three_equal_channels(tmp_path):
+def test_colors_become_their_luma_and_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
     luma = (RGB @ np.array([299, 587, 114])) / 1000
     assert np.abs(levels_of(tmp_path, encoded(RGB), (1, 12, 20))[0] - luma).max() <= 1
     np.testing.assert_array_equal(levels_of(tmp_path, encoded(GREY), (3, 12, 20)), np.stack([GREY] * 3))
 
 
-def test_transparent_pixels_are_white_and_half_transparent_ones_half(tmp_path):
+def test_transparent_pixels_are_white_and_half_transparent_ones_half(tmp_path: Path) -> None:
     alpha = RANDOM.integers(0, 256, (12, 20, 1), dtype=np.uint8)
     expected = (RGB * (alpha / 255) + 255 * (1 - alpha / 255)).transpose(2, 0, 1)
     found = levels_of(tmp_path, encoded(np.concatenate([RGB, alpha], 2)), (3, 12, 20))
@@ -233,7 +233,7 @@ def test_transparent_pixels_are_white_and_half_transparent_ones_half(tmp_path):
 
 
 @pytest.mark.parametrize("transparency", [None, 2, bytes([255, 255, 0])])
-def test_a_palette_is_looked_up_and_its_transparent_color_is_white(tmp_path, transparency):
+def test_a_palette_is_looked_up_and_its_transparent_color_is_white(tmp_path: Path, transparency) -> None:
     colors = np.array([[250, 0, 0], [0, 120, 0], [0, 0, 90]], dtype=np.uint8)
     indices = RANDOM.integers(0, 3, (12, 20), dtype=np.uint8)
     picture = Image.fromarray(indices).convert("P")
@@ -257,19 +257,19 @@ FORMATS = {
 
 
 @pytest.mark.parametrize(("name", "kind"), FORMATS.items())
-def test_every_format_is_decoded(tmp_path, name, kind):
+def test_every_format_is_decoded(tmp_path: Path, name, kind) -> None:
     ramp = np.indices((16, 16, 3)).sum(0).astype(np.uint8) * 5  # smooth, so that JPEG changes it little
     options = {"lossless": True} if kind == "WEBP" else {}
     found = all_levels(in_folder(tmp_path, {name: encoded(ramp, kind, **options)}), (3, 16, 16))[0]
     assert np.abs(found - ramp.transpose(2, 0, 1).astype(int)).max() <= (8 if kind == "JPEG" else 0)
 
 
-def test_a_binary_picture_is_black_and_white(tmp_path):
+def test_a_binary_picture_is_black_and_white(tmp_path: Path) -> None:
     found = levels_of(tmp_path, encoded(Image.fromarray(GREY > 99)), (1, 12, 20))[0]
     np.testing.assert_array_equal(found, np.where(GREY > 99, 255, 0))
 
 
-def test_sorted_reading_of_a_tar_in_another_order_takes_linear_time(tmp_path):
+def test_sorted_reading_of_a_tar_in_another_order_takes_linear_time(tmp_path: Path) -> None:
     content = encoded(np.zeros((2, 2), np.uint8))
     path = in_tar(tmp_path / "a.tar", {f"{k:05d}.png": content for k in reversed(range(3000))})
     start_s = time.monotonic()
@@ -281,28 +281,28 @@ def test_sorted_reading_of_a_tar_in_another_order_takes_linear_time(tmp_path):
 # Places that are refused.
 
 
-def test_a_missing_or_empty_place_is_refused(tmp_path):
+def test_a_missing_or_empty_place_is_refused(tmp_path: Path) -> None:
     assert "is missing; expected a folder, .zip or .tar of pictures" in refused(tmp_path / "set.zip")
     (tmp_path / "set.tar").touch()
     assert "is empty" in refused(tmp_path / "set.tar")
 
 
 @pytest.mark.parametrize("name", ["set.zip", "set.tar", "set.png"])
-def test_a_web_page_under_the_name_of_an_archive_is_refused(tmp_path, name):
+def test_a_web_page_under_the_name_of_an_archive_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("<!DOCTYPE html><html>")
     text = refused(tmp_path / name)
     assert "begins with '<!DOCTYPE html>" in text
     assert "A web page was saved instead of the data. Download it again." in text
 
 
-def test_a_single_picture_is_refused_as_a_place(tmp_path):
+def test_a_single_picture_is_refused_as_a_place(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(TREE["a.png"])
     assert r"begins with b'\x89PNG\r\n\x1a\n'; expected a folder" in refused(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)
 @pytest.mark.parametrize("keep", [0.3, 0.9])
-def test_a_truncated_archive_is_refused(tmp_path, kind, keep):
+def test_a_truncated_archive_is_refused(tmp_path: Path, kind, keep: float) -> None:
     path = ARCHIVES[kind](tmp_path / "set", {f"{k}.png": RANDOM.bytes(2000) for k in range(20)})
     size = path.stat().st_size if kind != "tar_" else 20 * 2560
     os.truncate(path, int(size * keep))
@@ -312,13 +312,13 @@ def test_a_truncated_archive_is_refused(tmp_path, kind, keep):
 
 
 @pytest.mark.parametrize("end", [0, 100, 512])
-def test_a_tar_that_ends_between_two_members_is_refused(tmp_path, end):
+def test_a_tar_that_ends_between_two_members_is_refused(tmp_path: Path, end: int) -> None:
     path = in_tar(tmp_path / "set.tar", {"1.png": bytes(512), "2.png": bytes(512)})
     os.truncate(path, 2 * 1024 if end == 0 else 1024 + end)
     assert "truncated" in refused(path)
 
 
-def test_a_damaged_header_within_a_tar_is_refused(tmp_path):
+def test_a_damaged_header_within_a_tar_is_refused(tmp_path: Path) -> None:
     path = in_tar(tmp_path / "set.tar", {"1.png": bytes(512), "2.png": bytes(512)})
     content = bytearray(path.read_bytes())
     content[1024 + 3] ^= 1
@@ -326,7 +326,7 @@ def test_a_damaged_header_within_a_tar_is_refused(tmp_path):
     assert "truncated" in refused(path)
 
 
-def test_a_place_without_pictures_is_refused_with_what_it_has(pack):
+def test_a_place_without_pictures_is_refused_with_what_it_has(pack) -> None:
     path = pack({f"{k:02d}.gif": b"x" for k in range(12)})
     text = refused(path)
     assert "contains no pictures (.png .jpg .jpeg .bmp .ppm .pgm .webp); it contains " in text
@@ -334,11 +334,13 @@ def test_a_place_without_pictures_is_refused_with_what_it_has(pack):
     assert "..." in text
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     assert "it contains nothing" in refused(tmp_path)
 
 
-def test_a_compressed_tar_that_is_large_is_refused_with_the_remedy(tmp_path, monkeypatch):
+def test_a_compressed_tar_that_is_large_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(readers, "_MAX_UNPACKED_BYTES", 10240)
     path = in_tar(tmp_path / "set.tar.gz", {"a.png": bytes(8000)}, "w:gz")
     with open_pictures(path) as pictures:
@@ -349,12 +351,12 @@ def test_a_compressed_tar_that_is_large_is_refused_with_the_remedy(tmp_path, mon
     assert "gunzip" in text
 
 
-def test_a_compressed_file_that_is_no_tar_is_refused(tmp_path):
+def test_a_compressed_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set.tar.gz").write_bytes(b"\x1f\x8b" + zlib.compress(b"<html>", wbits=31)[2:])
     assert "begins with '<html>'" in refused(tmp_path / "set.tar.gz")
 
 
-def test_too_many_members_are_refused(pack, monkeypatch):
+def test_too_many_members_are_refused(pack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_MAX_MEMBERS", 3)
     path = pack({f"{k}.png": b"" for k in range(4)})
     assert "has more than 3 members" in refused(path)
@@ -367,14 +369,14 @@ def test_too_many_members_are_refused(pack, monkeypatch):
     "name", ["/a.png", "../a.png", "b/../../a.png", "C:a.png", "c:/a.png", "\\a.png", "b\\..\\..\\a.png"]
 )
 @pytest.mark.parametrize("kind", ["zip", "tar_"])
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path, kind, name):
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, kind: str, name: str) -> None:
     path = ARCHIVES[kind](tmp_path / "set", {"ok.png": TREE["a.png"], name: TREE["a.png"]})
     text = refused(path)
     assert ascii(name) in text
     assert "names inside the archive" in text
 
 
-def test_a_name_with_a_nul_is_refused(tmp_path):
+def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:
     path = in_zip(tmp_path / "a.zip", {"a.png_b.png": TREE["a.png"]})
     path.write_bytes(path.read_bytes().replace(b"a.png_b", b"a.png\0b"))
     assert r"'a.png\x00b.png'; expected names inside the archive" in refused(path)
@@ -383,7 +385,7 @@ def test_a_name_with_a_nul_is_refused(tmp_path):
     assert r"'a\x00b.png'; expected names inside the archive" in refused(path)
 
 
-def test_unsafe_names_are_refused_even_where_they_are_no_pictures(tmp_path):
+def test_unsafe_names_are_refused_even_where_they_are_no_pictures(tmp_path: Path) -> None:
     assert "names inside the archive" in refused(in_zip(tmp_path / "a.zip", TREE | {"../evil.sh": b"x"}))
 
 
@@ -398,17 +400,17 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_what_is_no_plain_file_in_a_tar_is_refused(tmp_path, kind):
+def test_what_is_no_plain_file_in_a_tar_is_refused(tmp_path: Path, kind) -> None:
     path = in_tar(tmp_path / "set.tar", {"a.png": b""}, type=kind, linkname="/etc/passwd")
     assert "'a.png' is a link, a device or something else than a plain file" in refused(path)
 
 
-def test_a_sparse_file_in_a_tar_is_refused(tmp_path):
+def test_a_sparse_file_in_a_tar_is_refused(tmp_path: Path) -> None:
     path = in_tar(tmp_path / "set.tar", {"a.png": bytes(512)}, type=tarfile.GNUTYPE_SPARSE)
     assert "'a.png' is a link, a device or something else than a plain file" in refused(path)
 
 
-def test_a_negative_size_in_a_tar_is_refused(tmp_path):
+def test_a_negative_size_in_a_tar_is_refused(tmp_path: Path) -> None:
     member = tarfile.TarInfo("a.png")
     member.size = -512  # so that the next member is this one again
     path = tmp_path / "set.tar"
@@ -416,7 +418,7 @@ def test_a_negative_size_in_a_tar_is_refused(tmp_path):
     assert "'a.png' is a link, a device or something else than a plain file" in refused(path)
 
 
-def test_a_link_in_a_zip_is_refused(tmp_path):
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         info = zipfile.ZipInfo("a.png")
         info.external_attr = 0o120777 << 16
@@ -424,7 +426,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
     assert "'a.png' is a link" in refused(tmp_path / "a.zip")
 
 
-def test_links_in_a_folder_may_lead_inside_only(tmp_path):
+def test_links_in_a_folder_may_lead_inside_only(tmp_path: Path) -> None:
     folder = in_folder(tmp_path / "set", {"b/a.png": TREE["a.png"]})
     (tmp_path / "out.png").write_bytes(TREE["a.png"])
     (folder / "c.png").symlink_to("b/a.png")
@@ -439,17 +441,17 @@ def test_links_in_a_folder_may_lead_inside_only(tmp_path):
         (folder / "d.png").unlink()
 
 
-def test_a_pipe_in_a_folder_is_refused_before_it_is_opened(tmp_path):
+def test_a_pipe_in_a_folder_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     assert "'a.png' is neither a file nor a folder" in refused(tmp_path)
 
 
-def test_a_broken_link_in_a_folder_is_refused(tmp_path):
+def test_a_broken_link_in_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("b.png")
     assert "'a.png' cannot be read" in refused(tmp_path)
 
 
-def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, listed = in_folder(tmp_path, {"a.png": b"", "b/b.png": b""}), os.scandir
 
     def scandir(folder):  # root, as whom tests may run, may read everything
@@ -462,7 +464,7 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
         pytest.fail("it was opened")
 
 
-def test_an_encrypted_or_rarely_compressed_member_is_refused(tmp_path):
+def test_an_encrypted_or_rarely_compressed_member_is_refused(tmp_path: Path) -> None:
     path = in_zip(tmp_path / "a.zip", {"a.png": TREE["a.png"]}, zipfile.ZIP_LZMA)
     assert "'a.png' is compressed with zip method 14" in refused(path)
     path = in_zip(tmp_path / "a.zip", {"a.png": TREE["a.png"]})
@@ -475,7 +477,7 @@ def test_an_encrypted_or_rarely_compressed_member_is_refused(tmp_path):
     assert "without a password" in text
 
 
-def test_a_member_that_declares_too_much_is_refused(pack, monkeypatch):
+def test_a_member_that_declares_too_much_is_refused(pack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_MAX_PICTURE_BYTES", 1000)
     with open_pictures(pack({"a.png": bytes(1000), "b.mat": bytes(5000)})) as pictures:
         assert pictures.names == ("a.png",)
@@ -483,11 +485,11 @@ def test_a_member_that_declares_too_much_is_refused(pack, monkeypatch):
     assert "'a.png' declares 1001 bytes; expected at most 1000" in refused(path)
 
 
-def test_the_limit_of_a_member_is_64_mib():
+def test_the_limit_of_a_member_is_64_mib() -> None:
     assert readers._MAX_PICTURE_BYTES == 64 * 1024**2
 
 
-def test_a_zip_member_is_inflated_no_further_than_it_declares(tmp_path):
+def test_a_zip_member_is_inflated_no_further_than_it_declares(tmp_path: Path) -> None:
     path = in_zip(tmp_path / "a.zip", {"a.png": bytes(50_000_000)})
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 50_000_000), struct.pack("<I", 1000)))
     tracemalloc.start()
@@ -496,13 +498,13 @@ def test_a_zip_member_is_inflated_no_further_than_it_declares(tmp_path):
     tracemalloc.stop()
 
 
-def test_a_zip_member_of_fewer_bytes_than_it_declares_is_refused(tmp_path):
+def test_a_zip_member_of_fewer_bytes_than_it_declares_is_refused(tmp_path: Path) -> None:
     path, size = in_zip(tmp_path / "a.zip", {"a.png": TREE["a.png"]}), len(TREE["a.png"])
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", size), struct.pack("<I", size + 10)))
     assert "the data ends early" in refused_at_reading(path)
 
 
-def test_a_tar_that_is_cut_after_it_was_opened_is_refused(tmp_path):
+def test_a_tar_that_is_cut_after_it_was_opened_is_refused(tmp_path: Path) -> None:
     path = in_tar(tmp_path / "a.tar", TREE)
     with open_pictures(path) as pictures:
         os.truncate(path, 512)
@@ -510,14 +512,16 @@ def test_a_tar_that_is_cut_after_it_was_opened_is_refused(tmp_path):
             list(pictures.levels((1, 4, 4)))
 
 
-def test_a_name_that_is_there_twice_is_refused(tmp_path):
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = in_tar(tmp_path / "a.tar", {"a.png": TREE["a.png"], "./a.png": TREE["a.png"]})
     assert "two members 'a.png'" in refused(path)
 
 
 @settings(max_examples=80, deadline=None)
 @given(kind=st.sampled_from(sorted(ARCHIVES)), at=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255))
-def test_damage_anywhere_in_an_archive_is_an_input_error_if_any(tmp_path_factory, kind, at, bits):
+def test_damage_anywhere_in_an_archive_is_an_input_error_if_any(
+    tmp_path_factory: pytest.TempPathFactory, kind, at, bits
+) -> None:
     path = ARCHIVES[kind](
         tmp_path_factory.mktemp("set") / "a", {"a.png": TREE["a.png"], "b.png": TREE["b/9.png"]}
     )
@@ -548,7 +552,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("content", "said"), BROKEN.values(), ids=BROKEN)
-def test_a_picture_that_cannot_be_decoded_is_refused_by_name(pack, content, said):
+def test_a_picture_that_cannot_be_decoded_is_refused_by_name(pack, content, said) -> None:
     path = pack({"a.png": TREE["a.png"], "b.png": content})
     text = refused_at_reading(path)
     assert f"{path}: 'b.png' " in text
@@ -569,7 +573,7 @@ def png_header(height: int, width: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(8000, 8001), (10000, 10000), (20000, 20000), (1, 2**31 - 1)])
-def test_a_picture_of_more_than_64_megapixels_is_refused_without_a_warning(tmp_path, size):
+def test_a_picture_of_more_than_64_megapixels_is_refused_without_a_warning(tmp_path: Path, size) -> None:
     in_folder(tmp_path, {"a.png": png_header(*size)})
     assert "'a.png' has more than 64 megapixels" in refused_at_reading(tmp_path)
     in_folder(tmp_path, {"a.png": png_header(8000, 8000)})
@@ -577,20 +581,20 @@ def test_a_picture_of_more_than_64_megapixels_is_refused_without_a_warning(tmp_p
 
 
 @pytest.mark.parametrize("crop", [(13, 20), (12, 21)])
-def test_a_picture_that_is_smaller_than_the_crop_is_refused(tmp_path, crop):
+def test_a_picture_that_is_smaller_than_the_crop_is_refused(tmp_path: Path, crop: tuple[int, int]) -> None:
     in_folder(tmp_path, {"a.png": encoded(GREY)})
     text = refused_at_reading(tmp_path, crop=crop)
     assert f"'a.png' has 12 x 20 pixels; expected at least the crop, {crop[0]} x {crop[1]}" in text
 
 
-def test_warnings_of_pillow_do_not_get_out(tmp_path, monkeypatch):
+def test_warnings_of_pillow_do_not_get_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # it warns from here, and refuses from twice that
     assert levels_of(tmp_path, encoded(GREY), (1, 12, 20)).shape == (1, 12, 20)
     with pytest.raises(Image.DecompressionBombWarning), warnings.catch_warnings(action="error"):
         Image.open(tmp_path / "a.png")
 
 
-def test_a_missing_pillow_is_named_with_the_remedy(tmp_path, monkeypatch):
+def test_a_missing_pillow_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_folder(tmp_path, {"a.png": TREE["a.png"]})
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert "pip install pillow" in refused_at_reading(tmp_path)

@@ -26,20 +26,20 @@ def weights(images) -> np.ndarray:
     return images.pixels.weights_GMS.numpy().reshape(8, 4, 15, 5, 64, 64)
 
 
-def test_the_layers_have_the_pinned_bits_and_are_those_that_are_rendered_now(weights):
+def test_the_layers_have_the_pinned_bits_and_are_those_that_are_rendered_now(weights) -> None:
     assert hashlib.sha256(weights.tobytes()).hexdigest() == room.SHA256
     np.testing.assert_array_equal(next(room.blocks(450)), weights[7, 2])
 
 
-def test_the_layers_do_not_hang_on_the_last_bits_of_a_ray(weights):
+def test_the_layers_do_not_hang_on_the_last_bits_of_a_ray(weights) -> None:
     np.testing.assert_array_equal(next(room.blocks(300, turn=1e-9)), weights[5, 0])
 
 
-def test_every_pixel_shows_something(weights):
+def test_every_pixel_shows_something(weights) -> None:
     assert weights.sum(axis=3, dtype=np.int64).min() > 20
 
 
-def test_an_image_is_composed_of_the_layers_of_its_factors(images, weights):
+def test_an_image_is_composed_of_the_layers_of_its_factors(images, weights) -> None:
     rows = np.random.default_rng(0).integers(0, 480_000, 20)
     found = images.at(torch.from_numpy(rows)).numpy()
     for image, (floor, wall, hue, scale, shape, orientation) in zip(found, images.factors(rows), strict=True):
@@ -47,7 +47,7 @@ def test_an_image_is_composed_of_the_layers_of_its_factors(images, weights):
         np.testing.assert_array_equal(image.transpose(1, 2, 0), expected.astype(np.float32) / 255)
 
 
-def test_a_hue_changes_nothing_but_its_material(weights):
+def test_a_hue_changes_nothing_but_its_material(weights) -> None:
     layers = weights[3, 1, 4]
     before = room.compose(layers, room.colors(0, 0, 0)).astype(int)
     for material, hues in ((FLOOR, (6, 0, 0)), (WALL, (0, 6, 0)), (OBJECT, (0, 0, 6))):
@@ -56,18 +56,18 @@ def test_a_hue_changes_nothing_but_its_material(weights):
         assert not changed[layers[material] == 0].any()
 
 
-def test_an_object_grows_with_its_scale(weights):
+def test_an_object_grows_with_its_scale(weights) -> None:
     area = (weights[:, :, :, OBJECT] > 0).sum(axis=(3, 4))
     assert (np.diff(area, axis=0) > 0).all()
 
 
-def test_round_objects_look_alike_from_all_sides(weights):
+def test_round_objects_look_alike_from_all_sides(weights) -> None:
     area = (weights[:, 1:, :, OBJECT] > 0).sum(axis=(3, 4))
     assert (np.ptp(area, axis=2) <= 2).all()
     assert (np.ptp((weights[:, 0, :, OBJECT] > 0).sum(axis=(2, 3)), axis=1) > 20).all()
 
 
-def test_from_the_front_every_object_and_the_room_are_symmetric_but_not_the_light(weights):
+def test_from_the_front_every_object_and_the_room_are_symmetric_but_not_the_light(weights) -> None:
     silhouette = weights[:, :, 7, OBJECT] > 0
     np.testing.assert_array_equal(silhouette, silhouette[..., ::-1])
     sky = weights[:, :, 7, SKY]
@@ -76,7 +76,7 @@ def test_from_the_front_every_object_and_the_room_are_symmetric_but_not_the_ligh
     assert floor[..., :20].mean() > 1.2 * floor[..., 44:].mean()
 
 
-def test_orientations_of_opposite_sign_show_opposite_walls(weights):
+def test_orientations_of_opposite_sign_show_opposite_walls(weights) -> None:
     np.testing.assert_array_equal(weights[2, 2, 0, SKY], weights[2, 2, 14, SKY][:, ::-1])
     assert not np.array_equal(weights[2, 2, 0, SKY], weights[2, 2, 0, SKY][:, ::-1])
 
@@ -95,7 +95,7 @@ def inside(solid: int, r: float, point: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("solid", range(4))
-def test_rays_enter_and_leave_solids_where_their_points_do(solid):
+def test_rays_enter_and_leave_solids_where_their_points_do(solid: int) -> None:
     generator = np.random.default_rng(solid)
     origin = generator.normal(size=(400, 3)) * [0.1, 0.1, 0.1] + [2, -2, 1]
     direction = generator.normal(size=(400, 3)) * 0.15 + [-2, 2, -0.4]
@@ -136,12 +136,12 @@ def hues(images_NHWC: np.ndarray) -> np.ndarray:
     return np.stack(found, axis=1)
 
 
-def test_official_images_are_told_apart_by_the_zones_that_the_check_reads(real):
+def test_official_images_are_told_apart_by_the_zones_that_the_check_reads(real) -> None:
     assert (hues(real[25:])[:, 0] == 0).all()
     assert all(len(np.unique(column)) >= 9 for column in hues(real).T)
 
 
-def test_the_lookalike_comes_within_five_levels_of_official_images(real, weights):
+def test_the_lookalike_comes_within_five_levels_of_official_images(real, weights) -> None:
     layers = weights.reshape(480, 5, 64, 64).astype(np.float32)
     errors = []
     for image, (floor, wall, hue) in zip(real.astype(np.float32), hues(real), strict=True):
@@ -157,7 +157,7 @@ def test_the_lookalike_comes_within_five_levels_of_official_images(real, weights
     assert np.max(errors) < 11
 
 
-def test_the_channels_are_as_bright_as_those_of_the_official_set(images):
+def test_the_channels_are_as_bright_as_those_of_the_official_set(images) -> None:
     rows = np.random.default_rng(0).integers(0, 480_000, 2_000)
     means = images.at(torch.from_numpy(rows)).mean(dim=(0, 2, 3)).numpy()
     np.testing.assert_allclose(means, official.CHANNEL_MEANS, atol=0.02)

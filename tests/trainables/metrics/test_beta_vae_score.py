@@ -26,7 +26,7 @@ def score(encoding: Encoding, seed: int = 0) -> float:
     return beta_vae_score.score(encoding, np.random.default_rng(seed))["beta_vae_score"]
 
 
-def test_a_perfect_code_scores_one_copied_bent_and_beside_noise():
+def test_a_perfect_code_scores_one_copied_bent_and_beside_noise() -> None:
     generator = np.random.default_rng(0)
     factors_NK = random_rows(DSPRITES, 10_000, generator)
     noise_ND = generator.normal(size=(10_000, 3))
@@ -35,24 +35,24 @@ def test_a_perfect_code_scores_one_copied_bent_and_beside_noise():
     )
 
 
-def test_a_factor_may_lack_its_code_and_the_score_stay_one():
+def test_a_factor_may_lack_its_code_and_the_score_stay_one() -> None:
     """The failure that the FactorVAE paper shows: the factor that moves all others is the one without a code."""
     assert score(encoding_of(grid(SPRITES), grid(SPRITES)[:, 1:])) == 1
 
 
-def test_two_factors_without_a_code_are_told_apart_no_better_than_by_a_coin():
+def test_two_factors_without_a_code_are_told_apart_no_better_than_by_a_coin() -> None:
     factors_NK = grid((8, 8, 8, 8))
     assert score(encoding_of(factors_NK, factors_NK[:, :2])) == pytest.approx(0.75, abs=0.02)
 
 
-def test_two_rotated_factors_are_told_apart_no_better_than_by_a_coin():
+def test_two_rotated_factors_are_told_apart_no_better_than_by_a_coin() -> None:
     factors_NK = grid((8, 8, 8, 8))
     a_N, b_N, c_N, d_N = factors_NK.T
     rotated = encoding_of(factors_NK, np.column_stack([a_N, b_N, c_N + d_N, c_N - d_N]))
     assert score(rotated) == pytest.approx(0.75, abs=0.02)
 
 
-def test_noise_and_constants_are_near_chance():
+def test_noise_and_constants_are_near_chance() -> None:
     generator = np.random.default_rng(0)
     factors_NK = random_rows(DSPRITES, 10_000, generator)
     assert score(encoding_of(factors_NK, generator.normal(size=(10_000, 10)))) == pytest.approx(
@@ -61,7 +61,7 @@ def test_noise_and_constants_are_near_chance():
     assert score(encoding_of(factors_NK, np.full((10_000, 2), 0.7))) == pytest.approx(0.2, abs=0.02)
 
 
-def test_a_constant_code_changes_nothing():
+def test_a_constant_code_changes_nothing() -> None:
     codes_ND = entangled_codes(0)
     wider_ND = np.column_stack([codes_ND[:, :2], np.full(1536, 0.7), codes_ND[:, 2:]])
     before, after = (score(encoding_of(grid(SPRITES), codes)) for codes in (codes_ND, wider_ND))
@@ -76,7 +76,7 @@ def test_a_constant_code_changes_nothing():
     exponents=st.lists(st.integers(-20, 20), min_size=6, max_size=6),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed):
+def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
     codes_ND = entangled_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]
     before, after = (score(encoding_of(grid(SPRITES), codes), seed) for codes in (codes_ND, changed_ND))
@@ -85,7 +85,7 @@ def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents
 
 @very_few_examples
 @given(names=st.permutations([0, 1, 2, 7, -3]))
-def test_the_names_of_categories_do_not_matter(names):
+def test_the_names_of_categories_do_not_matter(names) -> None:
     generator = np.random.default_rng(0)
     factors_NK = grid((5, 8, 16))
     noisy_N = np.where(generator.random(640) < 0.4, generator.integers(0, 5, 640), factors_NK[:, 0])
@@ -96,7 +96,7 @@ def test_the_names_of_categories_do_not_matter(names):
     assert after == before > 0.6
 
 
-def test_distances_are_their_sums_in_loops():
+def test_distances_are_their_sums_in_loops() -> None:
     generator = np.random.default_rng(0)
     codes_ND = np.column_stack([generator.integers(-1, 3, 50), generator.normal(size=(50, 2))])
     encoding = encoding_of(random_rows((3, 4), 50, generator), codes_ND, discrete=[0])
@@ -112,7 +112,7 @@ def test_distances_are_their_sums_in_loops():
     )
 
 
-def test_pairs_share_their_factor_and_everything_else_is_independent():
+def test_pairs_share_their_factor_and_everything_else_is_independent() -> None:
     factors_NK = random_rows((3, 5, 4), 90, np.random.default_rng(0))
     factor_E = np.random.default_rng(1).integers(0, 3, 2000)
     first_EL, second_EL = draw_pairs(factors_NK, factor_E, np.random.default_rng(2))
@@ -129,7 +129,7 @@ def test_pairs_share_their_factor_and_everything_else_is_independent():
             assert stats.chisquare(pairs[np.ix_(rows, rows)].ravel()).pvalue > 0.001
 
 
-def test_factors_with_one_value_are_never_picked():
+def test_factors_with_one_value_are_never_picked() -> None:
     factors_NK = grid((1, 6, 8))
     # A classifier without features names the commoner of two factors, not of three.
     assert score(encoding_of(factors_NK, 0 * factors_NK)) == pytest.approx(0.5, abs=0.03)
@@ -137,6 +137,6 @@ def test_factors_with_one_value_are_never_picked():
         score(encoding_of(grid((1, 40)), grid((1, 40))))
 
 
-def test_a_score_is_a_fraction_of_the_test_examples():
+def test_a_score_is_a_fraction_of_the_test_examples() -> None:
     right = score(encoding_of(grid(SPRITES), entangled_codes(1))) * 5000
     assert right == pytest.approx(round(right), abs=1e-9)

@@ -85,19 +85,19 @@ def reference(factors_NK: np.ndarray, codes_ND: np.ndarray, seed: int) -> tuple[
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_reference_in_loops_agrees(seed):
+def test_the_reference_in_loops_agrees(seed: int) -> None:
     codes_ND = FACTORS_NK @ np.random.default_rng(seed).normal(size=(3, 4)) + 0.4 * noise(4, seed)
     found = score(FACTORS_NK, codes_ND, seed)
     assert found == pytest.approx(reference(FACTORS_NK, codes_ND, seed), abs=1e-9)
     assert all(0.01 < value < 0.99 for value in found)
 
 
-def test_perfect_codes_score_one_in_any_order_sign_and_scale():
+def test_perfect_codes_score_one_in_any_order_sign_and_scale() -> None:
     assert score(FACTORS_NK, FACTORS_NK) == pytest.approx((1, 1, 1), abs=1e-8)
     assert score(FACTORS_NK, FACTORS_NK[:, [2, 0, 1]] * [-1e-3, 5, 100]) == pytest.approx((1, 1, 1), abs=1e-8)
 
 
-def test_a_factor_spread_over_two_codes_costs_completeness_alone():
+def test_a_factor_spread_over_two_codes_costs_completeness_alone() -> None:
     a_N = grid((4,), 120)[:, 0]
     codes_ND = np.column_stack([a_N // 2, a_N % 2])
     assert score(a_N[:, None], codes_ND)[0] == 1.0
@@ -110,19 +110,19 @@ def test_a_factor_spread_over_two_codes_costs_completeness_alone():
     assert informativeness == 1.0
 
 
-def test_one_code_of_two_factors_costs_disentanglement_alone():
+def test_one_code_of_two_factors_costs_disentanglement_alone() -> None:
     factors_NK = grid((2, 2), 120)
     codes_ND = np.column_stack([factors_NK @ [2, 1], np.zeros(480)])
     assert score(factors_NK, codes_ND) == pytest.approx((0, 1, 1), abs=1e-8)
 
 
-def test_a_single_code_is_complete_by_definition():
+def test_a_single_code_is_complete_by_definition() -> None:
     assert score(grid((2, 2), 120), (grid((2, 2), 120) @ [2, 1])[:, None]) == pytest.approx(
         (0, 1, 1), abs=1e-8
     )
 
 
-def test_rotated_codes_score_low_though_they_tell_everything():
+def test_rotated_codes_score_low_though_they_tell_everything() -> None:
     factors_NK = grid((3, 3), 53)
     a_N, b_N = factors_NK.T
     disentanglement, completeness, informativeness = score(
@@ -133,25 +133,25 @@ def test_rotated_codes_score_low_though_they_tell_everything():
     assert informativeness == 1.0
 
 
-def test_noise_scores_little_and_guesses():
+def test_noise_scores_little_and_guesses() -> None:
     disentanglement, completeness, informativeness = score(FACTORS_NK, noise(6))
     assert disentanglement < 0.05
     assert completeness < 0.05
     assert informativeness == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 3, abs=0.07)
 
 
-def test_constant_codes_score_zero_and_guess():
+def test_constant_codes_score_zero_and_guess() -> None:
     disentanglement, completeness, informativeness = score(FACTORS_NK, np.ones((480, 3)))
     assert (disentanglement, completeness) == (0.0, 0.0)
     assert informativeness == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 3, abs=0.07)
 
 
-def test_a_constant_code_beside_others_has_no_weight():
+def test_a_constant_code_beside_others_has_no_weight() -> None:
     codes_ND = np.column_stack([np.full(480, 3.0), FACTORS_NK])
     assert score(FACTORS_NK, codes_ND) == pytest.approx((1, 1, 1), abs=1e-8)
 
 
-def test_a_factor_with_one_value_is_left_out():
+def test_a_factor_with_one_value_is_left_out() -> None:
     codes_ND = FACTORS_NK @ np.random.default_rng(5).normal(size=(3, 3)) + 0.4 * noise(3)
     with_constant_NK = np.insert(FACTORS_NK, 1, 4, axis=1)
     assert score(with_constant_NK, codes_ND) == score(FACTORS_NK, codes_ND)
@@ -159,7 +159,7 @@ def test_a_factor_with_one_value_is_left_out():
         score(np.full((480, 2), 3), codes_ND)
 
 
-def test_a_value_that_training_never_sees_is_not_told():
+def test_a_value_that_training_never_sees_is_not_told() -> None:
     order_N = np.random.default_rng(0).permutation(480)
     rare_N = np.zeros(480, dtype=np.int64)
     rare_N[order_N[-120:]] = 1  # a half of the test images
@@ -169,7 +169,7 @@ def test_a_value_that_training_never_sees_is_not_told():
     assert informativeness == pytest.approx((0.5 + 1) / 2)
 
 
-def test_training_and_test_images_are_disjoint_and_of_the_stated_number():
+def test_training_and_test_images_are_disjoint_and_of_the_stated_number() -> None:
     for num_images, expected in (
         (384, (192, 192)),
         (1999, (999, 1000)),
@@ -181,7 +181,7 @@ def test_training_and_test_images_are_disjoint_and_of_the_stated_number():
         assert len(set(train_n) | set(test_n)) == sum(expected)
 
 
-def test_concentration_of_known_matrices():
+def test_concentration_of_known_matrices() -> None:
     assert concentration(np.eye(4)) == pytest.approx(1, abs=1e-8)
     assert concentration(np.ones((3, 4))) == pytest.approx(0, abs=1e-12)
     assert concentration(np.zeros((3, 4))) == 0.0
@@ -192,7 +192,7 @@ def test_concentration_of_known_matrices():
 
 @few_examples
 @given(matrix=matrices, seed=st.integers(0, 1000))
-def test_concentration_knows_neither_order_nor_scale_and_stays_in_range(matrix, seed):
+def test_concentration_knows_neither_order_nor_scale_and_stays_in_range(matrix, seed) -> None:
     generator = np.random.default_rng(seed)
     moved = matrix[generator.permutation(len(matrix))][:, generator.permutation(matrix.shape[1])]
     assert concentration(7 * moved) == pytest.approx(concentration(matrix), abs=1e-8)

@@ -74,7 +74,7 @@ def a_vae(seed: int, num_images: int = 300, num_codes: int = 4) -> Encoding:
     return encoding_of(mu_ND, 0.3 + generator.random(mu_ND.shape))
 
 
-def test_log_densities_are_those_of_a_loop_with_scipy():
+def test_log_densities_are_those_of_a_loop_with_scipy() -> None:
     generator = np.random.default_rng(0)
     mu_ND, logvar_ND = generator.normal(size=(40, 3)) * 3, generator.normal(size=(40, 3)) * 4
     z_SD = generator.normal(size=(11, 3)) * 5
@@ -85,12 +85,12 @@ def test_log_densities_are_those_of_a_loop_with_scipy():
         assert log_marginal_SD[s] == pytest.approx(logsumexp(log_ND, axis=0) - math.log(40), rel=1e-12)
 
 
-def test_far_from_every_posterior_a_density_is_small_and_no_infinity():
+def test_far_from_every_posterior_a_density_is_small_and_no_infinity() -> None:
     log_joint_S, _ = log_densities(np.full((1, 1), 1e4), np.zeros((5, 1)), np.zeros((5, 1)))
     assert log_joint_S[0] == pytest.approx(stats.norm.logpdf(1e4), rel=1e-12)
 
 
-def test_equal_posteriors_carry_no_information_and_have_the_closed_kl():
+def test_equal_posteriors_carry_no_information_and_have_the_closed_kl() -> None:
     mu_ND, std_ND = np.tile([0.5, -1.0], (500, 1)), np.tile([0.5, 2.0], (500, 1))
     found = score(encoding_of(mu_ND, std_ND), num_seeds=16)
     kl = sum(0.5 * (m**2 + s**2 - 1) - math.log(s) for m, s in ((0.5, 0.5), (-1.0, 2.0)))
@@ -100,17 +100,17 @@ def test_equal_posteriors_carry_no_information_and_have_the_closed_kl():
     assert found["dimension_kl"] == pytest.approx(kl, abs=0.1)
 
 
-def test_a_collapsed_encoder_has_zero_of_all():
+def test_a_collapsed_encoder_has_zero_of_all() -> None:
     assert list(score(encoding_of(np.zeros((200, 3)), 1.0)).values()) == pytest.approx([0] * 4, abs=1e-12)
 
 
 @pytest.mark.parametrize("num_images", [2, 50, 1000])
-def test_well_separated_posteriors_tell_the_image(num_images):
+def test_well_separated_posteriors_tell_the_image(num_images: int) -> None:
     mu_ND = np.arange(num_images)[:, None] * [1.0, 0.0]
     assert score(encoding_of(mu_ND, 0.01), 1)["information"] == pytest.approx(math.log(num_images), abs=1e-6)
 
 
-def test_copied_codes_have_the_entropy_of_what_they_copy():
+def test_copied_codes_have_the_entropy_of_what_they_copy() -> None:
     # 32 separated values, each known from either code; a third copy adds as much again.
     values_N1 = np.repeat(np.arange(32.0), 4)[:, None] - 15.5
     for num_copies in (2, 3):
@@ -119,7 +119,7 @@ def test_copied_codes_have_the_entropy_of_what_they_copy():
         assert found["information"] == pytest.approx(math.log(32), abs=1e-6)
 
 
-def test_codes_of_a_whole_grid_are_independent():
+def test_codes_of_a_whole_grid_are_independent() -> None:
     mu_ND = np.stack(np.unravel_index(np.arange(5 * 7 * 9), (5, 7, 9)), axis=1) - [2.0, 3.0, 4.0]
     for std in (0.02, 0.5, 2.0):
         found = score(encoding_of(mu_ND, std), 1)
@@ -127,7 +127,7 @@ def test_codes_of_a_whole_grid_are_independent():
         assert found["marginal_kl"] == pytest.approx(found["dimension_kl"], abs=1e-9)
 
 
-def test_a_correlated_gaussian_has_its_closed_form():
+def test_a_correlated_gaussian_has_its_closed_form() -> None:
     # Posteriors of deviation .5 about means of covariance S make q(z) nearly Gaussian with covariance S + .25.
     generator = np.random.default_rng(0)
     mu_ND = generator.multivariate_normal([0, 0], [[0.75, 0.6], [0.6, 0.75]], size=5000)
@@ -143,7 +143,7 @@ def test_a_correlated_gaussian_has_its_closed_form():
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("num_codes", [1, 2])
-def test_numerical_integration_agrees(seed, num_codes):
+def test_numerical_integration_agrees(seed: int, num_codes: int) -> None:
     generator = np.random.default_rng(seed)
     mu_ND = 1.2 * generator.normal(size=(12, num_codes)).clip(-2, 2)
     encoding = encoding_of(mu_ND, 0.2 + 0.6 * generator.random((12, num_codes)))
@@ -158,7 +158,7 @@ def test_numerical_integration_agrees(seed, num_codes):
 
 @few_examples
 @given(seed=st.integers(0, 1000), num_codes=st.integers(1, 5))
-def test_total_correlation_and_dimensions_make_up_the_marginal_kl_exactly(seed, num_codes):
+def test_total_correlation_and_dimensions_make_up_the_marginal_kl_exactly(seed, num_codes) -> None:
     found = score(a_vae(seed, num_codes=num_codes), 1)
     assert found["marginal_kl"] == pytest.approx(found["total_correlation"] + found["dimension_kl"], abs=1e-9)
     assert found["information"] <= math.log(300) + 1e-9
@@ -166,7 +166,7 @@ def test_total_correlation_and_dimensions_make_up_the_marginal_kl_exactly(seed, 
 
 @few_examples
 @given(seed=st.integers(0, 1000))
-def test_information_and_marginal_kl_make_up_the_kl(seed):
+def test_information_and_marginal_kl_make_up_the_kl(seed) -> None:
     encoding = a_vae(seed, num_images=100)
     sums = []
     for generator_seed in range(8):
@@ -177,7 +177,7 @@ def test_information_and_marginal_kl_make_up_the_kl(seed):
 
 @few_examples
 @given(images=st.permutations(range(20)), codes=st.permutations(range(4)), seed=st.integers(0, 1000))
-def test_the_order_of_images_and_of_codes_does_not_matter(images, codes, seed):
+def test_the_order_of_images_and_of_codes_does_not_matter(images, codes, seed) -> None:
     encoding, z_SD = a_vae(seed, num_images=20), np.random.default_rng(seed).normal(size=(9, 4))
     log_joint_S, log_marginal_SD = log_densities(z_SD, encoding.mu_ND, encoding.logvar_ND)
     moved = np.ix_(images, codes)
@@ -188,7 +188,7 @@ def test_the_order_of_images_and_of_codes_does_not_matter(images, codes, seed):
 
 @few_examples
 @given(exponents=st.lists(st.integers(-3, 3), min_size=4, max_size=4))
-def test_scale_and_sign_change_neither_total_correlation_nor_information(exponents):
+def test_scale_and_sign_change_neither_total_correlation_nor_information(exponents) -> None:
     encoding = a_vae(1)
     scales = np.exp2(exponents)
     scaled = dataclasses.replace(
@@ -201,7 +201,7 @@ def test_scale_and_sign_change_neither_total_correlation_nor_information(exponen
         assert after[name] == pytest.approx(before[name], abs=1e-4)
 
 
-def test_a_category_is_left_out():
+def test_a_category_is_left_out() -> None:
     encoding = a_vae(2)
     labels_N1 = np.arange(300)[:, None] % 3
     with_category = encoding_of(
@@ -212,7 +212,7 @@ def test_a_category_is_left_out():
     assert score(with_category, 1) == pytest.approx(score(encoding, 1), abs=1e-4)
 
 
-def test_codes_without_a_posterior_have_no_value():
+def test_codes_without_a_posterior_have_no_value() -> None:
     point = dataclasses.replace(a_vae(0), logvar_ND=None, kl_D=np.zeros(4))
     all_categories = dataclasses.replace(a_vae(0), discrete_D=np.ones(4, dtype=bool))
     broken = a_vae(0)

@@ -38,7 +38,7 @@ def mixed_codes(seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("decimals", [1, 9])
-def test_an_area_is_the_fraction_of_pairs_in_order_and_half_of_the_ties(decimals):
+def test_an_area_is_the_fraction_of_pairs_in_order_and_half_of_the_ties(decimals: int) -> None:
     generator = np.random.default_rng(0)
     value_N = generator.integers(0, 4, 200)
     score_NV = np.round(generator.random((200, 4)) + 0.3 * np.eye(4)[value_N], decimals)
@@ -49,33 +49,33 @@ def test_an_area_is_the_fraction_of_pairs_in_order_and_half_of_the_ties(decimals
     assert mean_area(score_NV, value_N) == pytest.approx(np.mean(areas), abs=1e-12)
 
 
-def test_areas_skip_values_that_do_not_occur():
+def test_areas_skip_values_that_do_not_occur() -> None:
     score_NV = np.array([[0.9, 0.5, 0.1], [0.2, 0.5, 0.8], [0.3, 0.5, 0.6]])
     assert mean_area(score_NV, np.array([0, 2, 2])) == 1
     assert mean_area(score_NV, np.array([2, 0, 0])) == 0
     assert mean_area(score_NV, np.array([1, 0, 2])) == pytest.approx((0.5 + 0 + 0.5) / 3)
 
 
-def test_few_values_are_perfectly_explicit_mixed_or_not():
+def test_few_values_are_perfectly_explicit_mixed_or_not() -> None:
     factors_NK = np.repeat(grid((2, 3, 2)), 40, axis=0)
     assert explicitness_of(factors_NK, factors_NK) == 1
     turn_33 = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     assert explicitness_of(factors_NK, factors_NK @ turn_33) == 1
 
 
-def test_a_perfect_code_of_random_dsprites_scores_its_ceiling():
+def test_a_perfect_code_of_random_dsprites_scores_its_ceiling() -> None:
     factors_NK = random_rows(DSPRITES, 10_000, np.random.default_rng(0))
     assert explicitness_of(factors_NK, factors_NK) == pytest.approx(0.982, abs=0.003)
 
 
-def test_constant_codes_score_one_half_and_noise_about_that():
+def test_constant_codes_score_one_half_and_noise_about_that() -> None:
     assert explicitness_of(grid(SMALL), np.full((360, 3), 0.7)) == 0.5
     generator = np.random.default_rng(0)
     factors_NK = random_rows((2, 3, 6), 6000, generator)
     assert explicitness_of(factors_NK, generator.normal(size=(6000, 4))) == pytest.approx(0.5, abs=0.02)
 
 
-def test_a_linear_classifier_does_not_see_what_is_not_linear():
+def test_a_linear_classifier_does_not_see_what_is_not_linear() -> None:
     generator = np.random.default_rng(0)
     bits_N2 = generator.integers(0, 2, (3000, 2))
     different_N1 = (bits_N2[:, :1] != bits_N2[:, 1:]).astype(int)
@@ -105,7 +105,7 @@ def probability(train_ND: np.ndarray, value_N: np.ndarray, test_ND: np.ndarray) 
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_another_solver_of_the_same_likelihood_agrees(seed):
+def test_another_solver_of_the_same_likelihood_agrees(seed: int) -> None:
     codes_ND = mixed_codes(seed).astype(np.float32).astype(np.float64)
     factors_NK = grid(SMALL)
     values = scores(encoding_of(factors_NK, codes_ND))
@@ -125,7 +125,7 @@ def test_another_solver_of_the_same_likelihood_agrees(seed):
     exponents=st.lists(st.integers(-20, 20), min_size=4, max_size=4),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed):
+def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
     codes_ND = mixed_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]
     before, after = (explicitness_of(grid(SMALL), codes) for codes in (codes_ND, changed_ND))
@@ -133,13 +133,13 @@ def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents
 
 
 @pytest.mark.parametrize("names", [[0, 1, 2, 3, 4], [7, -300, 5, 0, 2]])
-def test_a_category_is_explicit_whatever_its_names(names):
+def test_a_category_is_explicit_whatever_its_names(names: list[int]) -> None:
     factors_NK = np.repeat(grid((5, 3)), 30, axis=0)
     codes_ND = np.column_stack([np.array(names)[factors_NK[:, 0]], factors_NK[:, 1]])
     assert explicitness_of(factors_NK, codes_ND, discrete=[0]) == 1
 
 
-def test_values_seen_in_one_part_alone():
+def test_values_seen_in_one_part_alone() -> None:
     train, test = split_rows(300, np.random.default_rng(0))
     factors_NK = np.random.default_rng(1).integers(0, 2, (300, 1))
     codes_ND = factors_NK.copy()
@@ -153,7 +153,7 @@ def test_values_seen_in_one_part_alone():
     )
 
 
-def test_a_factor_with_one_value_is_left_out():
+def test_a_factor_with_one_value_is_left_out() -> None:
     factors_NK = np.repeat(grid((1, 3, 2)), 40, axis=0)
     values = scores(encoding_of(factors_NK, factors_NK))
     assert values == {"explicitness": 1.0, "explicitness/factor_1": 1.0, "explicitness/factor_2": 1.0}

@@ -97,23 +97,23 @@ def literal_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[n
     return np.array(factors), np.array(rows)
 
 
-def test_a_perfect_code_scores_one():
+def test_a_perfect_code_scores_one() -> None:
     assert score(encoding_of(grid(SPRITES), grid(SPRITES))) == 1.0
 
 
-def test_a_perfect_code_of_ten_thousand_random_rows_scores_one_with_idle_dimensions_beside():
+def test_a_perfect_code_of_ten_thousand_random_rows_scores_one_with_idle_dimensions_beside() -> None:
     generator = np.random.default_rng(0)
     factors_NK = random_rows(DSPRITES, 10_000, generator)
     codes_ND = np.concatenate([factors_NK, generator.normal(size=(10_000, 5))], axis=1)
     assert score(encoding_of(factors_NK, codes_ND)) == 1.0
 
 
-def test_a_perfect_code_may_bend_its_factors():
+def test_a_perfect_code_may_bend_its_factors() -> None:
     codes_ND = np.exp(grid(SPRITES) / 3.0) * [1, -5, 1e-6] + [0, 100, 0]
     assert score(encoding_of(grid(SPRITES), codes_ND)) == 1.0
 
 
-def test_every_factor_may_have_two_codes():
+def test_every_factor_may_have_two_codes() -> None:
     factors_NK = grid(SPRITES)
     codes_ND = np.concatenate([factors_NK, -0.3 * factors_NK, factors_NK**2], axis=1)
     assert score(encoding_of(factors_NK, codes_ND)) == 1.0
@@ -126,7 +126,7 @@ def test_every_factor_may_have_two_codes():
     exponents=st.lists(st.integers(-20, 20), min_size=6, max_size=6),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed):
+def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
     codes_ND = entangled_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]  # powers of two: no bit is lost
     before, after = (score(encoding_of(grid(SPRITES), codes), seed) for codes in (codes_ND, changed_ND))
@@ -136,7 +136,7 @@ def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents
 
 @few_examples
 @given(names=st.permutations([0, 1, 2, 7, -3]), seed=st.integers(0, 1000))
-def test_the_names_of_categories_do_not_matter(names, seed):
+def test_the_names_of_categories_do_not_matter(names, seed) -> None:
     generator = np.random.default_rng(seed)
     factors_NK = grid((5, 8, 16))
     noisy_N = np.where(generator.random(640) < 0.4, generator.integers(0, 5, 640), factors_NK[:, 0])
@@ -148,7 +148,7 @@ def test_the_names_of_categories_do_not_matter(names, seed):
     assert after == before
 
 
-def test_a_category_that_is_the_shape_scores_one_with_and_without_a_posterior():
+def test_a_category_that_is_the_shape_scores_one_with_and_without_a_posterior() -> None:
     factors_NK = grid((3, 10, 12))
     labels_N = np.array([5, -1, 2])[factors_NK[:, 0]]
     codes_ND = np.column_stack([labels_N, factors_NK[:, 1:]])
@@ -160,17 +160,17 @@ def test_a_category_that_is_the_shape_scores_one_with_and_without_a_posterior():
 @pytest.mark.parametrize("kl", [1.0, 0.0])
 @pytest.mark.parametrize("has_posterior", [True, False])
 @pytest.mark.parametrize("discrete", [(), (0, 1)])
-def test_a_constant_code_scores_zero(kl, has_posterior, discrete):
+def test_a_constant_code_scores_zero(kl: float, has_posterior: bool, discrete) -> None:
     codes_ND = np.full((1536, 2), 0.7)
     assert score(encoding_of(grid(SPRITES), codes_ND, [kl, kl], discrete, has_posterior)) == 0.0
 
 
-def test_a_constant_mean_of_narrow_posterior_leaves_the_other_codes_alone():
+def test_a_constant_mean_of_narrow_posterior_leaves_the_other_codes_alone() -> None:
     codes_ND = np.column_stack([np.full(1536, 3.0), grid(SPRITES)])
     assert score(encoding_of(grid(SPRITES), codes_ND)) == 1.0
 
 
-def test_a_random_code_is_near_chance():
+def test_a_random_code_is_near_chance() -> None:
     scores = []
     for seed in range(5):
         generator = np.random.default_rng(seed)
@@ -181,14 +181,14 @@ def test_a_random_code_is_near_chance():
     assert max(scores) < 0.29
 
 
-def test_one_code_knows_one_factor():
+def test_one_code_knows_one_factor() -> None:
     factors_NK = grid(SPRITES)
     factor_V, _ = draw_votes(encoding_of(factors_NK, factors_NK), np.random.default_rng(0))
     most_frequent = np.bincount(factor_V).max() / NUM_VOTES
     assert score(encoding_of(factors_NK, factors_NK[:, :1])) == most_frequent
 
 
-def test_a_factor_that_only_a_collapsed_code_knows_is_lost():
+def test_a_factor_that_only_a_collapsed_code_knows_is_lost() -> None:
     """Unpruned, the faint trace of factor 7 in a collapsed code scores 1.00 instead of 0.87."""
     factors_NK = grid([2] * 8)
     generator = np.random.default_rng(1)
@@ -201,7 +201,7 @@ def test_a_factor_that_only_a_collapsed_code_knows_is_lost():
     assert score(encoding_of(factors_NK, codes_ND, kl=[2.0] * 8)) == 1.0
 
 
-def test_a_code_at_the_threshold_is_collapsed():
+def test_a_code_at_the_threshold_is_collapsed() -> None:
     kept, pruned = (
         encoding_of(grid(SPRITES), grid(SPRITES), kl=[kl, 1.0, 1.0]) for kl in (np.nextafter(0.01, 1), 0.01)
     )
@@ -209,7 +209,7 @@ def test_a_code_at_the_threshold_is_collapsed():
     assert score(pruned) < 0.75
 
 
-def test_two_rotated_factors_are_told_apart_no_better_than_by_a_coin():
+def test_two_rotated_factors_are_told_apart_no_better_than_by_a_coin() -> None:
     factors_NK = grid((8, 8, 8, 8))
     a_N, b_N, c_N, d_N = factors_NK.T
     rotated = encoding_of(factors_NK, np.column_stack([a_N, b_N, c_N + d_N, c_N - d_N]))
@@ -218,7 +218,7 @@ def test_two_rotated_factors_are_told_apart_no_better_than_by_a_coin():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_slow_obviously_right_scorer_agrees_on_the_same_votes(seed):
+def test_a_slow_obviously_right_scorer_agrees_on_the_same_votes(seed: int) -> None:
     generator = np.random.default_rng(seed)
     codes_ND = entangled_codes(seed)
     codes_ND[:, 5] = (grid(SPRITES)[:, 0] + generator.integers(0, 3, 1536)) // 2
@@ -228,7 +228,7 @@ def test_a_slow_obviously_right_scorer_agrees_on_the_same_votes(seed):
     assert score(encoding, seed) == slow_score(encoding, *votes)
 
 
-def test_votes_drawn_one_by_one_score_the_same_on_average():
+def test_votes_drawn_one_by_one_score_the_same_on_average() -> None:
     generator = np.random.default_rng(4)
     factors_NK = random_rows((3, 6, 12), 1000, generator)
     codes_ND = factors_NK / (3, 6, 12) @ generator.normal(size=(3, 4)) + 0.5 * generator.normal(
@@ -246,7 +246,7 @@ def votes_of(encoding: Encoding, num_draws: int) -> tuple[np.ndarray, np.ndarray
     return np.concatenate([f for f, _ in draws]), np.concatenate([r for _, r in draws])
 
 
-def test_the_images_of_a_vote_share_its_factor_and_are_distinct_where_they_can_be():
+def test_the_images_of_a_vote_share_its_factor_and_are_distinct_where_they_can_be() -> None:
     factors_NK = grid((3, 110))
     factor_V, rows_VL = votes_of(encoding_of(factors_NK, factors_NK), 1)
     assert rows_VL.shape == (800, 100)
@@ -256,14 +256,14 @@ def test_the_images_of_a_vote_share_its_factor_and_are_distinct_where_they_can_b
         assert len(set(rows)) == (100 if factor == 0 else 3)
 
 
-def test_a_value_with_just_enough_images_gives_all_of_them():
+def test_a_value_with_just_enough_images_gives_all_of_them() -> None:
     factors_NK = grid((4, NUM_SAMPLES))
     factor_V, rows_VL = votes_of(encoding_of(factors_NK, factors_NK), 1)
     for rows in rows_VL[factor_V == 0]:
         assert sorted(rows % NUM_SAMPLES) == list(range(NUM_SAMPLES))
 
 
-def test_factors_values_and_images_are_drawn_uniformly():
+def test_factors_values_and_images_are_drawn_uniformly() -> None:
     factors_NK = grid((3, 110))
     factor_V, rows_VL = votes_of(encoding_of(factors_NK, factors_NK), 20)
     is_first_V = factor_V == 0
@@ -279,7 +279,7 @@ def test_factors_values_and_images_are_drawn_uniformly():
     assert stats.chisquare(np.bincount(rows_VL[~is_first_V].ravel() // 110)).pvalue > 0.001
 
 
-def test_any_two_images_are_left_out_together_as_often_as_any_other_two():
+def test_any_two_images_are_left_out_together_as_often_as_any_other_two() -> None:
     factors_NK = grid((3, 102))
     factor_V, rows_VL = votes_of(encoding_of(factors_NK, factors_NK), 40)
     seen_V102 = np.zeros(((factor_V == 0).sum(), 102), dtype=bool)
@@ -289,7 +289,7 @@ def test_any_two_images_are_left_out_together_as_often_as_any_other_two():
     assert stats.chisquare(pairs[np.triu_indices(102, 1)]).pvalue > 0.001
 
 
-def test_values_without_images_and_factors_with_one_value_are_never_picked():
+def test_values_without_images_and_factors_with_one_value_are_never_picked() -> None:
     factors_NK = grid((1, 5, 8))
     factors_NK = factors_NK[factors_NK[:, 1] != 2]
     factor_V, rows_VL = votes_of(encoding_of(factors_NK, factors_NK), 1)
@@ -298,7 +298,7 @@ def test_values_without_images_and_factors_with_one_value_are_never_picked():
     assert set(factors_NK[rows_VL[factor_V == 1], 1].ravel()) == {0, 1, 3, 4}
 
 
-def test_a_value_that_one_image_has_is_never_picked_since_no_code_moves_there():
+def test_a_value_that_one_image_has_is_never_picked_since_no_code_moves_there() -> None:
     """All variances would be 0, and the first code would win: the score would depend on the order of the codes."""
     generator = np.random.default_rng(0)
     factors_NK = np.column_stack([np.arange(400), *generator.integers(0, 4, (2, 400))])
@@ -313,18 +313,18 @@ def test_a_value_that_one_image_has_is_never_picked_since_no_code_moves_there():
         score(encoding_of(factors_NK[:, :1], codes_ND))
 
 
-def test_images_with_constant_factors_are_refused_like_those_without():
+def test_images_with_constant_factors_are_refused_like_those_without() -> None:
     with pytest.raises(InputError, match="a test grid has none"):
         score(encoding_of(np.zeros((200, 2)), np.ones((200, 3))))
 
 
-def test_another_generator_gives_other_votes_of_about_the_same_score():
+def test_another_generator_gives_other_votes_of_about_the_same_score() -> None:
     encoding = encoding_of(grid(SPRITES), entangled_codes(0))
     scores = [score(encoding, seed) for seed in range(10)]
     assert len(set(scores)) > 3
     assert 0 < np.std(scores) < 0.03
 
 
-def test_a_score_is_a_number_of_eight_hundredths():
+def test_a_score_is_a_number_of_eight_hundredths() -> None:
     votes = score(encoding_of(grid(SPRITES), entangled_codes(1))) * 800
     assert votes == pytest.approx(round(votes), abs=1e-9)

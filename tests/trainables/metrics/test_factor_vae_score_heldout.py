@@ -79,7 +79,7 @@ def slow_score(encoding: Encoding, factor_V: np.ndarray, rows_VL: np.ndarray) ->
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_slow_obviously_right_scorer_agrees_on_the_same_votes(seed):
+def test_a_slow_obviously_right_scorer_agrees_on_the_same_votes(seed: int) -> None:
     codes_ND = entangled_codes(seed, num_codes=4)
     codes_ND[:, 2] *= 0.01
     encoding = encoding_of(grid(SPRITES), codes_ND)
@@ -88,26 +88,26 @@ def test_a_slow_obviously_right_scorer_agrees_on_the_same_votes(seed):
     assert found == pytest.approx(slow_score(encoding, *draw_votes(encoding, np.random.default_rng(seed))))
 
 
-def test_perfect_codes_score_one_with_idle_dimensions_beside():
+def test_perfect_codes_score_one_with_idle_dimensions_beside() -> None:
     generator = np.random.default_rng(0)
     factors_NK = random_rows(DSPRITES, 10_000, generator)
     codes_ND = np.concatenate([-0.1 * factors_NK, generator.normal(size=(10_000, 5))], axis=1)
     assert score(encoding_of(factors_NK, codes_ND)) == 1.0
 
 
-def test_every_factor_may_have_two_codes():
+def test_every_factor_may_have_two_codes() -> None:
     factors_NK = grid(SPRITES)
     assert score(encoding_of(factors_NK, np.concatenate([factors_NK, -3 * factors_NK], axis=1))) == 1.0
 
 
-def test_a_rotated_pair_of_factors_is_told_apart_by_a_coin():
+def test_a_rotated_pair_of_factors_is_told_apart_by_a_coin() -> None:
     a_N, b_N, c_N, d_N = grid((8, 8, 8, 8)).T
     codes_ND = np.column_stack([a_N, b_N, c_N + d_N, c_N - d_N])
     # 1/2 for the clean half, 1/4 for the rotated one; no majority is gained by luck.
     assert score(encoding_of(grid((8, 8, 8, 8)), codes_ND)) == pytest.approx(0.75, abs=0.02)
 
 
-def test_noise_scores_chance_and_less_than_on_its_training_votes():
+def test_noise_scores_chance_and_less_than_on_its_training_votes() -> None:
     fresh, own = [], []
     for seed in range(4):
         generator = np.random.default_rng(seed)
@@ -119,7 +119,7 @@ def test_noise_scores_chance_and_less_than_on_its_training_votes():
     assert np.mean(own) > np.mean(fresh) + 0.03
 
 
-def test_codes_are_pruned_by_their_deviation_and_not_by_their_kl():
+def test_codes_are_pruned_by_their_deviation_and_not_by_their_kl() -> None:
     """Unpruned, the faint trace of factor 7 scores 1.00 instead of 0.87."""
     factors_NK = grid([2] * 8)
     codes_ND = 4.0 * factors_NK
@@ -130,11 +130,11 @@ def test_codes_are_pruned_by_their_deviation_and_not_by_their_kl():
 
 
 @pytest.mark.parametrize("discrete", [(), (0, 1)])
-def test_constant_codes_score_zero(discrete):
+def test_constant_codes_score_zero(discrete) -> None:
     assert score(encoding_of(grid(SPRITES), np.full((1536, 2), 0.7), discrete=discrete)) == 0.0
 
 
-def test_a_category_that_is_the_shape_scores_one_whatever_its_labels():
+def test_a_category_that_is_the_shape_scores_one_whatever_its_labels() -> None:
     factors_NK = grid((3, 10, 12))
     codes_ND = np.column_stack([np.array([5, -1, 2])[factors_NK[:, 0]], factors_NK[:, 1:]])
     assert score(encoding_of(factors_NK, codes_ND, discrete=[0])) == 1.0
@@ -147,7 +147,7 @@ def test_a_category_that_is_the_shape_scores_one_whatever_its_labels():
     exponents=st.lists(st.integers(0, 20), min_size=6, max_size=6),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed):
+def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
     codes_ND = entangled_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]  # powers of two: no bit is lost
     before, after = (score(encoding_of(grid(SPRITES), codes), seed) for codes in (codes_ND, changed_ND))
@@ -155,7 +155,7 @@ def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents
     assert after == before
 
 
-def test_evaluation_votes_are_not_those_that_are_learned_from():
+def test_evaluation_votes_are_not_those_that_are_learned_from() -> None:
     factor_V = np.zeros(15_000, dtype=np.int64)
     factor_V[10_000:] = 1
     assert heldout_accuracy(np.zeros(15_000, dtype=np.int64), factor_V) == 0.0
@@ -163,14 +163,14 @@ def test_evaluation_votes_are_not_those_that_are_learned_from():
     assert heldout_accuracy(np.zeros(15_000, dtype=np.int64), factor_V) == 0.25
 
 
-def test_a_code_without_training_votes_is_taken_for_the_first_factor():
+def test_a_code_without_training_votes_is_taken_for_the_first_factor() -> None:
     code_V, factor_V = np.zeros(15_000, dtype=np.int64), np.ones(15_000, dtype=np.int64)
     code_V[10_000:] = 1
     factor_V[10_000:11_000] = 0
     assert heldout_accuracy(code_V, factor_V) == 0.2
 
 
-def test_votes_are_uniform_and_share_their_factor():
+def test_votes_are_uniform_and_share_their_factor() -> None:
     factors_NK = grid((3, 70))
     factor_V, rows_VL = draw_votes(encoding_of(factors_NK, factors_NK), np.random.default_rng(0))
     assert rows_VL.shape == (15_000, 64)
@@ -184,6 +184,6 @@ def test_votes_are_uniform_and_share_their_factor():
     assert stats.chisquare(np.bincount(values_VL[factor_V == 1, 0])).pvalue > 0.001
 
 
-def test_images_with_constant_factors_are_refused_like_those_without():
+def test_images_with_constant_factors_are_refused_like_those_without() -> None:
     with pytest.raises(InputError, match=r"factor_vae_score_heldout needs .* a test grid has none"):
         score(encoding_of(np.zeros((200, 2)), np.ones((200, 3))))

@@ -104,16 +104,16 @@ def encoding(request: pytest.FixtureRequest) -> Encoding:
     return ENCODINGS[request.param]
 
 
-def test_the_metrics_of_the_paper_are_there():
+def test_the_metrics_of_the_paper_are_there() -> None:
     assert {"active_dims", "factor_vae_score", "kl", "recon_error", "recon_mse"} <= set(NAMES)
 
 
-def test_a_metric_says_what_it_is(metric):
+def test_a_metric_says_what_it_is(metric) -> None:
     for word in ("Definition", "Range", "Direction", "Chance", "Source"):
         assert re.search(rf"^{word}: \S", metric.__doc__, re.MULTILINE), word
 
 
-def test_a_metric_declares_its_identity(metric):
+def test_a_metric_declares_its_identity(metric) -> None:
     assert isinstance(metric.VERSION, int)
     assert metric.VERSION >= 1
     assert isinstance(metric.UNIT, str)
@@ -123,17 +123,17 @@ def test_a_metric_declares_its_identity(metric):
     assert all(type(value) in (int, float, str) for value in metric.SETTINGS.values())
 
 
-def test_the_direction_is_the_one_that_the_docstring_gives(metric):
+def test_the_direction_is_the_one_that_the_docstring_gives(metric) -> None:
     said = re.search(r"^Direction: (higher|lower)", metric.__doc__, re.MULTILINE)
     assert {"higher": "maximize", "lower": "minimize"}[said.group(1)] == metric.DIRECTION
 
 
-def test_the_range_is_the_one_that_the_docstring_gives(metric):
+def test_the_range_is_the_one_that_the_docstring_gives(metric) -> None:
     said = re.search(r"^Range: 0 to 1(, all three)?(\.|,| for)", metric.__doc__, re.MULTILINE)
     assert bool(said) == (metric.RANGE == (0.0, 1.0))
 
 
-def test_values_are_floats_named_after_the_metric(name, encoding):
+def test_values_are_floats_named_after_the_metric(name, encoding) -> None:
     values = known(name, encoding)
     assert next(iter(values)) == name
     assert all(key == name or key.startswith(f"{name}/") for key in values)
@@ -142,11 +142,11 @@ def test_values_are_floats_named_after_the_metric(name, encoding):
     assert low <= values[name] <= high or np.isnan(values[name])
 
 
-def test_a_sound_vae_gets_finite_values(name):
+def test_a_sound_vae_gets_finite_values(name) -> None:
     assert np.isfinite(list(known(name, ENCODINGS["vae"]).values())).all()
 
 
-def test_the_generator_decides_everything_and_global_random_state_is_left_alone(name, encoding):
+def test_the_generator_decides_everything_and_global_random_state_is_left_alone(name, encoding) -> None:
     # The encodings are read-only, so this also shows that scoring changes nothing.
     first = known(name, encoding)
     random.seed(1)
@@ -158,12 +158,12 @@ def test_the_generator_decides_everything_and_global_random_state_is_left_alone(
     assert (random.random(), np.random.random()) == expected  # noqa: NPY002
 
 
-def test_an_encoding_read_back_from_disk_scores_the_same(name, encoding):
+def test_an_encoding_read_back_from_disk_scores_the_same(name, encoding) -> None:
     read = Encoding.from_bytes(encoding.to_bytes())
     np.testing.assert_equal(score(name, read), known(name, encoding))
 
 
-def test_images_without_factors_are_scored_or_refused_in_words(metric, encoding):
+def test_images_without_factors_are_scored_or_refused_in_words(metric, encoding) -> None:
     blind = without_factors(encoding)
     name = metric.__name__.rpartition(".")[2]
     if metric.NEEDS_FACTORS:
@@ -173,14 +173,14 @@ def test_images_without_factors_are_scored_or_refused_in_words(metric, encoding)
         np.testing.assert_equal(score(name, blind), known(name, encoding))
 
 
-def test_a_diverged_run_gets_nan_and_no_number_that_looks_like_one(name):
+def test_a_diverged_run_gets_nan_and_no_number_that_looks_like_one(name) -> None:
     vae = a_vae()
     floats = [array for array in ARRAYS if getattr(vae, array).dtype.kind == "f"]
     diverged = dataclasses.replace(vae, **{a: np.full_like(getattr(vae, a), np.nan) for a in floats})
     assert np.isnan(score(name, diverged)[name])
 
 
-def test_the_driver_can_import_every_metric_without_torch():
+def test_the_driver_can_import_every_metric_without_torch() -> None:
     heavy = ["torch", "ray", "mlflow", "optuna", "pandas", "scipy", "sweeper"]
     modules = ", ".join(["trainables.metric_identity", *(f"trainables.metrics.{name}" for name in NAMES)])
     program = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
@@ -188,7 +188,7 @@ def test_the_driver_can_import_every_metric_without_torch():
     assert found.stdout.strip() == "[]"
 
 
-def test_the_number_of_images_and_every_setting_are_in_the_identity(metric):
+def test_the_number_of_images_and_every_setting_are_in_the_identity(metric) -> None:
     name = metric.__name__.rpartition(".")[2]
     text = identity(name, 1536)
     assert text.startswith(f"{name}(v{metric.VERSION}, images=1536")
@@ -196,18 +196,18 @@ def test_the_number_of_images_and_every_setting_are_in_the_identity(metric):
     assert text != identity(name, 10_000)
 
 
-def test_an_identity_is_spelt_in_one_way():
+def test_an_identity_is_spelt_in_one_way() -> None:
     expected = "factor_vae_score(v2, images=1536, prune_kl=0.01, prune_std=0.05, samples=100, votes=800)"
     assert identity("factor_vae_score", 1536) == expected
     assert identity("recon_error", 10_000) == "recon_error(v1, images=10000)"
 
 
-def test_the_identity_of_an_unknown_metric_is_refused():
+def test_the_identity_of_an_unknown_metric_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="recon_error"):
         identity("recon_eror", 10)
 
 
-def test_reconstruction_errors_are_means_over_images():
+def test_reconstruction_errors_are_means_over_images() -> None:
     vae = a_vae()
     ramp_N = np.arange(len(vae.rows_N), dtype=np.float64)
     mean = (len(ramp_N) - 1) / 2
@@ -216,30 +216,30 @@ def test_reconstruction_errors_are_means_over_images():
     assert score("recon_mse", vae) == {"recon_mse": pytest.approx(mean / 1000, rel=1e-14)}
 
 
-def test_a_model_without_likelihood_has_no_reconstruction_error_in_nats():
+def test_a_model_without_likelihood_has_no_reconstruction_error_in_nats() -> None:
     assert np.isnan(score("recon_error", a_gan())["recon_error"])
     assert np.isfinite(score("recon_mse", a_gan())["recon_mse"])
 
 
-def test_kl_is_the_sum_of_its_dimensions():
+def test_kl_is_the_sum_of_its_dimensions() -> None:
     values = score("kl", a_vae())
     dims = {"kl/dim_0": 1.5, "kl/dim_1": 2.0, "kl/dim_2": 2.5, "kl/dim_3": 0.25, "kl/dim_4": 1e-5}
     assert values == {"kl": pytest.approx(6.25001), **dims}
 
 
-def test_a_model_without_posterior_has_no_kl():
+def test_a_model_without_posterior_has_no_kl() -> None:
     values = score("kl", a_gan())
     assert len(values) == 6
     assert np.isnan(list(values.values())).all()
 
 
-def test_active_dims_are_counted_by_kl():
+def test_active_dims_are_counted_by_kl() -> None:
     assert score("active_dims", a_vae()) == {"active_dims": 4.0}
     at_threshold = dataclasses.replace(a_vae(), kl_D=np.array([0.0, 0.01, 0.010001, 1.0, 5.0]))
     assert score("active_dims", at_threshold) == {"active_dims": 3.0}
 
 
-def test_active_dims_without_a_posterior_are_counted_by_their_spread():
+def test_active_dims_without_a_posterior_are_counted_by_their_spread() -> None:
     vae = a_vae()
     ramp_N = np.arange(len(vae.rows_N)) % 2 - 0.5  # standard deviation 1/2
     mu_ND = np.outer(ramp_N, [0.0, 0.098, 0.102, 1.0, 1.0]).astype(np.float32)
@@ -248,7 +248,7 @@ def test_active_dims_without_a_posterior_are_counted_by_their_spread():
     assert score("active_dims", gan) == {"active_dims": 2.0}
 
 
-def test_a_category_beside_a_posterior_is_judged_by_its_spread():
+def test_a_category_beside_a_posterior_is_judged_by_its_spread() -> None:
     labels_N = np.arange(len(a_vae().rows_N)) % 3
     mu_ND = np.stack([labels_N, np.zeros_like(labels_N)], axis=1).astype(np.float32)
     mixed = dataclasses.replace(
@@ -257,7 +257,7 @@ def test_a_category_beside_a_posterior_is_judged_by_its_spread():
     assert score("active_dims", mixed) == {"active_dims": 1.0}
 
 
-def test_gini_variance_is_its_double_sum():
+def test_gini_variance_is_its_double_sum() -> None:
     labels_GL = np.random.default_rng(0).choice(
         [0.0, 2.0, 5.0, -1.0], p=[0.5, 0.3, 0.15, 0.05], size=(20, 37)
     )
@@ -265,12 +265,12 @@ def test_gini_variance_is_its_double_sum():
     np.testing.assert_allclose(activity.gini_variance(labels_GL), pairs, rtol=1e-14)
 
 
-def test_gini_variance_of_two_categories_is_the_usual_variance():
+def test_gini_variance_of_two_categories_is_the_usual_variance() -> None:
     labels_GL = np.random.default_rng(0).integers(0, 2, (20, 37))
     np.testing.assert_allclose(activity.gini_variance(labels_GL), labels_GL.var(axis=1, ddof=1), rtol=1e-13)
 
 
-def test_variance_keeps_its_digits_far_from_zero():
+def test_variance_keeps_its_digits_far_from_zero() -> None:
     codes_GLD = 1000 + np.random.default_rng(0).normal(size=(3, 50, 2)).astype(np.float32) / 8
     exact_GD = codes_GLD.astype(np.longdouble).var(axis=1, ddof=1)
     found_GD = activity.variance(codes_GLD.astype(np.float32), np.zeros(2, dtype=bool))

@@ -27,7 +27,7 @@ def modularity_of(factors_NK, codes_ND, **options):
     return scores(encoding_of(factors_NK, codes_ND, **options))["modularity"]
 
 
-def test_a_perfect_code_scores_one_copied_bent_or_halved():
+def test_a_perfect_code_scores_one_copied_bent_or_halved() -> None:
     factors_NK = grid(SPRITES)
     codes_ND = np.column_stack([factors_NK, -factors_NK, np.exp(factors_NK / 3), factors_NK // 4])
     values = scores(encoding_of(factors_NK, codes_ND))
@@ -36,21 +36,23 @@ def test_a_perfect_code_scores_one_copied_bent_or_halved():
 
 
 @pytest.mark.parametrize("num_told", [1, 2, 3, 4])
-def test_a_code_that_tells_factors_in_equal_parts_loses_one_share_for_each_but_the_first(num_told):
+def test_a_code_that_tells_factors_in_equal_parts_loses_one_share_for_each_but_the_first(
+    num_told: int,
+) -> None:
     factors_NK = grid((4, 4, 4, 4))
     label_N1 = factors_NK[:, :num_told] @ 4 ** np.arange(num_told)[:, None]
     expected = 1 - (num_told - 1) / 3
     assert modularity_of(factors_NK, label_N1, discrete=[0]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_code_of_unequal_parts_is_judged_by_squared_information():
+def test_a_code_of_unequal_parts_is_judged_by_squared_information() -> None:
     # It tells two bits of one factor and one of the other, and nothing of the third.
     factors_NK = grid((4, 2, 3))
     label_N1 = factors_NK[:, :2] @ np.array([[2], [1]])
     assert modularity_of(factors_NK, label_N1, discrete=[0]) == pytest.approx(1 - (1 / 4) / 2, abs=1e-12)
 
 
-def test_a_constant_code_counts_as_zero():
+def test_a_constant_code_counts_as_zero() -> None:
     factors_NK = grid(SPRITES)
     assert modularity_of(factors_NK, np.full((1536, 4), 0.7)) == 0
     assert modularity_of(factors_NK, np.column_stack([factors_NK, np.ones(1536)])) == pytest.approx(
@@ -58,14 +60,14 @@ def test_a_constant_code_counts_as_zero():
     )
 
 
-def test_rotated_codes_tell_two_factors():
+def test_rotated_codes_tell_two_factors() -> None:
     factors_NK = grid((8, 8, 8))
     a_N, b_N, c_N = factors_NK.T
     values = scores(encoding_of(factors_NK, np.column_stack([a_N + b_N, a_N - b_N, c_N])))
     assert list(values.values())[1:] == pytest.approx([0.5, 0.5, 1.0], abs=1e-12)
 
 
-def test_luck_favors_factors_of_many_values():
+def test_luck_favors_factors_of_many_values() -> None:
     generator = np.random.default_rng(0)
     factors_NK = random_rows((3, 6, 40, 32, 32), 10_000, generator)
     # Information by luck goes with the values less one: 1 - (2^2 + 5^2 + 31^2 + 31^2) / (4 39^2) = .68, less its spread.
@@ -73,7 +75,7 @@ def test_luck_favors_factors_of_many_values():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_distance_from_the_nearest_ideal_code_agrees(seed):
+def test_the_distance_from_the_nearest_ideal_code_agrees(seed: int) -> None:
     generator = np.random.default_rng(seed)
     factors_NK = random_rows((3, 6, 24), 1000, generator)
     codes_ND = (factors_NK @ generator.normal(size=(3, 4)) + generator.normal(size=(1000, 4))).astype(
@@ -96,7 +98,7 @@ def test_the_distance_from_the_nearest_ideal_code_agrees(seed):
     factor_order=st.permutations(range(3)),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_do_not_matter(order, signs, exponents, factor_order, seed):
+def test_order_sign_and_scale_do_not_matter(order, signs, exponents, factor_order, seed) -> None:
     codes_ND = mixed_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]
     before = modularity_of(grid(SPRITES), codes_ND)
@@ -104,7 +106,7 @@ def test_order_sign_and_scale_do_not_matter(order, signs, exponents, factor_orde
     assert modularity_of(grid(SPRITES)[:, factor_order], changed_ND) == pytest.approx(before, abs=1e-9)
 
 
-def test_factors_with_one_value_do_not_count():
+def test_factors_with_one_value_do_not_count() -> None:
     factors_NK = grid((1, 8, 8))
     a_N, b_N = factors_NK[:, 1:].T
     assert modularity_of(factors_NK, np.column_stack([a_N + b_N])) == pytest.approx(0, abs=1e-12)

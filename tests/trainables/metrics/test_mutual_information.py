@@ -49,21 +49,21 @@ def slow_score(codes_ND: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_slow_obviously_right_scorer_agrees(seed):
+def test_a_slow_obviously_right_scorer_agrees(seed: int) -> None:
     assert score(entangled_codes(seed)) == pytest.approx(slow_score(entangled_codes(seed)), abs=1e-9)
 
 
-def test_copies_of_a_uniform_code_have_the_logarithm_of_the_bins():
+def test_copies_of_a_uniform_code_have_the_logarithm_of_the_bins() -> None:
     ramp_N = np.arange(400.0)
     assert score(np.column_stack([ramp_N, -3 * ramp_N, ramp_N + 7])) == pytest.approx(np.log(20), rel=1e-12)
 
 
-def test_codes_of_a_grid_have_none():
+def test_codes_of_a_grid_have_none() -> None:
     a_N, b_N = np.unravel_index(np.arange(600), (20, 30))
     assert score(np.column_stack([a_N, b_N])) == pytest.approx(0, abs=1e-12)
 
 
-def test_a_rotated_square_has_its_closed_form():
+def test_a_rotated_square_has_its_closed_form() -> None:
     a_N, b_N = np.unravel_index(np.arange(160_000), (400, 400))
     # On 20 x 20 bins the square is a diamond of 180 full cells and 40 half ones on its edges.
     joint_entropy = np.log(200) + 0.1 * np.log(2)
@@ -73,7 +73,7 @@ def test_a_rotated_square_has_its_closed_form():
     assert score(np.column_stack([a_N + b_N, a_N - b_N])) == pytest.approx(expected, abs=0.005)
 
 
-def test_constant_codes_count_in_the_mean_with_nothing():
+def test_constant_codes_count_in_the_mean_with_nothing() -> None:
     ramp_N = np.arange(400.0)
     codes_ND = np.column_stack([ramp_N, ramp_N, np.full(400, 2.0), np.zeros(400)])
     # One of the six pairs says all, the five others nothing.
@@ -81,11 +81,11 @@ def test_constant_codes_count_in_the_mean_with_nothing():
     assert score(np.zeros((400, 3))) == 0.0
 
 
-def test_a_single_code_shares_with_none():
+def test_a_single_code_shares_with_none() -> None:
     assert score(np.arange(400.0)[:, None]) == 0.0
 
 
-def test_a_category_has_its_labels_for_bins():
+def test_a_category_has_its_labels_for_bins() -> None:
     ramp_N = np.arange(400)
     label_N = np.array([5, -1, 1000, 1001])[ramp_N % 4]
     codes_ND = np.column_stack([label_N, ramp_N % 4])
@@ -94,7 +94,7 @@ def test_a_category_has_its_labels_for_bins():
     assert score(codes_ND) < np.log(4) - 0.1
 
 
-def test_independent_codes_are_left_with_what_few_images_make_up():
+def test_independent_codes_are_left_with_what_few_images_make_up() -> None:
     codes_ND = np.random.default_rng(0).random((10_000, 6))
     # The bias of a table of counts: (20 - 1)^2 / (2 N).
     assert score(codes_ND) == pytest.approx(361 / 20_000, rel=0.05)
@@ -107,7 +107,7 @@ def test_independent_codes_are_left_with_what_few_images_make_up():
     exponents=st.lists(st.integers(-20, 20), min_size=4, max_size=4),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed):
+def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
     codes_ND = entangled_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]  # powers of two: no bit is lost
     assert score(codes_ND) > 0.05

@@ -40,7 +40,7 @@ def share_of_ones(num_images: int, factor_N: np.ndarray, seed: int = 0) -> float
     return float(np.mean(factor_N[split_rows(num_images, np.random.default_rng(seed))[1]]))
 
 
-def test_a_lone_perfect_code_of_a_bit_beats_a_constant():
+def test_a_lone_perfect_code_of_a_bit_beats_a_constant() -> None:
     # A constant names one of the two values for all images.
     bits_N = grid((2, 200))[:, :1]
     ones = share_of_ones(400, bits_N[:, 0])
@@ -48,18 +48,18 @@ def test_a_lone_perfect_code_of_a_bit_beats_a_constant():
     assert sap_of(bits_N, np.column_stack([-bits_N, 0 * bits_N])) == sap_of(bits_N, bits_N)
 
 
-def test_a_perfect_code_of_random_dsprites_scores_the_known_ceiling():
+def test_a_perfect_code_of_random_dsprites_scores_the_known_ceiling() -> None:
     factors_NK = random_rows(DSPRITES, 15_000, np.random.default_rng(0))
     assert sap_of(factors_NK, factors_NK) == pytest.approx(0.245, abs=0.01)
 
 
-def test_factors_with_two_codes_and_constant_codes_score_zero():
+def test_factors_with_two_codes_and_constant_codes_score_zero() -> None:
     factors_NK = grid(SMALL)
     assert sap_of(factors_NK, np.column_stack([factors_NK, factors_NK])) == 0
     assert sap_of(factors_NK, np.full((360, 3), 0.7)) == 0
 
 
-def test_a_random_code_scores_what_luck_gives():
+def test_a_random_code_scores_what_luck_gives() -> None:
     generator = np.random.default_rng(0)
     factors_NK = random_rows((2, 3, 6), 6000, generator)
     assert 0 <= sap_of(factors_NK, generator.normal(size=(6000, 4))) < 0.02
@@ -90,7 +90,7 @@ def machine(code_N: np.ndarray, factor_N: np.ndarray, train: np.ndarray, test: n
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_another_solver_of_the_same_objective_agrees(seed):
+def test_another_solver_of_the_same_objective_agrees(seed: int) -> None:
     generator = np.random.default_rng(seed)
     factors_NK = random_rows((2, 3, 7), 1200, generator)
     codes_ND = factors_NK @ generator.normal(size=(3, 3)) + 0.5 * generator.normal(size=(1200, 3))
@@ -110,14 +110,14 @@ def test_another_solver_of_the_same_objective_agrees(seed):
     exponents=st.lists(st.integers(-20, 20), min_size=4, max_size=4),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed):
+def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
     codes_ND = mixed_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]
     before, after = (sap_of(grid(SMALL), codes) for codes in (codes_ND, changed_ND))
     assert after == pytest.approx(before, abs=1e-3)
 
 
-def test_a_category_names_the_value_that_most_often_goes_with_it():
+def test_a_category_names_the_value_that_most_often_goes_with_it() -> None:
     factors_NK = np.repeat(grid((3, 4)), 40, axis=0)
     # Labels 9 and -4 both go with value 0; a fourth of label 2 goes with value 2.
     labels_N = np.array([9, 2, 2])[factors_NK[:, 0]]
@@ -138,7 +138,7 @@ def test_a_category_names_the_value_that_most_often_goes_with_it():
     assert scores(encoding)["sap/factor_0"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_label_unseen_in_training_is_given_the_commonest_value():
+def test_a_label_unseen_in_training_is_given_the_commonest_value() -> None:
     encoding = encoding_of(np.array([[1]] * 299 + [[0]]), np.zeros((300, 1)))
     train, test = split_rows(300, np.random.default_rng(0))
     factors_NK, labels_N = np.ones((300, 1), dtype=int), np.zeros(300)
@@ -149,7 +149,7 @@ def test_a_label_unseen_in_training_is_given_the_commonest_value():
     assert scores(encoding)["sap"] == pytest.approx(9 / 100, abs=1e-12)
 
 
-def test_factors_that_vary_in_one_part_alone_are_left_out():
+def test_factors_that_vary_in_one_part_alone_are_left_out() -> None:
     train, _ = split_rows(360, np.random.default_rng(0))
     factors_NK = grid(SMALL)
     factors_NK[:, 1] = 0
@@ -164,7 +164,7 @@ def test_factors_that_vary_in_one_part_alone_are_left_out():
         sap_of(factors_NK[:, 1:2], factors_NK)
 
 
-def test_scores_are_counts_of_test_images():
+def test_scores_are_counts_of_test_images() -> None:
     values = scores(encoding_of(grid(SMALL), mixed_codes(1)))
     for name, value in values.items():
         if name != "sap":

@@ -17,7 +17,7 @@ FAST = vae.Adam(1e-2, 0.5, 0.9)
 IMAGE = (1, 4, 4)
 
 
-def model_of(informations=(0.2, 0.2), image=IMAGE, **fields):
+def model_of(informations: tuple[float, ...] = (0.2, 0.2), image=IMAGE, **fields):
     generator = torch.Generator().manual_seed(0)
     known = {"batch_size": 6, "network": "mlp", "width": 9, "continuous": 2, "categories": 3}
     settings = known | {"critic": Critic(2, 10.0, FAST), "generator": Generator(4, FAST)} | fields
@@ -29,7 +29,7 @@ def model_of(informations=(0.2, 0.2), image=IMAGE, **fields):
     return info_wgan_gp.Model(configs, image, uniform, torch.device("cpu"))
 
 
-def draw_of(model, seed=0):
+def draw_of(model, seed: int = 0):
     generator, num_runs, size = torch.Generator().manual_seed(seed), len(model.information_R), 6
     drawn = {}
     for name in model.draws():
@@ -45,11 +45,11 @@ def draw_of(model, seed=0):
     return drawn
 
 
-def alive(num_runs=2):
+def alive(num_runs: int = 2):
     return torch.ones(num_runs, dtype=torch.bool)
 
 
-def test_the_penalty_of_a_linear_critic_is_the_square_of_its_slope_less_one():
+def test_the_penalty_of_a_linear_critic_is_the_square_of_its_slope_less_one() -> None:
     """Large biases keep every leaky ReLU on its linear side."""
     model = model_of()
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_the_penalty_of_a_linear_critic_is_the_square_of_its_slope_less_one():
     torch.testing.assert_close(found, (slope_RP.norm(dim=1) - 1).square())
 
 
-def test_a_flat_critic_is_pushed_and_not_broken():
+def test_a_flat_critic_is_pushed_and_not_broken() -> None:
     model = model_of()
     with torch.no_grad():
         model.critic.values_RP.zero_()
@@ -76,7 +76,7 @@ def test_a_flat_critic_is_pushed_and_not_broken():
     assert all(slope.isfinite().all() for slope in slopes if slope is not None)
 
 
-def test_the_penalty_is_taken_between_real_and_generated_images():
+def test_the_penalty_is_taken_between_real_and_generated_images() -> None:
     model = model_of()
     real, fake = torch.rand(2, 2, 6, *IMAGE)
     at_ends = [model.penalty(real, fake, torch.full((2, 6), place)) for place in (0.0, 1.0)]
@@ -85,7 +85,7 @@ def test_the_penalty_is_taken_between_real_and_generated_images():
 
 
 @pytest.mark.parametrize("term", ["wasserstein", "penalty", "information", "generator"])
-def test_each_term_trains_the_networks_that_it_may(term):
+def test_each_term_trains_the_networks_that_it_may(term: str) -> None:
     model = model_of()
     drawn = draw_of(model)
     continuous, category, inputs = model._inputs(drawn, "generator")
@@ -116,7 +116,7 @@ def test_each_term_trains_the_networks_that_it_may(term):
     )
 
 
-def test_a_step_moves_each_network_by_its_own_optimizer_alone():
+def test_a_step_moves_each_network_by_its_own_optimizer_alone() -> None:
     """With its optimizer held still a network stays, whatever the other's losses."""
     for still, moving in (("critic", "generator"), ("generator", "critic")):
         model = model_of()
@@ -127,7 +127,7 @@ def test_a_step_moves_each_network_by_its_own_optimizer_alone():
         assert not torch.equal(before[moving], model.optimizers[moving].parameters.values_RP)
 
 
-def test_without_information_codes_are_noise_to_the_generator():
+def test_without_information_codes_are_noise_to_the_generator() -> None:
     """At lambda = 0 what Q says trains nothing but Q's own Adam, which has no slope."""
     model = model_of((0.0, 0.0))
     q = {name: tensor.clone() for name, tensor in model.critic.tensors.items() if name.startswith("q.")}
@@ -190,13 +190,13 @@ def plain_step(tensors, drawn, r, config, information):
     return critic, generator
 
 
-def test_the_gradients_are_those_of_the_step_written_plainly():
+def test_the_gradients_are_those_of_the_step_written_plainly() -> None:
     model = model_of((0.3, 0.9))
     drawn = draw_of(model)
     written = {}
     for name, adam in model.optimizers.items():
 
-        def keep(loss, name=name, parameters=adam.parameters):
+        def keep(loss, name=name, parameters=adam.parameters) -> None:
             stacked.Parameters.backward(parameters, loss)
             written.setdefault(name, parameters.gradients_RP.clone())
 
@@ -221,7 +221,7 @@ def test_the_gradients_are_those_of_the_step_written_plainly():
                 torch.testing.assert_close(found, slope[r], rtol=2e-4, atol=2e-5)
 
 
-def test_running_moments_are_those_of_torch_but_for_the_unbiased_variance():
+def test_running_moments_are_those_of_torch_but_for_the_unbiased_variance() -> None:
     model = model_of()
     z = torch.rand(2, 6, 9)
     model.generate(z, by_batch=True, kept_by_R=alive())
@@ -235,7 +235,7 @@ def test_running_moments_are_those_of_torch_but_for_the_unbiased_variance():
     assert torch.equal(model.moments.values_RP, before)
 
 
-def test_a_code_is_read_back_as_q_sees_it_and_rebuilt_without_noise():
+def test_a_code_is_read_back_as_q_sees_it_and_rebuilt_without_noise() -> None:
     model = model_of()
     x = torch.rand(2, 5, *IMAGE)
     codes, logvar = model.encode(x)
@@ -250,7 +250,7 @@ def test_a_code_is_read_back_as_q_sees_it_and_rebuilt_without_noise():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_papers_networks_take_64_x_64_images(channels):
+def test_the_papers_networks_take_64_x_64_images(channels: int) -> None:
     critic = gan.critic_shapes("conv", 128, (channels, 64, 64), 7)
     convolutions = 16 * (32 * channels + 32 * 32 + 32 * 64 + 64 * 64) + 32 + 32 + 64 + 64
     heads = 1024 * 128 + 128 + 128 + 1 + 128 * 128 + 128 + 128 * 7 + 7
@@ -261,7 +261,7 @@ def test_the_papers_networks_take_64_x_64_images(channels):
     assert model.decode(codes).shape == x.shape
 
 
-def test_codes_become_informative_on_the_small_set(small_run, sprites):
+def test_codes_become_informative_on_the_small_set(small_run, sprites) -> None:
     """In seconds: Q reads the codes back from generated images better than it could by guessing."""
     fields = {"information": 1.0, "categories": 0, "continuous": 3, "generator.adam.learning_rate": 1e-3}
     pack = engine.Pack([small_run("info_wgan_gp", seed, fields) for seed in range(2)], sprites)

@@ -63,13 +63,21 @@ def draw_for(model, num_runs, image, seed):
     return drawn
 
 
-def factor_vae_of(gammas, image=(1, 4, 4), batch_size=7, vae=VAE, depth=3, width=9, learning_rate=1e-3):
+def factor_vae_of(
+    gammas,
+    image: tuple[int, ...] = (1, 4, 4),
+    batch_size: int = 7,
+    vae=VAE,
+    depth: int = 3,
+    width: int = 9,
+    learning_rate: float = 1e-3,
+):
     discriminator = factor_vae.Discriminator(depth, width, networks.Adam(learning_rate, 0.5, 0.9))
     configs = [factor_vae.Config(gamma, batch_size, vae, FAST, discriminator) for gamma in gammas]
     return factor_vae.Model(configs, image, uniform_of(len(gammas)), CPU)
 
 
-def beta_vae_of(betas, image=(1, 4, 4), batch_size=7, vae=VAE):
+def beta_vae_of(betas, image: tuple[int, ...] = (1, 4, 4), batch_size: int = 7, vae=VAE):
     configs = [beta_vae.Config(beta, batch_size, vae, FAST) for beta in betas]
     return beta_vae.Model(configs, image, uniform_of(len(betas)), CPU)
 
@@ -82,7 +90,7 @@ def everyone(num_runs):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_a_model_declares_its_version_and_documents_every_field(name):
+def test_a_model_declares_its_version_and_documents_every_field(name) -> None:
     module = plugins.load("trainables.models", name, "model")
     assert isinstance(module.VERSION, int)
     assert module.VERSION >= 1
@@ -98,7 +106,9 @@ def test_a_model_declares_its_version_and_documents_every_field(name):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_update_gives_detached_values_of_each_run_and_draws_nothing_by_itself(name, small_run, sprites):
+def test_an_update_gives_detached_values_of_each_run_and_draws_nothing_by_itself(
+    name, small_run, sprites
+) -> None:
     pack = engine.Pack([small_run(name, seed) for seed in range(3)], sprites)
     draw = draw_for(pack.model, 3, sprites.shape, 0)
     before = {key: value.clone() for key, value in draw.items()}
@@ -124,7 +134,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_update_never_waits_for_its_device(name, small_run, sprites):
+def test_an_update_never_waits_for_its_device(name, small_run, sprites) -> None:
     pack = engine.Pack([small_run(name, seed) for seed in range(2)], sprites)
     draw = draw_for(pack.model, 2, sprites.shape, 0)
     with NoWaiting():
@@ -132,7 +142,7 @@ def test_an_update_never_waits_for_its_device(name, small_run, sprites):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_whether_a_step_is_reported_changes_nothing_else(name, small_run, sprites):
+def test_whether_a_step_is_reported_changes_nothing_else(name, small_run, sprites) -> None:
     packs = [engine.Pack([small_run(name, seed) for seed in range(2)], sprites) for _ in range(2)]
     for step in range(3):
         draw = draw_for(packs[0].model, 2, sprites.shape, step)
@@ -144,7 +154,7 @@ def test_whether_a_step_is_reported_changes_nothing_else(name, small_run, sprite
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_codes_and_reconstructions_have_the_declared_shapes(name, small_run, sprites):
+def test_codes_and_reconstructions_have_the_declared_shapes(name, small_run, sprites) -> None:
     pack = engine.Pack([small_run(name, seed) for seed in range(3)], sprites)
     x_RBCHW, num_codes = sprites.at(torch.arange(12).view(3, 4)), len(pack.model.discrete_D)
     mu_RBD, logvar_RBD = pack.model.encode(x_RBCHW)
@@ -170,20 +180,22 @@ def test_codes_and_reconstructions_have_the_declared_shapes(name, small_run, spr
 # The paper's networks.
 
 
-def sizes(shapes, prefix=""):
+def sizes(shapes, prefix: str = ""):
     return sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(prefix))
 
 
 @pytest.mark.parametrize(
     ("channels", "width", "encoder", "decoder"), [(1, 128, 249_172, 248_833), (3, 256, 383_956, 382_339)]
 )
-def test_the_papers_networks_have_the_papers_number_of_parameters(channels, width, encoder, decoder):
+def test_the_papers_networks_have_the_papers_number_of_parameters(
+    channels: int, width: int, encoder: int, decoder: int
+) -> None:
     shapes = networks.vae_shapes(networks.Vae(latent_dim=10, width=width), (channels, 64, 64))
     assert (sizes(shapes, "encoder"), sizes(shapes, "decoder")) == (encoder, decoder)
     assert sizes(shapes) == encoder + decoder
 
 
-def test_the_default_factor_vae_is_that_of_2d_shapes():
+def test_the_default_factor_vae_is_that_of_2d_shapes() -> None:
     default = factor_vae.Config()
     assert sizes(networks.vae_shapes(default.vae, (1, 64, 64))) == 498_005
     settings = default.discriminator
@@ -196,7 +208,7 @@ def test_the_default_factor_vae_is_that_of_2d_shapes():
     )
 
 
-def test_weights_start_glorot_uniform_and_biases_at_zero():
+def test_weights_start_glorot_uniform_and_biases_at_zero() -> None:
     model = factor_vae_of([1.0] * 2, width=200)
     for name, tensor in [*model.vae.tensors.items(), *model.discriminator.tensors.items()]:
         if name.endswith("bias"):
@@ -210,7 +222,7 @@ def test_weights_start_glorot_uniform_and_biases_at_zero():
     assert 0.9 < first.abs().max() / np.sqrt(6 / (16 * (1 + 32))) <= 1
 
 
-def test_weights_may_start_normal_but_upconvolutions_as_in_pytorch():
+def test_weights_may_start_normal_but_upconvolutions_as_in_pytorch() -> None:
     vae = networks.Vae(width=64, initialization="normal")
     tensors = beta_vae_of([1.0] * 2, (1, 64, 64), vae=vae).vae.tensors
     ours = {"weight": nn.ConvTranspose2d(32, 1, 4, 2, 1).weight, "bias": torch.zeros(0)}
@@ -240,7 +252,7 @@ class Reference:
     `beta` weighs the KL: a beta-VAE is gamma = 0 without a discriminator's use.
     """
 
-    def __init__(self, model, r, gamma, beta=1.0):
+    def __init__(self, model, r, gamma, beta: float = 1.0) -> None:
         self.gamma, self.beta, self.config = gamma, beta, model.config
         vae = model.config.vae
         self.encoder, self.decoder = (conv_vae if vae.network == "conv" else mlp_vae)(vae, model.image)
@@ -280,7 +292,7 @@ class Reference:
             self.update_discriminator(z.detach(), draw)
         return values | {"loss": loss}
 
-    def update_discriminator(self, z, draw):
+    def update_discriminator(self, z, draw) -> None:
         with torch.no_grad():
             _, other = self.sample(draw["batch b"], draw["noise b"])
         columns = [other[order, d] for d, order in enumerate(draw["permutation"])]
@@ -327,13 +339,13 @@ def in_modules(tensor):
     return tensor.T if tensor.dim() == 2 else tensor
 
 
-def copy_weights(module, parameters, r):
+def copy_weights(module, parameters, r) -> None:
     with torch.no_grad():
         for parameter, tensor in zip(module.parameters(), parameters.tensors.values(), strict=True):
             parameter.copy_(in_modules(tensor[r]))
 
 
-def assert_same_weights(module, parameters, r):
+def assert_same_weights(module, parameters, r) -> None:
     for parameter, (name, tensor) in zip(module.parameters(), parameters.tensors.items(), strict=True):
         # Adam divides by |g| + 1e-8, which magnifies float64's rounding of tiny gradients to some 1e-11.
         torch.testing.assert_close(
@@ -350,7 +362,7 @@ CONV_CASES = [
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("vae", "image", "batch_size", "num_steps"), MLP_CASES + CONV_CASES)
-def test_factor_vae_is_algorithm_2(vae, image, batch_size, num_steps):
+def test_factor_vae_is_algorithm_2(vae, image, batch_size, num_steps) -> None:
     gammas = [0.0, 3.0, 40.0]
     model = factor_vae_of(gammas, image, batch_size, vae)
     references = [Reference(model, r, gamma) for r, gamma in enumerate(gammas)]
@@ -367,7 +379,7 @@ def test_factor_vae_is_algorithm_2(vae, image, batch_size, num_steps):
 
 
 @pytest.mark.usefixtures("double")
-def test_beta_vae_is_its_definition():
+def test_beta_vae_is_its_definition() -> None:
     betas = [0.0, 1.0, 8.0]
     model = beta_vae_of(betas)
     references = [Reference(model, r, 0.0, beta) for r, beta in enumerate(betas)]
@@ -382,7 +394,7 @@ def test_beta_vae_is_its_definition():
 
 
 @pytest.mark.usefixtures("double")
-def test_float32_gradients_are_those_of_float64_up_to_rounding():
+def test_float32_gradients_are_those_of_float64_up_to_rounding() -> None:
     exact = factor_vae_of([0.0, 40.0], batch_size=33)
     draw = draw_for(exact, 2, exact.image, 0)
     torch.set_default_dtype(torch.float32)
@@ -413,7 +425,7 @@ def after_one_update(changes=None, **settings):
     return model
 
 
-def test_the_discriminators_loss_does_not_reach_the_encoder():
+def test_the_discriminators_loss_does_not_reach_the_encoder() -> None:
     expected = after_one_update()
     others = [
         after_one_update({"batch b": lambda x_RBCHW: 1 - x_RBCHW}),
@@ -427,7 +439,9 @@ def test_the_discriminators_loss_does_not_reach_the_encoder():
         assert not torch.allclose(model.discriminator.values_RP, expected.discriminator.values_RP)
 
 
-def test_permutations_mix_every_dimension_over_the_batch_and_nothing_inside_a_sample(small_run, sprites):
+def test_permutations_mix_every_dimension_over_the_batch_and_nothing_inside_a_sample(
+    small_run, sprites
+) -> None:
     pack = engine.Pack([small_run("factor_vae", seed, {"batch_size": 17}) for seed in range(3)], sprites)
     drawn = pack.draw(torch.arange(2))
     for t in range(2):
@@ -441,7 +455,7 @@ def test_permutations_mix_every_dimension_over_the_batch_and_nothing_inside_a_sa
 
 
 @pytest.mark.usefixtures("double")
-def test_the_discriminator_sees_the_same_values_of_each_dimension_in_another_order():
+def test_the_discriminator_sees_the_same_values_of_each_dimension_in_another_order() -> None:
     # Its loss is a mean over the batch: one order for all dimensions is no change, an order for each one is.
     def gradients(*orders):
         order_RDB = torch.tensor(orders).expand(2, 3, 7)
@@ -454,7 +468,7 @@ def test_the_discriminator_sees_the_same_values_of_each_dimension_in_another_ord
     assert (mixed - kept).abs().max() > 1e-6
 
 
-def test_beta_vae_at_1_and_factor_vae_at_0_have_the_same_bits(small_run, sprites):
+def test_beta_vae_at_1_and_factor_vae_at_0_have_the_same_bits(small_run, sprites) -> None:
     packs = [
         engine.Pack([small_run(model, seed, {weight: value}) for seed in range(3)], sprites)
         for model, weight, value in (("beta_vae", "beta", 1), ("factor_vae", "gamma", 0))
@@ -469,7 +483,7 @@ def test_beta_vae_at_1_and_factor_vae_at_0_have_the_same_bits(small_run, sprites
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("copies", [2, 9])
-def test_losses_and_gradients_are_per_image_whatever_the_batch_size(copies):
+def test_losses_and_gradients_are_per_image_whatever_the_batch_size(copies: int) -> None:
     # The permutation differs with the batch, so only batch A, which the VAE learns from, is repeated.
     small, large = (factor_vae_of([0.0, 40.0], batch_size=5 * times) for times in (1, copies))
     draw = draw_for(small, 2, small.image, 0)
@@ -484,7 +498,7 @@ def test_losses_and_gradients_are_per_image_whatever_the_batch_size(copies):
     torch.testing.assert_close(large.vae.gradients_RP, small.vae.gradients_RP, rtol=1e-10, atol=1e-12)
 
 
-def test_reconstruction_is_summed_over_pixels_in_nats():
+def test_reconstruction_is_summed_over_pixels_in_nats() -> None:
     model = beta_vae_of([1.0, 1.0], image=(3, 8, 8), batch_size=4)
     for tensor in model.vae.tensors.values():
         tensor.detach().zero_()
@@ -500,7 +514,9 @@ def test_reconstruction_is_summed_over_pixels_in_nats():
 @pytest.mark.parametrize(
     ("latent_dim", "depth", "width", "batch"), [(1, 1, 1, 2), (3, 2, 7, 5), (6, 4, 16, 16)]
 )
-def test_the_chain_and_the_gradients_are_those_of_autograd(latent_dim, depth, width, batch):
+def test_the_chain_and_the_gradients_are_those_of_autograd(
+    latent_dim: int, depth: int, width: int, batch: int
+) -> None:
     model = factor_vae_of([1.0] * 3, depth=depth, width=width, vae=networks.Vae("mlp", latent_dim, 4))
     tensors = model.discriminator.tensors
     generator = torch.Generator().manual_seed(1)
@@ -532,7 +548,7 @@ def test_the_chain_and_the_gradients_are_those_of_autograd(latent_dim, depth, wi
         )
 
 
-def test_images_that_are_not_64_x_64_need_the_mlp(small_run, sprites):
+def test_images_that_are_not_64_x_64_need_the_mlp(small_run, sprites) -> None:
     with pytest.raises(
         InputError, match=r"needs 64 x 64 images, but these are 16 x 16\.\nSet vae\.network=mlp"
     ):
