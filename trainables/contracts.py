@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainables.config import Config
     from trainables.encoding import Encoding
     from trainables.images import Source
-    from trainables.random_inputs import Draw
+    from trainables.random_inputs import RandomInput
     from trainables.stacked import Adam
 
 METRICS, MODELS, DATA = "trainables.metrics", "trainables.models", "trainables.data"
@@ -100,17 +100,17 @@ class Model(Protocol):
         """Values of each code that a picture of a traversal shows."""
         ...
 
-    def draws(self) -> dict[str, Draw]:
+    def random_inputs(self) -> dict[str, RandomInput]:
         """Return the random inputs that one step needs, by the name of their stream."""
         ...
 
     def update(
-        self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
+        self, inputs: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
     ) -> dict[str, torch.Tensor]:
         """Train all runs by one step.
 
         Args:
-            draw: The random inputs of `draws`, and images.
+            inputs: The random inputs of `random_inputs`, and images.
             alive_R: Runs that are still finite; the others do not move.
             is_reported: Whether the statistics of the step are used.
 

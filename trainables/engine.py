@@ -18,10 +18,10 @@ from trainables import arithmetic, config, contracts, ladder, sources, stepping,
 from trainables.config import Config, RunSpec
 from trainables.errors import InputError
 from trainables.images import Images, Source
-from trainables.random_inputs import Draw, ImageBatch, Integers, Normal, Permutations, Uniform
+from trainables.random_inputs import ImageBatch, Integers, Normal, Permutations, RandomInput, Uniform
 
 CHUNK_WORDS_CPU, CHUNK_WORDS_GPU = 250_000, 4_000_000
-"""Random words drawn at once: enough to amortize the calls, few enough for a cache or a small share of a GPU."""
+"""Random words generated at once: enough to amortize the calls, few enough for a cache or a small share of a GPU."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Pack:
         self.model = module.Model(
             [run.config for run in computed], images.shape, self._initial_uniform, self.device
         )
-        self._draws: dict[str, Draw] = self.model.draws()
-        counts = {name: _num_words(draw) for name, draw in self._draws.items()}
+        self._inputs: dict[str, RandomInput] = self.model.random_inputs()
+        counts = {name: _num_words(kind) for name, kind in self._inputs.items()}
         self._streams = streams.Streams(self.seeds, counts, self.device)
         chunk_words = CHUNK_WORDS_CPU if self.device.type == "cpu" else CHUNK_WORDS_GPU
         self._chunk = max(1, chunk_words // (len(computed) * sum(counts.values())))
@@ -139,42 +139,44 @@ class Pack:
         while self.step < end:
             count = min(self._chunk, end - self.step)
             steps_T = torch.arange(self.step, self.step + count, device=self.device)
-            self._stepper.run(self._update, self.draw(steps_T), is_reported=self.step + count == end)
+            self._stepper.run(
+                self._update, self.generate_inputs(steps_T), is_reported=self.step + count == end
+            )
             self.step += count
 
-    def draw(self, steps_T: torch.Tensor) -> dict[str, torch.Tensor]:
+    def generate_inputs(self, steps_T: torch.Tensor) -> dict[str, torch.Tensor]:
         """The random inputs of these steps, each (T, ...), as the model requests them, but with rows in place of images.
 
         The step itself is included, under `step`.
         """
-        drawn = {"step": steps_T}
+        inputs = {"step": steps_T}
         for name, bits in self._streams.bits(steps_T).items():
-            match self._draws[name]:
+            match self._inputs[name]:
                 case ImageBatch():
-                    drawn[name] = streams.integers(bits, len(self.images))
+                    inputs[name] = streams.integers(bits, len(self.images))
                 case Normal(shape):
-                    drawn[name] = streams.normal(bits)[..., : math.prod(shape)].unflatten(2, shape)
+                    inputs[name] = streams.normal(bits)[..., : math.prod(shape)].unflatten(2, shape)
                 case Uniform(shape):
-                    drawn[name] = streams.uniform(bits).unflatten(2, shape)
+                    inputs[name] = streams.uniform(bits).unflatten(2, shape)
                 case Integers(high):
-                    drawn[name] = streams.integers(bits, high)
+                    inputs[name] = streams.integers(bits, high)
                 case Permutations(count, size):
-                    drawn[name] = streams.permutations(bits.unflatten(2, (count, size)))
-        return drawn
+                    inputs[name] = streams.permutations(bits.unflatten(2, (count, size)))
+        return inputs
 
-    def gathered(self, draw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def gathered(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The random inputs of a step as its model expects them: images in place of their rows."""
         return {
-            name: self.images.at(draw[name]) if isinstance(kind, ImageBatch) else draw[name]
-            for name, kind in self._draws.items()
+            name: self.images.at(inputs[name]) if isinstance(kind, ImageBatch) else inputs[name]
+            for name, kind in self._inputs.items()
         }
 
-    def _update(self, draw: Mapping[str, torch.Tensor], is_reported: bool) -> None:
+    def _update(self, inputs: Mapping[str, torch.Tensor], is_reported: bool) -> None:
         """One step, on the device only: it may be captured, so it must not read anything back."""
         with arithmetic.in_precision(self.runs[0].spec.precision, self.device):
-            reported = self.model.update(self.gathered(draw), self.alive_R, is_reported=is_reported)
+            reported = self.model.update(self.gathered(inputs), self.alive_R, is_reported=is_reported)
         alive_R = reported.pop("alive")
-        self._died_at_R.copy_(torch.where(self.alive_R & ~alive_R, draw["step"], self._died_at_R))
+        self._died_at_R.copy_(torch.where(self.alive_R & ~alive_R, inputs["step"], self._died_at_R))
         self.alive_R.copy_(alive_R)
         if is_reported:
             for name, value_R in reported.items():
@@ -228,8 +230,8 @@ class Pack:
         return [{name: array[r] for name, array in arrays.items()} for r in range(len(self.runs))]
 
 
-def _num_words(draw: Draw) -> int:
-    match draw:
+def _num_words(kind: RandomInput) -> int:
+    match kind:
         case ImageBatch(size):
             return size
         case Normal(shape):

@@ -43,4 +43,4 @@ class Permutations:
     size: int
 
 
-Draw = ImageBatch | Normal | Uniform | Integers | Permutations
+RandomInput = ImageBatch | Normal | Uniform | Integers | Permutations

@@ -46,12 +46,12 @@ class Stepper(ABC):
     """Launches steps; it gets the step function on each call, since storing it would keep the pack alive."""
 
     @abstractmethod
-    def run(self, step: Step, drawn: Tensors, is_reported: bool) -> None:
-        """Launch as many steps as inputs were drawn for.
+    def run(self, step: Step, inputs: Tensors, is_reported: bool) -> None:
+        """Launch as many steps as there are inputs for.
 
         Args:
             step: The step function, the same on every call.
-            drawn: The random inputs of the steps, each (T, ...).
+            inputs: The random inputs of the steps, each (T, ...).
             is_reported: Whether the last one reports.
         """
 
@@ -59,11 +59,11 @@ class Stepper(ABC):
 class Eager(Stepper):
     """Launches each operation of each step from Python."""
 
-    def run(self, step: Step, drawn: Tensors, is_reported: bool) -> None:
+    def run(self, step: Step, inputs: Tensors, is_reported: bool) -> None:
         """Launch steps; see `Stepper.run`."""
-        num_steps = _num_steps(drawn)
+        num_steps = _num_steps(inputs)
         for t in range(num_steps):
-            step({name: values[t] for name, values in drawn.items()}, is_reported and t == num_steps - 1)
+            step({name: values[t] for name, values in inputs.items()}, is_reported and t == num_steps - 1)
 
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
@@ -76,7 +76,7 @@ class Graph(Stepper):
     The first steps are launched one by one. If capturing fails, all are.
 
     Args:
-        max_steps: Most steps whose inputs are drawn at once.
+        max_steps: Most steps whose inputs are generated at once.
         capture: How a step is captured, see `capture_on`.
     """
 
@@ -84,31 +84,31 @@ class Graph(Stepper):
         self._max_steps, self._capture = max_steps, capture
         self._num_warm = 0
         self._replays: dict[bool, Callable[[], None]] = {}
-        self._drawn: dict[str, torch.Tensor] = {}
+        self._inputs: dict[str, torch.Tensor] = {}
 
-    def run(self, step: Step, drawn: Tensors, is_reported: bool) -> None:
+    def run(self, step: Step, inputs: Tensors, is_reported: bool) -> None:
         """Launch steps; see `Stepper.run`."""
-        num_steps, first = _num_steps(drawn), 0
+        num_steps, first = _num_steps(inputs), 0
         while first < num_steps and self._num_warm < WARM_UP_STEPS:
             # Both kinds of step are warmed up; a step that need not report may do so.
             reports = self._num_warm % 2 == 0 or (is_reported and first == num_steps - 1)
-            step({name: values[first] for name, values in drawn.items()}, reports)
+            step({name: values[first] for name, values in inputs.items()}, reports)
             self._num_warm, first = self._num_warm + 1, first + 1
         if first == num_steps:
             return
         if not self._replays:
-            self._prepare(step, drawn)
-        for name, values_T in drawn.items():
-            self._drawn[name][: num_steps - first].copy_(values_T[first:])
+            self._prepare(step, inputs)
+        for name, values_T in inputs.items():
+            self._inputs[name][: num_steps - first].copy_(values_T[first:])
         self._place.zero_()
         for _ in range(first, num_steps - 1):
             self._replays[False]()
         self._replays[is_reported]()
 
-    def _prepare(self, step: Step, drawn: Tensors) -> None:
-        for name, values in drawn.items():
-            self._drawn[name] = values.new_empty((self._max_steps, *values.shape[1:]))
-            self._drawn[name][: len(values)].copy_(values)
+    def _prepare(self, step: Step, inputs: Tensors) -> None:
+        for name, values in inputs.items():
+            self._inputs[name] = values.new_empty((self._max_steps, *values.shape[1:]))
+            self._inputs[name][: len(values)].copy_(values)
             self._place = torch.zeros(1, dtype=torch.int64, device=values.device)
         works = {
             is_reported: partial(self._step_in_place, step, is_reported) for is_reported in (True, False)
@@ -127,13 +127,13 @@ class Graph(Stepper):
             self._replays = dict(works)
 
     def _step_in_place(self, step: Step, is_reported: bool) -> None:
-        draw = {name: values.index_select(0, self._place)[0] for name, values in self._drawn.items()}
-        step(draw, is_reported)
+        found = {name: values.index_select(0, self._place)[0] for name, values in self._inputs.items()}
+        step(found, is_reported)
         self._place.add_(1)
 
 
-def _num_steps(drawn: Tensors) -> int:
-    return len(next(iter(drawn.values())))
+def _num_steps(inputs: Tensors) -> int:
+    return len(next(iter(inputs.values())))
 
 
 def _first_error(error: BaseException) -> BaseException:

@@ -231,7 +231,7 @@ def kernels(pack: Pack) -> int | None:
 
 
 def _one_update(pack: Pack) -> None:
-    drawn = pack.draw(torch.arange(pack.step, pack.step + 1, device=pack.device))
+    drawn = pack.generate_inputs(torch.arange(pack.step, pack.step + 1, device=pack.device))
     pack._update({name: values[0] for name, values in drawn.items()}, is_reported=False)
 
 

@@ -50,7 +50,9 @@ def plain_steps(bench: Bench, launch: stepping.Launch) -> Callable[[int], None]:
     drawn = pack.gathered(
         {
             name: values[0]
-            for name, values in pack.draw(torch.zeros(1, dtype=torch.int64, device=bench.device)).items()
+            for name, values in pack.generate_inputs(
+                torch.zeros(1, dtype=torch.int64, device=bench.device)
+            ).items()
         }
     )
     draw = {name: value[0].clone() for name, value in drawn.items()}

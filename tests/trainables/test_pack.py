@@ -164,7 +164,8 @@ def test_a_run_draws_by_its_seed_alone_and_anew_at_each_step(small_run, sprites)
     seen = []
     for t in range(3):
         many, one = (
-            pack.gathered({n: v[t] for n, v in pack.draw(steps).items()}) for pack in (together, alone)
+            pack.gathered({n: v[t] for n, v in pack.generate_inputs(steps).items()})
+            for pack in (together, alone)
         )
         for name, values in many.items():
             assert torch.equal(values[1], one[name][0])
@@ -180,7 +181,7 @@ def test_batches_are_images_of_the_set_drawn_evenly(small_run, sprites) -> None:
     number = {image.numpy().tobytes(): row for row, image in enumerate(every)}
     rows = [
         number[image.numpy().tobytes()]
-        for images in sprites.at(pack.draw(torch.arange(100))["batch a"])
+        for images in sprites.at(pack.generate_inputs(torch.arange(100))["batch a"])
         for image in images.flatten(0, 1).flatten(1)
     ]
     # Of 12,000 draws 2,000 are of one of the six scales, with a standard deviation of 41.

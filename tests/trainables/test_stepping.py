@@ -114,7 +114,7 @@ def test_a_run_stepped_in_place_is_one_in_ordinary_modules(
             start, plain = in_modules(model, pack, 1), in_modules(model, pack, 1)
             plain.prepare()
             for step in range(12):
-                drawn = pack.draw(torch.arange(step, step + 1))
+                drawn = pack.generate_inputs(torch.arange(step, step + 1))
                 draw = pack.gathered({name: values[0] for name, values in drawn.items()})
                 plain.step({name: value[1] for name, value in draw.items()})
             pack.advance(12)

@@ -31,7 +31,7 @@ SETTINGS: dict[str, int | float | str] = {
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
-    """Score one run; draws nothing."""
+    """Score one run; samples nothing."""
     if activity.has_diverged(encoding):
         return {"active_dims": float("nan")}
     return {"active_dims": float(activity.is_active(encoding).sum())}

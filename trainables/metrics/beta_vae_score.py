@@ -73,7 +73,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
 def draw_pairs(
     factors_NK: np.ndarray, factor_E: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the rows of the first and of the second images of every example's pairs, (E, L) each."""
+    """Sample the rows of the first and of the second images of every example's pairs, (E, L) each."""
     first_EL = generator.integers(0, len(factors_NK), (len(factor_E), NUM_PAIRS))
     second_EL = np.empty_like(first_EL)
     for k in np.unique(factor_E):

@@ -73,7 +73,7 @@ def majority_accuracy(code_V: np.ndarray, factor_V: np.ndarray) -> float:
 
 
 def draw_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the factor of every vote (V,) and the rows of the encoding, 0 .. N - 1, of its images (V, L).
+    """Sample the factor of every vote (V,) and the rows of the encoding, 0 .. N - 1, of its images (V, L).
 
     Raises:
         InputError: The images have no ground-truth factor with two values.

@@ -80,7 +80,7 @@ def heldout_accuracy(code_V: np.ndarray, factor_V: np.ndarray) -> float:
 
 
 def draw_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the factor of every vote (V,) and the rows of its images (V, L): training votes, then evaluation votes.
+    """Sample the factor of every vote (V,) and the rows of its images (V, L): training votes, then evaluation votes.
 
     Raises:
         InputError: The images have no ground-truth factor with two values.

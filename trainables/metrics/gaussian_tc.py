@@ -33,7 +33,7 @@ ROUNDING = 1e-12
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
-    """Score one run; draws nothing."""
+    """Score one run; samples nothing."""
     if activity.has_diverged(encoding):
         return {"gaussian_tc": float("nan")}
     codes_ND = encoding.mu_ND[:, ~encoding.discrete_D].astype(np.float64)

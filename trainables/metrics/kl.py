@@ -26,6 +26,6 @@ SETTINGS: dict[str, int | float | str] = {}
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
-    """Score one run; draws nothing."""
+    """Score one run; samples nothing."""
     kl_D = encoding.kl_D if encoding.logvar_ND is not None else np.full(len(encoding.kl_D), np.nan)
     return {"kl": float(kl_D.sum()), **{f"kl/dim_{d}": float(kl) for d, kl in enumerate(kl_D)}}

@@ -36,7 +36,7 @@ SETTINGS: dict[str, int | float | str] = {"bins": NUM_BINS}
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
-    """Score one run, with `mig/FACTOR` for every factor that varies; draws nothing.
+    """Score one run, with `mig/FACTOR` for every factor that varies; samples nothing.
 
     Raises:
         InputError: The images have no ground-truth factor with two values.

@@ -35,7 +35,7 @@ SETTINGS: dict[str, int | float | str] = {"bins": NUM_BINS}
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
-    """Score one run, with `modularity/dim_D` for every code; draws nothing.
+    """Score one run, with `modularity/dim_D` for every code; samples nothing.
 
     Raises:
         InputError: The images have fewer than two ground-truth factors with two values.

@@ -32,7 +32,7 @@ SETTINGS: dict[str, int | float | str] = {"bins": NUM_BINS}
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
-    """Score one run; draws nothing."""
+    """Score one run; samples nothing."""
     if activity.has_diverged(encoding):
         return {"mutual_information": float("nan")}
     bins_ND = information.discretized(encoding.mu_ND, encoding.discrete_D, NUM_BINS)

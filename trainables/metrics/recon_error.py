@@ -27,7 +27,7 @@ SETTINGS: dict[str, int | float | str] = {}
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
-    """Score one run; draws nothing, since the encoding holds the error at the z that was sampled with it."""
+    """Score one run; samples nothing, since the encoding holds the error at the z that was sampled with it."""
     if encoding.recon_nats_N is None:
         return {"recon_error": float("nan")}
     return {"recon_error": float(encoding.recon_nats_N.mean(dtype=np.float64))}

@@ -25,5 +25,5 @@ SETTINGS: dict[str, int | float | str] = {}
 
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:  # noqa: ARG001
-    """Score one run; draws nothing."""
+    """Score one run; samples nothing."""
     return {"recon_mse": float(encoding.recon_mse_N.mean(dtype=np.float64))}

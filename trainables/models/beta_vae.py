@@ -12,7 +12,7 @@ from trainables import stacked
 from trainables.config import per_run
 from trainables.errors import InputError
 from trainables.models.networks import vae as networks
-from trainables.random_inputs import Draw, ImageBatch, Normal
+from trainables.random_inputs import ImageBatch, Normal, RandomInput
 
 VERSION = 1
 
@@ -88,18 +88,18 @@ class Model:
         self.traversal_DV = networks.prior_traversal(device).expand(latent, -1)
         self.optimizers = {"vae": networks.adam(self.vae, self.config.adam)}
 
-    def draws(self) -> dict[str, Draw]:
+    def random_inputs(self) -> dict[str, RandomInput]:
         """Randomness of one step."""
         size, latent = self.config.batch_size, self.config.vae.latent_dim
         return {"batch a": ImageBatch(size), "noise a": Normal((size, latent))}
 
     def update(
-        self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
+        self, inputs: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
     ) -> dict[str, torch.Tensor]:
         """One step of Adam on the objective; reported values are those before it: (R,), nats per image."""
-        x_RBCHW = draw["batch a"]
+        x_RBCHW = inputs["batch a"]
         mu_RBD, logvar_RBD = self.encode(x_RBCHW)
-        z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise a"])
+        z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, inputs["noise a"])
         recon_R = stacked.bernoulli_nats(self.logits(z_RBD), x_RBCHW, is_valued=is_reported).mean(1)
         kl_R = stacked.gaussian_kl(mu_RBD, logvar_RBD).sum(2).mean(1)
         loss_R = recon_R + self.beta_R * kl_R

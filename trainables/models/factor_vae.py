@@ -19,7 +19,7 @@ from trainables.config import per_run
 from trainables.errors import InputError
 from trainables.models.networks import vae as networks
 from trainables.models.networks.discriminator import Chain, discriminator_shapes, write_gradients
-from trainables.random_inputs import Draw, ImageBatch, Normal, Permutations
+from trainables.random_inputs import ImageBatch, Normal, Permutations, RandomInput
 
 VERSION = 1
 
@@ -123,7 +123,7 @@ class Model:
             "discriminator": networks.adam(self.discriminator, settings.adam),
         }
 
-    def draws(self) -> dict[str, Draw]:
+    def random_inputs(self) -> dict[str, RandomInput]:
         """Randomness of one step: two independent batches, noise for each, one permutation per dimension."""
         size, latent = self.config.batch_size, self.config.vae.latent_dim
         return {
@@ -135,13 +135,13 @@ class Model:
         }
 
     def update(
-        self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
+        self, inputs: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
     ) -> dict[str, torch.Tensor]:
         """One iteration of Algorithm 2; reported values are those before it: (R,), nats per image."""
         # Batch A: the VAE's step, D frozen.
-        x_RBCHW = draw["batch a"]
+        x_RBCHW = inputs["batch a"]
         mu_RBD, logvar_RBD = self.encode(x_RBCHW)
-        z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise a"])
+        z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, inputs["noise a"])
         recon_R = stacked.bernoulli_nats(self.logits(z_RBD), x_RBCHW, is_valued=is_reported).mean(1)
         kl_R = stacked.gaussian_kl(mu_RBD, logvar_RBD).sum(2).mean(1)
         discriminator = stacked.narrowed(self.discriminator.tensors)  # the same for both batches
@@ -157,9 +157,9 @@ class Model:
 
         # Batch B, independent: samples of prod_j q(z_j) by Algorithm 1; codes are constants for D.
         with torch.no_grad():
-            mu_RBD, logvar_RBD = self.encode(draw["batch b"])
-            z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, draw["noise b"])
-            z_permuted_RBD = z_RBD.gather(1, draw["permutation"].transpose(1, 2))
+            mu_RBD, logvar_RBD = self.encode(inputs["batch b"])
+            z_RBD = stacked.gaussian_sample(mu_RBD, logvar_RBD, inputs["noise b"])
+            z_permuted_RBD = z_RBD.gather(1, inputs["permutation"].transpose(1, 2))
         permuted = Chain(discriminator, z_permuted_RBD)
 
         # -1/2 mean log D(z) - 1/2 mean log(1 - D(z_permuted)), by its slope at l0 - l1 of each sample.

@@ -22,7 +22,7 @@ from trainables import stacked
 from trainables.config import per_run
 from trainables.errors import InputError
 from trainables.models.networks import gan, vae
-from trainables.random_inputs import Draw, ImageBatch, Integers, Uniform
+from trainables.random_inputs import ImageBatch, Integers, RandomInput, Uniform
 
 VERSION = 1
 
@@ -167,10 +167,10 @@ class Model:
         rows += [(steps % self.config.categories).float()] if self.config.categories else []
         return torch.stack(rows)
 
-    def draws(self) -> dict[str, Draw]:
+    def random_inputs(self) -> dict[str, RandomInput]:
         """Randomness of one step: codes and noise for each update, images and places between for the critic's."""
         config, size = self.config, self.config.batch_size
-        found: dict[str, Draw] = {}
+        found: dict[str, RandomInput] = {}
         for update in [*(f"critic {k}" for k in range(config.critic.steps)), "generator"]:
             found[f"codes {update}"] = Uniform((size, config.continuous + config.generator.noise_dim))
             if config.categories:
@@ -181,7 +181,7 @@ class Model:
         return found
 
     def update(
-        self, draw: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
+        self, inputs: dict[str, torch.Tensor], alive_R: torch.Tensor, *, is_reported: bool
     ) -> dict[str, torch.Tensor]:
         """Some updates of critic and Q, then one of the generator; values are those before the last update of each, (R,).
 
@@ -190,18 +190,18 @@ class Model:
         """
         del is_reported  # the values are by-products
         for k in range(self.config.critic.steps):
-            continuous_RBC, category_RBK, z_RBI = self._inputs(draw, f"critic {k}")
+            continuous_RBC, category_RBK, z_RBI = self._inputs(inputs, f"critic {k}")
             with torch.no_grad():
                 fake_RBCHW = self.generate(z_RBI, by_batch=True)
-            real_RBCHW = draw[f"batch critic {k}"]
+            real_RBCHW = inputs[f"batch critic {k}"]
             wasserstein_R, features = self._wasserstein(real_RBCHW, fake_RBCHW)
             miss_R = self._miss(self.critic.tensors, features, continuous_RBC, category_RBK)
-            penalty_R = self.penalty(real_RBCHW, fake_RBCHW, draw[f"place critic {k}"])
+            penalty_R = self.penalty(real_RBCHW, fake_RBCHW, inputs[f"place critic {k}"])
             loss_R = -wasserstein_R + self.config.critic.penalty * penalty_R + self.information_R * miss_R
             self.critic.backward(loss_R.sum())
             alive_R = self.optimizers["critic"].step(alive_R)
 
-        continuous_RBC, category_RBK, z_RBI = self._inputs(draw, "generator")
+        continuous_RBC, category_RBK, z_RBI = self._inputs(inputs, "generator")
         fake_RBCHW = self.generate(z_RBI, by_batch=True, kept_by_R=alive_R)
         critic = {name: tensor.detach() for name, tensor in self.critic.tensors.items()}
         score_RB, features = gan.criticize(critic, fake_RBCHW, self.config.network)
@@ -217,14 +217,14 @@ class Model:
         }
 
     def _inputs(
-        self, draw: dict[str, torch.Tensor], update: str
+        self, inputs: dict[str, torch.Tensor], update: str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Continuous codes, the category as ones and zeros, and both with noise as the generator's input."""
-        uniform_RBI = draw[f"codes {update}"] * 2 - 1
+        uniform_RBI = inputs[f"codes {update}"] * 2 - 1
         continuous_RBC = uniform_RBI[..., : self.config.continuous]
         if not self.config.categories:
             return continuous_RBC, uniform_RBI[..., :0], uniform_RBI
-        category_RBK = self._one_hot(draw[f"category {update}"])
+        category_RBK = self._one_hot(inputs[f"category {update}"])
         noise_RBI = uniform_RBI[..., self.config.continuous :]
         return continuous_RBC, category_RBK, torch.cat([continuous_RBC, category_RBK, noise_RBI], 2)
 

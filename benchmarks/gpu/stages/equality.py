@@ -106,7 +106,9 @@ def _plain(bench: Bench) -> Iterator[Row]:
             drawn = pack.gathered(
                 {
                     name: v[0]
-                    for name, v in pack.draw(torch.zeros(1, dtype=torch.int64, device=bench.device)).items()
+                    for name, v in pack.generate_inputs(
+                        torch.zeros(1, dtype=torch.int64, device=bench.device)
+                    ).items()
                 }
             )
             plain.step({name: value[1] for name, value in drawn.items()})

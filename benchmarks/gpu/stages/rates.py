@@ -29,9 +29,9 @@ def _rated(bench: Bench, size: int) -> Row:
 def _draw_ms(bench: Bench, pack: Pack) -> float:
     """Return the milliseconds of drawing per step, for as many steps as are drawn at once."""
     steps_T = torch.arange(pack._chunk, device=bench.device)
-    pack.draw(steps_T)
+    pack.generate_inputs(steps_T)
     bench.synchronize()
     begun = time.perf_counter()
-    pack.draw(steps_T)
+    pack.generate_inputs(steps_T)
     bench.synchronize()
     return 1e3 * (time.perf_counter() - begun) / len(steps_T)

@@ -32,7 +32,7 @@ def model_of(informations: tuple[float, ...] = (0.2, 0.2), image=IMAGE, **fields
 def draw_of(model, seed: int = 0):
     generator, num_runs, size = torch.Generator().manual_seed(seed), len(model.information_R), 6
     drawn = {}
-    for name in model.draws():
+    for name in model.random_inputs():
         if name.startswith("batch"):
             drawn[name] = torch.rand(num_runs, size, *model.image, generator=generator)
         elif name.startswith("category"):

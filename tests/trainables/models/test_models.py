@@ -47,7 +47,7 @@ def uniform_of(num_runs):
 def draw_for(model, num_runs, image, seed):
     """The draws of one step, made here by torch's own generator."""
     generator, drawn = torch.Generator().manual_seed(seed), {}
-    for name, draw in model.draws().items():
+    for name, draw in model.random_inputs().items():
         match draw:
             case ImageBatch(size):
                 drawn[name] = torch.rand(num_runs, size, *image, generator=generator)
@@ -443,7 +443,7 @@ def test_permutations_mix_every_dimension_over_the_batch_and_nothing_inside_a_sa
     small_run, sprites
 ) -> None:
     pack = engine.Pack([small_run("factor_vae", seed, {"batch_size": 17}) for seed in range(3)], sprites)
-    drawn = pack.draw(torch.arange(2))
+    drawn = pack.generate_inputs(torch.arange(2))
     for t in range(2):
         draw = pack.gathered({name: values[t] for name, values in drawn.items()})
         order_RDB = draw["permutation"]

@@ -13,7 +13,7 @@ NUM_TEST = 5_000
 
 
 def split_rows(num_images: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw training and test rows of an encoding, uniformly without replacement.
+    """Sample training and test rows of an encoding, uniformly without replacement.
 
     If there are fewer images than `NUM_TRAIN + NUM_TEST`, all are used, two thirds of them for training.
     """

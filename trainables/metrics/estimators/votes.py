@@ -12,7 +12,7 @@ from trainables.errors import InputError
 def draw(
     metric: str, encoding: Encoding, num_votes: int, num_samples: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the factor of every vote (V,) and the rows of the encoding, 0 .. N - 1, of its images (V, L).
+    """Sample the factor of every vote (V,) and the rows of the encoding, 0 .. N - 1, of its images (V, L).
 
     Factor and value are uniform; a value of less than two rows is never picked, since one image moves no code, nor a
     factor that has one value to pick. The images are uniform on the rows that have the value, distinct where there are
