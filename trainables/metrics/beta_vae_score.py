@@ -64,13 +64,13 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
         return {"beta_vae_score": float("nan")}
     num_examples = NUM_TRAIN + NUM_TEST
     factor_E = generator.choice(varying, num_examples)
-    first_EL, second_EL = draw_pairs(encoding.factors_NK, factor_E, generator)
+    first_EL, second_EL = sample_pairs(encoding.factors_NK, factor_E, generator)
     chunks = [slice(start, start + CHUNK) for start in range(0, num_examples, CHUNK)]
     distance_ED = np.concatenate([mean_distance(encoding, first_EL[c], second_EL[c]) for c in chunks])
     return {"beta_vae_score": _accuracy(distance_ED, factor_E)}
 
 
-def draw_pairs(
+def sample_pairs(
     factors_NK: np.ndarray, factor_E: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sample the rows of the first and of the second images of every example's pairs, (E, L) each."""

@@ -51,7 +51,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    factor_V, rows_VL = draw_votes(encoding, generator)
+    factor_V, rows_VL = sample_votes(encoding, generator)
     if activity.has_diverged(encoding):
         return {"factor_vae_score": float("nan")}
     codes_ND, discrete_D = encoding.mu_ND, encoding.discrete_D
@@ -72,10 +72,10 @@ def majority_accuracy(code_V: np.ndarray, factor_V: np.ndarray) -> float:
     return float(votes_DK.max(axis=1).sum() / len(code_V))
 
 
-def draw_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def sample_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Sample the factor of every vote (V,) and the rows of the encoding, 0 .. N - 1, of its images (V, L).
 
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    return votes.draw("factor_vae_score", encoding, NUM_VOTES, NUM_SAMPLES, generator)
+    return votes.sample("factor_vae_score", encoding, NUM_VOTES, NUM_SAMPLES, generator)

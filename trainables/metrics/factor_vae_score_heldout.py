@@ -55,7 +55,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
-    factor_V, rows_VL = draw_votes(encoding, generator)
+    factor_V, rows_VL = sample_votes(encoding, generator)
     if activity.has_diverged(encoding):
         return {"factor_vae_score_heldout": float("nan")}
     whole_D = activity.variance(encoding.mu_ND[None], encoding.discrete_D)[0]
@@ -79,11 +79,11 @@ def heldout_accuracy(code_V: np.ndarray, factor_V: np.ndarray) -> float:
     return float(np.mean(told_V == factor_V[NUM_TRAINING_VOTES:]))
 
 
-def draw_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def sample_votes(encoding: Encoding, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Sample the factor of every vote (V,) and the rows of its images (V, L): training votes, then evaluation votes.
 
     Raises:
         InputError: The images have no ground-truth factor with two values.
     """
     num_votes = NUM_TRAINING_VOTES + NUM_EVALUATION_VOTES
-    return votes.draw("factor_vae_score_heldout", encoding, num_votes, NUM_SAMPLES, generator)
+    return votes.sample("factor_vae_score_heldout", encoding, num_votes, NUM_SAMPLES, generator)

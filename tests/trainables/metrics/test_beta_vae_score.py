@@ -17,7 +17,7 @@ from tests.trainables.metrics.test_factor_vae_score import (
 from trainables.encoding import Encoding
 from trainables.errors import InputError
 from trainables.metrics import beta_vae_score
-from trainables.metrics.beta_vae_score import NUM_PAIRS, draw_pairs, mean_distance
+from trainables.metrics.beta_vae_score import NUM_PAIRS, sample_pairs, mean_distance
 
 very_few_examples = settings(max_examples=4, deadline=None, derandomize=True, database=None)
 
@@ -115,7 +115,7 @@ def test_distances_are_their_sums_in_loops() -> None:
 def test_pairs_share_their_factor_and_everything_else_is_independent() -> None:
     factors_NK = random_rows((3, 5, 4), 90, np.random.default_rng(0))
     factor_E = np.random.default_rng(1).integers(0, 3, 2000)
-    first_EL, second_EL = draw_pairs(factors_NK, factor_E, np.random.default_rng(2))
+    first_EL, second_EL = sample_pairs(factors_NK, factor_E, np.random.default_rng(2))
     assert first_EL.shape == second_EL.shape == (2000, NUM_PAIRS)
     assert stats.chisquare(np.bincount(first_EL.ravel(), minlength=90)).pvalue > 0.001
     for k in range(3):

@@ -11,7 +11,7 @@ from scipy import stats
 from trainables.encoding import Encoding
 from trainables.errors import InputError
 from trainables.metrics import factor_vae_score
-from trainables.metrics.factor_vae_score import NUM_SAMPLES, NUM_VOTES, draw_votes
+from trainables.metrics.factor_vae_score import NUM_SAMPLES, NUM_VOTES, sample_votes
 
 SPRITES = (6, 16, 16)
 DSPRITES = (3, 6, 40, 32, 32)
@@ -183,7 +183,7 @@ def test_a_random_code_is_near_chance() -> None:
 
 def test_one_code_knows_one_factor() -> None:
     factors_NK = grid(SPRITES)
-    factor_V, _ = draw_votes(encoding_of(factors_NK, factors_NK), np.random.default_rng(0))
+    factor_V, _ = sample_votes(encoding_of(factors_NK, factors_NK), np.random.default_rng(0))
     most_frequent = np.bincount(factor_V).max() / NUM_VOTES
     assert score(encoding_of(factors_NK, factors_NK[:, :1])) == most_frequent
 
@@ -195,7 +195,7 @@ def test_a_factor_that_only_a_collapsed_code_knows_is_lost() -> None:
     codes_ND = factors_NK + 0.01 * generator.normal(size=factors_NK.shape)
     codes_ND[:, 7] *= 1e-4
     collapsed = encoding_of(factors_NK, codes_ND, kl=[2.0] * 7 + [5e-9])
-    factor_V, _ = draw_votes(collapsed, np.random.default_rng(0))
+    factor_V, _ = sample_votes(collapsed, np.random.default_rng(0))
     assert score(collapsed) == np.mean(factor_V != 7) == pytest.approx(0.875, abs=0.03)
     assert score(encoding_of(factors_NK, codes_ND, has_posterior=False)) == np.mean(factor_V != 7)
     assert score(encoding_of(factors_NK, codes_ND, kl=[2.0] * 8)) == 1.0
@@ -224,7 +224,7 @@ def test_a_slow_obviously_right_scorer_agrees_on_the_same_votes(seed: int) -> No
     codes_ND[:, 5] = (grid(SPRITES)[:, 0] + generator.integers(0, 3, 1536)) // 2
     kl = [0.3, 0.004, 1.0, 0.02, 2.0, 0.0]
     encoding = encoding_of(grid(SPRITES), codes_ND, kl, discrete=[5])
-    votes = draw_votes(encoding, np.random.default_rng(seed))
+    votes = sample_votes(encoding, np.random.default_rng(seed))
     assert score(encoding, seed) == slow_score(encoding, *votes)
 
 
@@ -242,7 +242,7 @@ def test_votes_drawn_one_by_one_score_the_same_on_average() -> None:
 
 
 def votes_of(encoding: Encoding, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
-    draws = [draw_votes(encoding, np.random.default_rng(seed)) for seed in range(num_draws)]
+    draws = [sample_votes(encoding, np.random.default_rng(seed)) for seed in range(num_draws)]
     return np.concatenate([f for f, _ in draws]), np.concatenate([r for _, r in draws])
 
 

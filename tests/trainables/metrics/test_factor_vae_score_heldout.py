@@ -11,7 +11,7 @@ from scipy import stats
 from trainables.encoding import Encoding
 from trainables.errors import InputError
 from trainables.metrics import factor_vae_score, factor_vae_score_heldout
-from trainables.metrics.factor_vae_score_heldout import draw_votes, heldout_accuracy
+from trainables.metrics.factor_vae_score_heldout import sample_votes, heldout_accuracy
 
 SPRITES = (6, 16, 16)
 DSPRITES = (3, 6, 40, 32, 32)
@@ -85,7 +85,7 @@ def test_a_slow_obviously_right_scorer_agrees_on_the_same_votes(seed: int) -> No
     encoding = encoding_of(grid(SPRITES), codes_ND)
     found = score(encoding, seed)
     assert 0.4 < found < 1
-    assert found == pytest.approx(slow_score(encoding, *draw_votes(encoding, np.random.default_rng(seed))))
+    assert found == pytest.approx(slow_score(encoding, *sample_votes(encoding, np.random.default_rng(seed))))
 
 
 def test_perfect_codes_score_one_with_idle_dimensions_beside() -> None:
@@ -172,7 +172,7 @@ def test_a_code_without_training_votes_is_taken_for_the_first_factor() -> None:
 
 def test_votes_are_uniform_and_share_their_factor() -> None:
     factors_NK = grid((3, 70))
-    factor_V, rows_VL = draw_votes(encoding_of(factors_NK, factors_NK), np.random.default_rng(0))
+    factor_V, rows_VL = sample_votes(encoding_of(factors_NK, factors_NK), np.random.default_rng(0))
     assert rows_VL.shape == (15_000, 64)
     values_VL = np.where((factor_V == 0)[:, None], factors_NK[rows_VL, 0], factors_NK[rows_VL, 1])
     assert (values_VL == values_VL[:, :1]).all()

@@ -9,7 +9,7 @@ from trainables.encoding import Encoding
 from trainables.errors import InputError
 
 
-def draw(
+def sample(
     metric: str, encoding: Encoding, num_votes: int, num_samples: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sample the factor of every vote (V,) and the rows of the encoding, 0 .. N - 1, of its images (V, L).
