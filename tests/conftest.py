@@ -1,17 +1,24 @@
 """What the tests of training share: fixed arithmetic, the small data set, and a run that is trained in seconds."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-SMALL_VAE = {
+if TYPE_CHECKING:  # tests of the driver start without torch
+    from trainables.config import Value
+    from trainables.engine import ResolvedRun
+    from trainables.images import Images
+
+SMALL_VAE: dict[str, Value] = {
     "vae.network": "mlp",
     "vae.latent_dim": 6,
     "vae.width": 64,
     "adam.learning_rate": 1e-3,
 }
-SMALL = {
+SMALL: dict[str, dict[str, Value]] = {
     "beta_vae": SMALL_VAE,
     "factor_vae": SMALL_VAE
     | {
@@ -48,14 +55,14 @@ def arithmetic() -> Iterator[None]:
 @pytest.fixture
 def set_threads(arithmetic: None) -> Iterator[Callable[[int], None]]:
     """A function that sets the number of threads until the test ends."""
-    from trainables import arithmetic
+    from trainables.arithmetic import set_arithmetic
 
-    yield lambda num_threads: arithmetic.set_arithmetic("fp32", num_threads)
-    arithmetic.set_arithmetic("fp32", 1)
+    yield lambda num_threads: set_arithmetic("fp32", num_threads)
+    set_arithmetic("fp32", 1)
 
 
 @pytest.fixture(scope="session")
-def sprites() -> Any:
+def sprites() -> Images:
     """The images of `sprites` on the CPU."""
     import torch
 
@@ -65,21 +72,21 @@ def sprites() -> Any:
 
 
 @pytest.fixture(scope="session")
-def small_run() -> Callable[..., Any]:
+def small_run() -> Callable[..., ResolvedRun]:
     """A function that resolves a small run: model, seed, then fields other than the small ones."""
     from trainables import engine
     from trainables.config import RunSpec
 
     def resolve(
-        model: str, seed: int = 0, fields: Mapping[str, Any] | None = None, data: str = "sprites"
-    ) -> Any:
+        model: str, seed: int = 0, fields: Mapping[str, Value] | None = None, data: str = "sprites"
+    ) -> ResolvedRun:
         return engine.resolve(RunSpec(model, data, {**SMALL[model], **(fields or {})}, seed))
 
     return resolve
 
 
 @pytest.fixture(scope="session")
-def noise_images() -> Callable[..., Any]:
+def noise_images() -> Callable[..., Images]:
     """A function that makes 12 images of noise, 64 x 64, of so many channels, binary or in levels."""
     import numpy as np
     import torch
@@ -87,7 +94,7 @@ def noise_images() -> Callable[..., Any]:
     from trainables.images import Source
     from trainables.pixels import Levels, Packed
 
-    def make(channels: int, *, is_binary: bool) -> Any:
+    def make(channels: int, *, is_binary: bool) -> Images:
         num_pixels, generator = channels * 64 * 64, np.random.default_rng(0)
         size = (12, num_pixels // 8 if is_binary else num_pixels)
         stored = torch.from_numpy(generator.integers(0, 256, size, dtype=np.uint8))

@@ -42,7 +42,8 @@ def filled_in(text: str) -> str:
 
 
 def config() -> dict[str, Any]:
-    return yaml.safe_load(filled_in(CLUSTER))
+    filled: dict[str, Any] = yaml.safe_load(filled_in(CLUSTER))
+    return filled
 
 
 def on_premise_config() -> dict[str, Any]:
@@ -50,11 +51,13 @@ def on_premise_config() -> dict[str, Any]:
     kept = config()
     for key in ["head_node_type", "available_node_types", "head_setup_commands"]:
         del kept[key]
-    return kept | yaml.safe_load(code_block("yaml"))
+    own: dict[str, Any] = yaml.safe_load(code_block("yaml"))
+    return kept | own
 
 
 def code_block(language: str) -> str:
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (block,) = blocks
     return block
 
 
@@ -97,7 +100,7 @@ def parse_ray(command: str) -> click.Context:
 
 
 @pytest.mark.parametrize("text", [CLUSTER, filled_in(CLUSTER)], ids=["as it is", "filled in"])
-def test_ray_accepts_it_on_the_laptop_and_again_on_the_head(text) -> None:
+def test_ray_accepts_it_on_the_laptop_and_again_on_the_head(text: str) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     on_laptop = prepare_config(yaml.safe_load(text))
@@ -147,7 +150,7 @@ def test_nothing_is_scheduled_on_the_head_and_four_quarter_packs_fit_a_worker() 
 
 
 @pytest.mark.parametrize("configuration", [config(), on_premise_config()], ids=["aws", "own machines"])
-def test_no_node_starts_without_the_token_and_the_shared_folder(configuration) -> None:
+def test_no_node_starts_without_the_token_and_the_shared_folder(configuration: dict[str, Any]) -> None:
     assert "~/.ray/auth_token" in configuration["file_mounts"]
     assert len(ray_starts(configuration)) == 2
     for command in ray_starts(configuration):
@@ -164,7 +167,9 @@ def test_every_shell_command_is_well_formed() -> None:
 
 def test_the_shared_folder_is_a_line_that_fstab_understands() -> None:
     (mount,) = [command for command in config()["initialization_commands"] if "tee -a /etc/fstab" in command]
-    device, folder, kind, options, *numbers = re.search(r"echo (.*) \| ", mount)[1].split()
+    echoed = re.search(r"echo (.*) \| ", mount)
+    assert echoed is not None
+    device, folder, kind, options, *numbers = echoed[1].split()
     assert device == "fs-0123456789abcdef0.efs.us-west-2.amazonaws.com:/"
     assert (folder, kind, numbers) == ("/mnt/sweeper", "nfs4", ["0", "0"])
     assert {"hard", "lookupcache=positive", "_netdev", "nofail"} <= set(options.split(","))
@@ -180,12 +185,12 @@ def test_every_package_of_the_project_reaches_the_nodes() -> None:
 
 
 @pytest.mark.parametrize("command", [*commands_at_the_top(), *ray_commands_on_the_page()])
-def test_every_ray_command_exists_with_its_options(command) -> None:
+def test_every_ray_command_exists_with_its_options(command: str) -> None:
     assert parse_ray(command).params["cluster_config_file"] == "cluster.yaml"
 
 
 @pytest.mark.parametrize("command", sweeper_commands())
-def test_every_sweeper_command_exists_with_its_options(command) -> None:
+def test_every_sweeper_command_exists_with_its_options(command: str) -> None:
     from sweeper.cli import app as cli
 
     (group,) = [value for value in vars(cli).values() if isinstance(value, click.Group)]

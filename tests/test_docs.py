@@ -1,7 +1,9 @@
 """Every command that the documentation shows is one that the program takes; what it links to is there."""
 
+import argparse
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -18,7 +20,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = [*PAGES, ROOT / "Makefile", *sorted((ROOT / "search_spaces").glob("[a-z]*.py"))]
 
 
-def commands(module):
+def commands(module: str) -> list[pytest.ParameterSet]:
     """Command lines of a module in the documentation, without comments and pipes."""
     found = []
     for source in SOURCES:
@@ -30,7 +32,7 @@ def commands(module):
 
 
 @pytest.mark.parametrize("arguments", commands("sweeper"))
-def test_a_documented_command_of_the_sweeper_parses(arguments) -> None:
+def test_a_documented_command_of_the_sweeper_parses(arguments: list[str]) -> None:
     name, *rest = arguments
     command = app.sweeper.commands[name]
     with click.Context(app.sweeper, info_name="sweeper") as parent:
@@ -40,7 +42,7 @@ def test_a_documented_command_of_the_sweeper_parses(arguments) -> None:
 
 
 @pytest.mark.parametrize("arguments", commands("trainables"))
-def test_a_documented_command_of_the_core_parses(arguments) -> None:
+def test_a_documented_command_of_the_core_parses(arguments: list[str]) -> None:
     options = training.build_parser().parse_args(arguments)
     plugins.check("trainables.models", options.model, "model")
 
@@ -53,12 +55,14 @@ def test_a_documented_command_of_the_core_parses(arguments) -> None:
         for found in commands(module.__name__.removesuffix(".__main__"))
     ],
 )
-def test_a_documented_measurement_parses(parser, arguments) -> None:
+def test_a_documented_measurement_parses(
+    parser: Callable[[], argparse.ArgumentParser], arguments: list[str]
+) -> None:
     parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_that_are_there(page) -> None:
+def test_links_lead_to_files_that_are_there(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"

@@ -103,7 +103,7 @@ def test_the_reader_of_imports_sees_what_a_file_imports(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_file_says_what_it_is_and_is_named_after_it(name) -> None:
+def test_every_file_says_what_it_is_and_is_named_after_it(name: str) -> None:
     assert ast.get_docstring(ast.parse(MODULES[name].read_text())), f"{name} has no docstring"
     assert not FORBIDDEN_NAMES & {part.strip("_") for part in name.split(".")}
 
@@ -113,7 +113,7 @@ def room_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in inside("sweeper") if name != "sweeper"])
-def test_rooms_import_from_those_below_them(name) -> None:
+def test_rooms_import_from_those_below_them(name: str) -> None:
     rooms = {room_of(found) for found in imports(MODULES[name]) if found.startswith("sweeper.")}
     above = ROOMS[ROOMS.index(room_of(name)) + 1 :]
     assert not rooms.intersection(above), f"{name} is below {rooms.intersection(above)}"
@@ -136,12 +136,12 @@ def test_no_circle_of_imports() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if is_package(name)])
-def test_a_package_says_what_it_is_for_and_imports_nothing_heavy(name) -> None:
+def test_a_package_says_what_it_is_for_and_imports_nothing_heavy(name: str) -> None:
     assert roots(MODULES[name], at_import=True) <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("name", [name for plugin in PLUGINS for name in inside(f"trainables.{plugin}")])
-def test_models_data_and_metrics_do_not_import_one_another(name) -> None:
+def test_models_data_and_metrics_do_not_import_one_another(name: str) -> None:
     own_package = ".".join(name.split(".")[:2])
     shared = {found for found in inside(own_package) if found.count(".") > 2 or is_package(found)}
     ours = {found for found in imports(MODULES[name]) if found.partition(".")[0] in PACKAGES}
@@ -149,7 +149,7 @@ def test_models_data_and_metrics_do_not_import_one_another(name) -> None:
 
 
 @pytest.mark.parametrize("name", inside("trainables"))
-def test_training_needs_torch_numpy_and_h5py_alone(name) -> None:
+def test_training_needs_torch_numpy_and_h5py_alone(name: str) -> None:
     allowed = {"torch", "numpy", "h5py", "trainables"} | ({"ray"} if name == "trainables.tune" else set())
     late = {"sklearn"} if name.startswith("trainables.metrics.") else set()  # by metrics that are asked for
     late |= {"triton"} if name == "trainables.adam_kernel" else set()
@@ -167,7 +167,7 @@ def test_the_adapter_to_ray_imports_torch_in_functions_only() -> None:
 
 
 @pytest.mark.parametrize("name", inside("trainables.metrics"))
-def test_metrics_import_no_torch(name) -> None:
+def test_metrics_import_no_torch(name: str) -> None:
     assert "torch" not in roots(MODULES[name])
 
 
@@ -179,7 +179,7 @@ def test_metrics_and_what_the_driver_reads_of_training_drag_in_no_torch() -> Non
 
 
 @pytest.mark.parametrize("name", inside("search_spaces"))
-def test_search_spaces_import_neither_torch_nor_ray(name) -> None:
+def test_search_spaces_import_neither_torch_nor_ray(name: str) -> None:
     assert not {"torch", "ray", "mlflow"} & roots(MODULES[name])
 
 
@@ -188,7 +188,7 @@ def test_search_spaces_drag_in_neither_torch_nor_ray() -> None:
 
 
 @pytest.mark.parametrize("name", inside("sweeper"))
-def test_the_driver_imports_no_torch_and_mlflow_in_one_file_only(name) -> None:
+def test_the_driver_imports_no_torch_and_mlflow_in_one_file_only(name: str) -> None:
     assert "torch" not in roots(MODULES[name])
     assert "mlflow" not in roots(MODULES[name]) or name == "sweeper.tracking.store"
 

@@ -23,7 +23,7 @@ print(json.dumps([importlib.metadata.version("disentangle-sweeper"), files]))
 """
 
 
-def run(*words, cwd):
+def run(*words: object, cwd: Path) -> str:
     """What a command prints, which finds nothing of the checkout by its environment and downloads nothing."""
     names = {name for name in os.environ if name.startswith(("PYTHON", "PYTEST", "PIP_", "SWEEPER_"))}
     environment = {name: value for name, value in os.environ.items() if name not in names}
@@ -39,7 +39,7 @@ def run(*words, cwd):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory):
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, since a build leaves files behind and takes in what an earlier one left."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
@@ -55,7 +55,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory: pytest.TempPathFactory):
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scripts of an environment that has the wheel, and of the tests' own environment all but the checkout."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=False)
@@ -72,7 +72,7 @@ def installed(wheel, tmp_path_factory: pytest.TempPathFactory):
     return scripts
 
 
-def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel) -> None:
+def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
@@ -83,7 +83,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel) -> None:
     assert wheel.name == f"disentangle_sweeper-{__version__}-py3-none-any.whl"
 
 
-def test_the_installed_packages_are_those_of_the_wheel(installed, tmp_path: Path) -> None:
+def test_the_installed_packages_are_those_of_the_wheel(installed: Path, tmp_path: Path) -> None:
     version, files = json.loads(run(installed / "python", "-P", "-c", WHERE, cwd=tmp_path))
     assert version == __version__
     for file in files:
@@ -92,7 +92,9 @@ def test_the_installed_packages_are_those_of_the_wheel(installed, tmp_path: Path
 
 
 @pytest.mark.parametrize("words", [("python", "-P", "-m", "sweeper"), ("sweeper",)], ids=["module", "script"])
-def test_the_installed_program_lists_the_sweeps(installed, words, tmp_path: Path) -> None:
+def test_the_installed_program_lists_the_sweeps(
+    installed: Path, words: tuple[str, ...], tmp_path: Path
+) -> None:
     command, *options = words
     listed = json.loads(run(installed / command, *options, "list", "--json", cwd=tmp_path))
     assert set(listed) == set(plugins.names("search_spaces"))

@@ -1,10 +1,12 @@
 """The GPU kit, rehearsed at tiny sizes on a CPU: every stage runs, and what it writes can be read at any moment."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,14 +19,17 @@ from trainables import plugins
 
 ROOT = Path(__file__).parents[2]
 
+Rehearsal = tuple[subprocess.CompletedProcess[str], Path]
+"""What ran, and the folder with all that it wrote."""
 
-def measure(*words, timeout_s: int = 220):
+
+def measure(*words: object, timeout_s: int = 220) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.gpu", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=timeout_s)
 
 
 @pytest.fixture(scope="module")
-def rehearsal(tmp_path_factory: pytest.TempPathFactory):
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     """All stages, the long one in two parts that go on from one another."""
     folder = tmp_path_factory.mktemp("gpu")
     words = ["--rehearse", "--out", folder / "out", "--keep", folder / "keep", "--commit", "abc"]
@@ -32,27 +37,28 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory):
     return ran, folder
 
 
-def result(rehearsal):
+def result(rehearsal: Rehearsal) -> dict[str, Any]:
     ran, folder = rehearsal
     assert ran.returncode == 0, ran.stderr + (folder / "out" / "log.txt").read_text()
-    return json.loads((folder / "out" / "gpu.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "out" / "gpu.json").read_text())
+    return found
 
 
-def test_every_stage_is_measured(rehearsal) -> None:
+def test_every_stage_is_measured(rehearsal: Rehearsal) -> None:
     found = result(rehearsal)
     assert {name: stage["status"] for name, stage in found["stages"].items()} == dict.fromkeys(ALL, "done")
     assert all(stage["rows"] for stage in found["stages"].values())
     assert len(list((rehearsal[1] / "out").iterdir())) <= 8
 
 
-def test_the_result_names_machine_versions_and_commit(rehearsal) -> None:
+def test_the_result_names_machine_versions_and_commit(rehearsal: Rehearsal) -> None:
     machine = result(rehearsal)["machine"]
     assert machine["commit"] == "abc"
     assert machine["torch"] == torch.__version__
     assert {"date", "cpu", "cores", "python", "numpy", "device"} <= set(machine)
 
 
-def test_what_is_promised_on_a_cpu_is_equal_there(rehearsal) -> None:
+def test_what_is_promised_on_a_cpu_is_equal_there(rehearsal: Rehearsal) -> None:
     stages = result(rehearsal)["stages"]
     rows = stages["equality"]["rows"]
     assert all(row["is_equal"] for row in rows if "is_equal" in row)
@@ -69,7 +75,7 @@ def test_what_is_promised_on_a_cpu_is_equal_there(rehearsal) -> None:
     assert {row["model"] for row in stages["smoke"]["rows"]} == set(plugins.names("trainables.models"))
 
 
-def test_rates_have_a_spread(rehearsal) -> None:
+def test_rates_have_a_spread(rehearsal: Rehearsal) -> None:
     stages = result(rehearsal)["stages"]
     rated = [row for name in ("rates", "launches", "convolutions", "models") for row in stages[name]["rows"]]
     for row in rated:
@@ -78,7 +84,7 @@ def test_rates_have_a_spread(rehearsal) -> None:
     assert all(0 < row["draw_share"] < 1 for row in stages["rates"]["rows"])
 
 
-def test_a_table_comes_from_it(rehearsal) -> None:
+def test_a_table_comes_from_it(rehearsal: Rehearsal) -> None:
     found = result(rehearsal)
     text = (rehearsal[1] / "out" / "gpu.md").read_text()
     assert text == table.markdown(found)
@@ -87,7 +93,7 @@ def test_a_table_comes_from_it(rehearsal) -> None:
         assert f"### {stage}: done" in text
 
 
-def test_training_goes_on_from_what_it_kept(rehearsal, tmp_path: Path) -> None:
+def test_training_goes_on_from_what_it_kept(rehearsal: Rehearsal, tmp_path: Path) -> None:
     (first,) = [row for row in result(rehearsal)["stages"]["train"]["rows"] if row.get("what") == "trained"]
     assert first["steps"] == [0, 40]
     words = ["--rehearse", "--out", tmp_path, "--keep", rehearsal[1] / "keep", "--stages", "train"]
@@ -114,7 +120,7 @@ def test_training_is_the_protocol_of_the_sweep() -> None:
 def test_a_stage_whose_process_dies_is_failed_and_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def crash(options, stages, seconds) -> None:
+    def crash(options: argparse.Namespace, stages: list[str], seconds: float) -> None:
         """The first stage dies in its second line, and so does whatever comes after it once."""
         path = options.out / "gpu.json"
         found = json.loads(path.read_text())
@@ -150,7 +156,7 @@ time.sleep(600)
 def test_a_stage_that_hangs_is_ended_with_all_that_it_started_and_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(words, **how):
+    def start(words: list[str], **how: Any) -> subprocess.Popen[str]:
         """The first worker hangs; the second measures what is left. Other programs are started as they are."""
         if "--work" not in words:
             return popen(words, **how)
@@ -158,8 +164,9 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started_and_the_others_are
         hanging = [sys.executable, "-c", HANGING, str(tmp_path / "gpu.json")]
         return popen(hanging if len(started) == 1 else words, **how)
 
-    started, popen = [], subprocess.Popen
-    monkeypatch.setattr(kit.subprocess, "Popen", start)
+    started: list[list[str]] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(kit, "GRACE_S", 0.2)
     assert kit.main(["--rehearse", "--out", str(tmp_path), "--stages", "smoke,ceilings"]) == 1
     stages = json.loads((tmp_path / "gpu.json").read_text())["stages"]
@@ -185,7 +192,11 @@ def test_stages_that_cannot_be_started_end_the_measurement(
     [(["--stages", "rate"], "Unknown stage 'rate'.\nValid: ceilings,"), ([], "finds no CUDA device here")],
 )
 def test_wrong_words_are_answered(
-    words, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert kit.main(["--out", str(tmp_path / "out"), *words]) == 2

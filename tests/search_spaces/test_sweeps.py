@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,13 @@ SCALES = [(name, scale) for name, sweep in SWEEPS.items() for scale in sweep.sca
 
 
 @pytest.fixture(scope="session")
-def probe():
+def probe() -> Iterator[Probe]:
     with Probe() as probe:
         yield probe
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sweep_asks_one_question_of_a_model_that_exists(name) -> None:
+def test_a_sweep_asks_one_question_of_a_model_that_exists(name: str) -> None:
     sweep = SWEEPS[name]
     assert isinstance(sweep, Sweep)
     assert sweep.question.endswith("?")
@@ -35,7 +36,7 @@ def test_a_sweep_asks_one_question_of_a_model_that_exists(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_objectives_are_computed_and_their_direction_is_known(name) -> None:
+def test_objectives_are_computed_and_their_direction_is_known(name: str) -> None:
     sweep = SWEEPS[name]
     assert len(sweep.objectives) >= 2
     assert len(set(sweep.metrics)) == len(sweep.metrics)
@@ -46,7 +47,7 @@ def test_objectives_are_computed_and_their_direction_is_known(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sweep_can_be_asked_on_paper_on_a_laptop_and_in_a_moment(name) -> None:
+def test_a_sweep_can_be_asked_on_paper_on_a_laptop_and_in_a_moment(name: str) -> None:
     assert list(SWEEPS[name].scales) == ["paper", "laptop", "smoke"]
     assert SWEEPS[name].scales["smoke"].note, "numbers that mean nothing say so"
 
@@ -66,7 +67,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize(("name", "scale"), SIZES)
-def test_the_sizes_of_a_scale_are_frozen(name, scale) -> None:
+def test_the_sizes_of_a_scale_are_frozen(name: str, scale: str) -> None:
     protocol = SWEEPS[name].scales[scale]
     (space,) = protocol.space.values()
     sizes = protocol.data, protocol.num_seeds, protocol.steps, protocol.evaluate_every, space.choices
@@ -81,7 +82,7 @@ def test_the_papers_grid_of_infowgan_gp_is_whole() -> None:
 
 
 @pytest.mark.parametrize(("name", "scale"), SCALES)
-def test_a_scale_is_whole(name, scale) -> None:
+def test_a_scale_is_whole(name: str, scale: str) -> None:
     protocol = SWEEPS[name].scales[scale]
     assert isinstance(protocol, Scale)
     plugins.check("trainables.data", protocol.data, "data set")
@@ -92,7 +93,7 @@ def test_a_scale_is_whole(name, scale) -> None:
 
 
 @pytest.mark.parametrize(("name", "scale"), SCALES)
-def test_a_space_has_draws_and_none_twice(name, scale) -> None:
+def test_a_space_has_draws_and_none_twice(name: str, scale: str) -> None:
     protocol = SWEEPS[name].scales[scale]
     assert all(isinstance(each, CategoricalDistribution) for each in protocol.space.values())
     draws = protocol.draws()
@@ -103,7 +104,9 @@ def test_a_space_has_draws_and_none_twice(name, scale) -> None:
 
 
 @pytest.mark.parametrize(("name", "scale"), SCALES)
-def test_a_model_takes_every_field_and_each_draw_and_seed_is_another_run(name, scale, probe) -> None:
+def test_a_model_takes_every_field_and_each_draw_and_seed_is_another_run(
+    name: str, scale: str, probe: Probe
+) -> None:
     question = find_question(name, scale)
     runs = [run for _, runs in question.specs() for run in runs]
     found = probe.resolve(runs)
@@ -113,16 +116,17 @@ def test_a_model_takes_every_field_and_each_draw_and_seed_is_another_run(name, s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_smoke_takes_moments_and_every_scale_less_than_the_one_before(name) -> None:
+def test_smoke_takes_moments_and_every_scale_less_than_the_one_before(name: str) -> None:
     work = [scale.steps * scale.num_seeds * len(scale.draws()) for scale in SWEEPS[name].scales.values()]
     assert work == sorted(work, reverse=True)
     assert work[-1] <= 5_000
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_docstring_says_the_command_the_cost_and_what_to_expect(name) -> None:
+def test_the_docstring_says_the_command_the_cost_and_what_to_expect(name: str) -> None:
     path = Path(search_spaces.__path__[0]) / f"{name}.py"
     text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text is not None
     assert text.partition("?")[0] + "?" == SWEEPS[name].question
     sections = re.findall(r"^(\w+): (.+)$", text, re.MULTILINE)
     assert [title for title, _ in sections] == ["Command", "Cost", "Expected"]

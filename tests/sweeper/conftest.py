@@ -3,6 +3,8 @@
 MLflow is out of reach for most of them, as it may be for a whole sweep, and nothing waits for it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import os
@@ -11,10 +13,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from sweeper.home import Home
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
@@ -44,7 +51,7 @@ class Typed:
     err: str
 
 
-def end_session(process) -> None:
+def end_session(process: subprocess.Popen[str]) -> None:
     """Kill a process started in a session of its own, and all that it started and that Ray scattered over groups."""
     pids = subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True, check=True).stdout.split()
     for pid in map(int, pids):
@@ -55,7 +62,7 @@ def end_session(process) -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_environment():
+def ray_environment() -> Iterator[None]:
     """Ray keeps its files in a folder of the tests, without a token; its socket paths end at 107 bytes."""
     folder = tempfile.mkdtemp(prefix="ray-")
     with pytest.MonkeyPatch.context() as patch:
@@ -66,11 +73,11 @@ def ray_environment():
 
 
 @pytest.fixture(scope="session")
-def start_cluster(ray_environment):
+def start_cluster(ray_environment: None) -> Iterator[Callable[..., str]]:
     """A function that starts a cluster of so many CPUs and GPUs, which need not exist; returns its address."""
     with contextlib.ExitStack() as stack:
 
-        def start(num_cpus, num_gpus: int = 0):
+        def start(num_cpus: int, num_gpus: int = 0) -> str:
             process = subprocess.Popen(
                 [sys.executable, "-c", CLUSTER, str(num_cpus), str(num_gpus)],
                 stdin=subprocess.PIPE,
@@ -81,26 +88,29 @@ def start_cluster(ray_environment):
                 start_new_session=True,
             )
             stack.callback(end_session, process)
+            assert process.stdout is not None
             return process.stdout.readline().strip()
 
         yield start
 
 
 @pytest.fixture(scope="session")
-def cluster(start_cluster):
+def cluster(start_cluster: Callable[..., str]) -> str:
     """The address of a cluster of two CPUs."""
     return start_cluster(2)
 
 
 @pytest.fixture(scope="module")
-def make_home(tmp_path_factory: pytest.TempPathFactory):
+def make_home(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], tuple[Home, contextlib.ExitStack]]]:
     """A function that makes a home, and what keeps all deliveries to MLflow from it until it is closed."""
     from sweeper.home import Home
     from sweeper.tracking.sync import lock_projection
 
     with contextlib.ExitStack() as stack:
 
-        def make(name):
+        def make(name: str) -> tuple[Home, contextlib.ExitStack]:
             home = Home.at(tmp_path_factory.mktemp(name) / "home")
             home.path.mkdir()
             lock = stack.enter_context(contextlib.ExitStack())
@@ -111,10 +121,10 @@ def make_home(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def typed():
+def typed() -> Callable[..., Typed]:
     """A function that types words in this process."""
 
-    def run(*words):
+    def run(*words: object) -> Typed:
         from sweeper import pipeline
         from sweeper.cli import app
 
@@ -129,10 +139,10 @@ def typed():
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]):
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
     """A function that types words, which are refused in one to three lines that say all of this."""
 
-    def refuse(words, said, code: int = 2) -> None:
+    def refuse(words: Iterable[object], said: Iterable[object], code: int = 2) -> None:
         from sweeper.cli.app import main
 
         assert main([str(word) for word in words]) == code
@@ -147,11 +157,11 @@ def refused(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.fixture(scope="module")
-def start_driver(ray_environment):
+def start_driver(ray_environment: None) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """A function that types words in a process that leads a session of its own; all of it is gone in the end."""
     with contextlib.ExitStack() as stack:
 
-        def start(*words):
+        def start(*words: object) -> subprocess.Popen[str]:
             process = subprocess.Popen(
                 [sys.executable, "-c", DRIVER, *map(str, words)],
                 stdout=subprocess.PIPE,

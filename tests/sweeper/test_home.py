@@ -101,6 +101,7 @@ def test_a_killed_driver_holds_nothing(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, cwd=root
     ) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(InputError, match=f"pid {process.pid} "), lock_home(tmp_path, LOCAL):
             pytest.fail("two drivers hold one home")

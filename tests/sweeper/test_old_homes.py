@@ -2,6 +2,7 @@
 
 import csv
 import tarfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from sweeper.home import Home
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import SweepId
+from sweeper.ledger.rows import MemberRow, SweepId
 from sweeper.ledger.verify import check
+from tests.sweeper.conftest import Typed
 
 HOMES = Path(__file__).parents[1] / "homes"
 DONE = SweepId("factorvae_gamma", "smoke", "tiny")
@@ -21,7 +23,7 @@ SETTINGS = {"vae.width": 8, "vae.latent_dim": 2, "steps": 8000, "evaluate_every"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory):
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """The home of the first version: a sweep that is done, one with a diverged run, one stopped halfway."""
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(HOMES / "first.tar.xz") as archive:
@@ -29,18 +31,18 @@ def home(tmp_path_factory: pytest.TempPathFactory):
     return Home.at(folder / "home")
 
 
-def points(home, sweep):
+def points(home: Home, sweep: SweepId) -> set[tuple[str, str, int, float, str]]:
     with closing(Records.open(home.ledger)) as records:
         found = records.points(sweep)
     return set(zip(found.key, found.name, found.step, found.time_s, map(repr, found.value), strict=True))
 
 
-def members(home, sweep):
+def members(home: Home, sweep: SweepId) -> list[MemberRow]:
     with closing(Records.open(home.ledger)) as records:
         return records.members(sweep)
 
 
-def test_an_old_home_is_verified_and_its_answers_are_read(home, typed) -> None:
+def test_an_old_home_is_verified_and_its_answers_are_read(home: Home, typed: Callable[..., Typed]) -> None:
     assert check(home.ledger, home.storage) == []
     assert [row.status for row in members(home, DONE)] == ["done", "done"]
     assert [row.status for row in members(home, DIVERGED)] == ["done", "diverged"]
@@ -52,7 +54,7 @@ def test_an_old_home_is_verified_and_its_answers_are_read(home, typed) -> None:
         assert answers(front) == answers(home.exports / f"{sweep}.csv")
 
 
-def answers(path):
+def answers(path: Path) -> list[dict[str, str]]:
     """The means of a front, by draw."""
     with path.open(newline="") as file:
         return [
@@ -61,7 +63,9 @@ def answers(path):
         ]
 
 
-def test_a_sweep_that_was_stopped_then_goes_on_where_it_stood(home, typed, cluster) -> None:
+def test_a_sweep_that_was_stopped_then_goes_on_where_it_stood(
+    home: Home, typed: Callable[..., Typed], cluster: str
+) -> None:
     before = points(home, STOPPED)
     stood = {row.key: row.step for row in members(home, STOPPED)}
     assert all(0 < step < 8000 for step in stood.values())

@@ -9,33 +9,44 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from search_spaces import betavae_beta
+from sweeper.home import Home
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import SweepId
+from sweeper.ledger.rows import MemberRow, SweepId
 from sweeper.ledger.verify import check
+from tests.sweeper.conftest import Typed
+from trainables.config import Value
 
 GAMMA, BETA = SweepId("factorvae_gamma", "smoke"), SweepId("betavae_beta", "smoke")
 BOTH = [GAMMA.name, BETA.name, "--scale", "smoke"]
 CSV = "factorvae_gamma-smoke+betavae_beta-smoke.csv"
 
+MakeHome = Callable[[str], tuple[Home, ExitStack]]
+First = tuple[int, str, str]
+Run = Callable[..., tuple[Typed, dict[str, Any]]]
+Longer = tuple[list[object], list[object], bytes, Typed]
+"""Of fixtures, each of which says what it gives."""
+
 
 @pytest.fixture(scope="module")
-def home_and_lock(make_home):
+def home_and_lock(make_home: MakeHome) -> tuple[Home, ExitStack]:
     return make_home("run")
 
 
 @pytest.fixture(scope="module")
-def home(home_and_lock):
+def home(home_and_lock: tuple[Home, ExitStack]) -> Home:
     return home_and_lock[0]
 
 
 @pytest.fixture(scope="module")
-def first(home, start_driver):
+def first(home: Home, start_driver: Callable[..., subprocess.Popen[str]]) -> First:
     """Both sweeps in one launch, on a Ray that the driver starts itself: exit code, standard output and error."""
     driver = start_driver("run", *BOTH, "--home", home.path, "--json")
     out, err = driver.communicate()
@@ -43,31 +54,31 @@ def first(home, start_driver):
 
 
 @pytest.fixture
-def run(first, home, typed):
+def run(first: First, home: Home, typed: Callable[..., Typed]) -> Run:
     """A function that runs more in the home where both sweeps have run, and returns the answer and its JSON."""
 
-    def run(*words):
+    def run(*words: object) -> tuple[Typed, dict[str, Any]]:
         answer = typed("run", *words, "--home", home.path, "--no-ray", "--json")
         return answer, json.loads(answer.out)
 
     return run
 
 
-def rows(path):
+def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def members(home, sweep):
+def members(home: Home, sweep: SweepId) -> list[MemberRow]:
     with closing(Records.open(home.ledger)) as records:
         return records.members(sweep)
 
 
-def files(folder):
+def files(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_both_sweeps_are_trained_in_one_launch(first, home) -> None:
+def test_both_sweeps_are_trained_in_one_launch(first: First, home: Home) -> None:
     code, out, err = first
     assert code == 0, err
     told = json.loads(out)
@@ -89,13 +100,13 @@ def test_both_sweeps_are_trained_in_one_launch(first, home) -> None:
 
 
 @pytest.mark.parametrize("sweep", [GAMMA, BETA], ids=str)
-def test_every_run_has_its_points_and_is_done_once(sweep, first, home) -> None:
+def test_every_run_has_its_points_and_is_done_once(sweep: SweepId, first: First, home: Home) -> None:
     with closing(Records.open(home.ledger)) as records:
         assert Counter(row.status for row in records.members(sweep)) == {"done": 4}
         points = records.points(sweep)
         ends = records.db.execute("SELECT run, COUNT(*) FROM block_runs WHERE status = 'done' GROUP BY run")
         assert {count for _, count in ends} == {1}
-    steps = {}
+    steps: dict[tuple[str, str], list[int]] = {}
     for key, name, step, value in zip(points.key, points.name, points.step, points.value, strict=True):
         steps.setdefault((key, name), []).append(step)
         if name == "factor_vae_score":
@@ -113,7 +124,7 @@ def test_every_run_has_its_points_and_is_done_once(sweep, first, home) -> None:
         assert all(found == [50, 100, 150, 200] for found in trained)
 
 
-def test_the_answer_is_kept_in_the_home(first, home) -> None:
+def test_the_answer_is_kept_in_the_home(first: First, home: Home) -> None:
     front = rows(home.exports / CSV)
     assert Counter(row["model"] for row in front) == {"beta_vae": 2, "factor_vae": 2}
     assert {row["num_seeds"] for row in front} == {"2"}
@@ -122,7 +133,7 @@ def test_the_answer_is_kept_in_the_home(first, home) -> None:
     assert (home.exports / CSV).with_suffix(".png").stat().st_size > 10_000
 
 
-def test_running_again_trains_nothing_and_gives_the_same_bytes(run, home) -> None:
+def test_running_again_trains_nothing_and_gives_the_same_bytes(run: Run, home: Home) -> None:
     before, stored = (home.exports / CSV).read_bytes(), files(home.storage)
     answer, told = run(*BOTH)
     assert answer.code == 0
@@ -131,7 +142,9 @@ def test_running_again_trains_nothing_and_gives_the_same_bytes(run, home) -> Non
     assert files(home.storage) == stored
 
 
-def test_without_ray_the_same_is_trained_and_answered(first, home, make_home, typed) -> None:
+def test_without_ray_the_same_is_trained_and_answered(
+    first: First, home: Home, make_home: MakeHome, typed: Callable[..., Typed]
+) -> None:
     other, _ = make_home("without_ray")
     told = json.loads(typed("run", *BOTH, "--home", other.path, "--no-ray", "--json").out)
     assert (told["trained"], told["steps_trained"]) == (8, 8 * 200)
@@ -142,7 +155,7 @@ def test_without_ray_the_same_is_trained_and_answered(first, home, make_home, ty
     assert check(other.ledger, other.storage) == []
 
 
-def numbers(home, step):
+def numbers(home: Home, step: int) -> set[tuple[str, str, int, float]]:
     """All points of both sweeps up to a step, but for their times."""
     with closing(Records.open(home.ledger)) as records:
         found = [records.points(sweep) for sweep in (GAMMA, BETA)]
@@ -150,7 +163,7 @@ def numbers(home, step):
     return {row for row in rows if row[2] <= step}
 
 
-def kept(home):
+def kept(home: Home) -> dict[tuple[str, str, int], str]:
     """Digests of what finished runs of both sweeps keep: state, encoding, weights, pictures."""
     with closing(Records.open(home.ledger)) as records:
         keys = {row.key for sweep in (GAMMA, BETA) for row in records.members(sweep) if row.seed < 2}
@@ -163,8 +176,10 @@ def kept(home):
         }
 
 
-def test_one_more_seed_trains_only_itself_and_changes_no_other_row(run, home, typed, tmp_path: Path) -> None:
-    def exported(name):
+def test_one_more_seed_trains_only_itself_and_changes_no_other_row(
+    run: Run, home: Home, typed: Callable[..., Typed], tmp_path: Path
+) -> None:
+    def exported(name: str) -> list[str]:
         words = ["export", BETA.name, "--scale", "smoke", "--home", home.path, "--runs", tmp_path / name]
         assert typed(*words).code == 0
         return (tmp_path / name).read_text().splitlines()
@@ -181,16 +196,18 @@ def test_one_more_seed_trains_only_itself_and_changes_no_other_row(run, home, ty
 
 
 @pytest.fixture(scope="module")
-def longer(first, home, typed):
+def longer(first: First, home: Home, typed: Callable[..., Typed]) -> Longer:
     """A changed question: more steps of a run that is there, and a hyperparameter with which nothing stays finite."""
     before = (home.exports / CSV).read_bytes()
-    words = [GAMMA.name, "--scale", "smoke", "--as", "x", "--home", home.path]
+    words: list[object] = [GAMMA.name, "--scale", "smoke", "--as", "x", "--home", home.path]
     sets = ["--set", "gamma=1,1e30", "--set", "steps=300", "--seeds", "0"]
     run = ["run", *words, *sets, "--no-ray"]
     return words, run, before, typed(*run, "--json")
 
 
-def test_a_diverging_draw_is_named_and_off_the_front(longer, typed, tmp_path: Path) -> None:
+def test_a_diverging_draw_is_named_and_off_the_front(
+    longer: Longer, typed: Callable[..., Typed], tmp_path: Path
+) -> None:
     words, _, _, answer = longer
     assert answer.code == 1
     told = json.loads(answer.out)
@@ -207,7 +224,7 @@ def test_a_diverging_draw_is_named_and_off_the_front(longer, typed, tmp_path: Pa
     assert "0 of 1 seeds done (1 diverged)" in front.out
 
 
-def test_what_diverged_is_not_trained_again(longer, typed) -> None:
+def test_what_diverged_is_not_trained_again(longer: Longer, typed: Callable[..., Typed]) -> None:
     _, run, _, _ = longer
     again = typed(*run)
     assert again.code == 1
@@ -216,7 +233,7 @@ def test_what_diverged_is_not_trained_again(longer, typed) -> None:
     assert "--as x" in again.out
 
 
-def test_a_run_of_two_questions_is_one_run_that_goes_on(longer, home) -> None:
+def test_a_run_of_two_questions_is_one_run_that_goes_on(longer: Longer, home: Home) -> None:
     _, _, before, _ = longer
     (run, *_), (same, *_) = members(home, SweepId(GAMMA.name, "smoke", "x")), members(home, GAMMA)
     assert (run.key, run.status, run.step) == (same.key, same.status, same.step) == (run.key, "done", 300)
@@ -232,7 +249,7 @@ def test_a_run_of_two_questions_is_one_run_that_goes_on(longer, home) -> None:
 
 
 def test_what_was_trained_in_parts_and_packs_with_ray_and_without_is_what_a_run_alone_gives(
-    longer, home
+    longer: Longer, home: Home
 ) -> None:
     run = members(home, SweepId(GAMMA.name, "smoke", "x"))[0]
     sets = [
@@ -257,11 +274,13 @@ def test_what_was_trained_in_parts_and_packs_with_ray_and_without_is_what_a_run_
     assert set(last) >= {"recon_error", "factor_vae_score"}
 
 
-def as_text(value):
+def as_text(value: Value) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
 
 
-def test_in_the_end_mlflow_is_told_and_all_agree(longer, home_and_lock, typed) -> None:
+def test_in_the_end_mlflow_is_told_and_all_agree(
+    longer: Longer, home_and_lock: tuple[Home, ExitStack], typed: Callable[..., Typed]
+) -> None:
     home, lock = home_and_lock
     lock.close()
     told = typed("sync", *BOTH, "--home", home.path)
@@ -287,7 +306,9 @@ ONE_RUN = [
 ]
 
 
-def test_runs_that_fail_thrice_are_given_up_and_named(make_home, cluster, typed) -> None:
+def test_runs_that_fail_thrice_are_given_up_and_named(
+    make_home: MakeHome, cluster: str, typed: Callable[..., Typed]
+) -> None:
     """Files stand where the attempts' folders would be."""
     home, _ = make_home("failing")
     in_the_way = [home.storage / "attempts" / f"{number:08d}" for number in (1, 2, 3)]
@@ -307,7 +328,7 @@ def test_runs_that_fail_thrice_are_given_up_and_named(make_home, cluster, typed)
 
 
 def test_a_pack_that_dies_before_its_first_state_each_time_is_given_up_though_its_blocks_are_true(
-    make_home, typed
+    make_home: MakeHome, typed: Callable[..., Typed]
 ) -> None:
     """Each attempt commits a block, which has no states yet, and cannot write the next: it would go round for ever."""
     home, _ = make_home("round")
@@ -328,7 +349,7 @@ def test_a_pack_that_dies_before_its_first_state_each_time_is_given_up_though_it
 
 
 def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(
-    make_home, typed, monkeypatch: pytest.MonkeyPatch
+    make_home: MakeHome, typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained before `kl` was among the sweep's metrics, and beside it a home that was trained with it."""
     ran = {}
@@ -353,7 +374,8 @@ def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(
             (sweep,) = records.sweeps()
             (member,) = records.members(sweep)
             points = records.run_points(member.key)
-        assert (member.status, member.numerics is None) == ("done", False)
+        assert member.status == "done"
+        assert member.numerics is not None
         assert not member.numerics.startswith("scored"), "what scored a run did not train it"
         found = zip(points.name, points.identity, points.step, points.value, strict=True)
         ran[name] = {point for point in found if point[0].startswith("kl") and point[2] == 50}
@@ -362,7 +384,7 @@ def test_a_metric_that_runs_lack_is_computed_from_what_they_kept(
 
 
 def test_a_shorter_horizon_is_answered_where_runs_were_evaluated_and_refused_elsewhere(
-    make_home, typed
+    make_home: MakeHome, typed: Callable[..., Typed]
 ) -> None:
     home, _ = make_home("short")
     where = ["--home", home.path, "--no-ray", "--json"]
@@ -379,7 +401,9 @@ def test_a_shorter_horizon_is_answered_where_runs_were_evaluated_and_refused_els
     assert float(row["recon_error"]) > 0
 
 
-def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(make_home, typed) -> None:
+def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(
+    make_home: MakeHome, typed: Callable[..., Typed]
+) -> None:
     """One of two seeds diverges at once, so no draw is left for a front."""
     home, _ = make_home("undrawn")
     diverging = ["--set", "adam.learning_rate=1", "--set", "beta=1", "--set", "steps=3", "--as", "half"]
@@ -390,7 +414,9 @@ def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(make_home, typed)
     assert "Traceback" not in ended.err
 
 
-def test_a_ledger_that_cannot_be_written_ends_the_run(make_home, cluster, typed) -> None:
+def test_a_ledger_that_cannot_be_written_ends_the_run(
+    make_home: MakeHome, cluster: str, typed: Callable[..., Typed]
+) -> None:
     """A folder stands where the record of the first attempt would be written."""
     home, _ = make_home("full")
     in_the_way = home.storage / "attempts" / "00000001.json.partial"
@@ -402,7 +428,7 @@ def test_a_ledger_that_cannot_be_written_ends_the_run(make_home, cluster, typed)
     assert "Traceback" not in failed.err
 
 
-def test_finished_runs_are_given_a_metric_by_name(run, home, typed) -> None:
+def test_finished_runs_are_given_a_metric_by_name(run: Run, home: Home, typed: Callable[..., Typed]) -> None:
     run(*BOTH)
     words = ["--scale", "smoke", "--home", home.path]
     assert typed("pareto", BETA.name, *words, "--objectives", "recon_error,mig").code == 2

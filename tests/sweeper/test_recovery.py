@@ -6,14 +6,19 @@ import random
 import signal
 import threading
 import time
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
+from sweeper.home import Home
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import check
 from sweeper.ledger.writer import Ledger
+from tests.sweeper.conftest import Typed
 from trainables import blocks
 from trainables.layout import Layout
 
@@ -25,28 +30,32 @@ TRAINING_S = 10.0
 MOMENTS = random.Random(0)
 """A block takes a second."""
 
+StartDriver = Callable[..., Popen[str]]
+Words = Callable[..., list[object]]
+Answer = tuple[bytes, list[tuple[str, str, int, float]]]
+
 
 @pytest.fixture(scope="module")
-def steps(typed, tmp_path_factory: pytest.TempPathFactory):
+def steps(typed: Callable[..., Typed], tmp_path_factory: pytest.TempPathFactory) -> int:
     """So many steps that training takes seconds, on this machine."""
     words = ["plan", *QUESTION, "--set", "steps=1000", "--home", tmp_path_factory.mktemp("plan"), "--json"]
-    speed = 1000 / json.loads(typed(*words).out)["duration_s"]
+    speed: float = 1000 / json.loads(typed(*words).out)["duration_s"]
     return max(2, round(speed * TRAINING_S / 500)) * 500
 
 
 @pytest.fixture(scope="module")
-def words(steps):
+def words(steps: int) -> Words:
     """A function that says what is typed to run the question in a home."""
     changes = {"steps": steps, "evaluate_every": steps // 2, "report_every": 250}
     sets = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     return lambda home, *more: ["run", *QUESTION, *sets, "--home", home.path, *more]
 
 
-def committed(home):
+def committed(home: Home) -> list[Path]:
     return Layout(home.storage).manifests()
 
 
-def wait_for_a_block(home, num_before, timeout_s: float = 60.0):
+def wait_for_a_block(home: Home, num_before: int, timeout_s: float = 60.0) -> Path:
     """The newest manifest once there are more than before."""
     end = time.monotonic() + timeout_s
     while len(found := committed(home)) <= num_before:
@@ -55,7 +64,7 @@ def wait_for_a_block(home, num_before, timeout_s: float = 60.0):
     return found[-1]
 
 
-def disturb(home, driver, kill) -> None:
+def disturb(home: Home, driver: Popen[str], kill: Callable[[], None]) -> None:
     """Let a driver get some blocks done, and kill in the middle of another one."""
     wait_for_a_block(home, len(committed(home)))
     time.sleep(MOMENTS.uniform(0.0, 0.5))
@@ -63,7 +72,7 @@ def disturb(home, driver, kill) -> None:
     kill()
 
 
-def kill_session(leader) -> None:
+def kill_session(leader: int) -> None:
     """Kill a driver, its Ray and its workers at one moment."""
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal():
@@ -74,7 +83,7 @@ def kill_session(leader) -> None:
                 pass
 
 
-def answer(home, typed):
+def answer(home: Home, typed: Callable[..., Typed]) -> Answer:
     """The front's bytes, and every committed number."""
     path = home.path / "front.csv"
     assert typed("pareto", *QUESTION, "--home", home.path, "--csv", path).code == 0
@@ -83,7 +92,7 @@ def answer(home, typed):
     return path.read_bytes(), sorted(zip(points.key, points.name, points.step, points.value, strict=True))
 
 
-def assert_every_run_ended_once(home) -> None:
+def assert_every_run_ended_once(home: Home) -> None:
     with closing(Records.open(home.ledger)) as records:
         rows = records.members(SWEEP)
         assert [(row.status, row.step) for row in rows] == [("done", row.horizon_steps) for row in rows]
@@ -95,7 +104,9 @@ def assert_every_run_ended_once(home) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(make_home, typed, words):
+def undisturbed(
+    make_home: Callable[[str], tuple[Home, ExitStack]], typed: Callable[..., Typed], words: Words
+) -> Answer:
     home, _ = make_home("undisturbed")
     ran = typed(*words(home, "--no-ray"))
     assert ran.code == 0, ran.err
@@ -104,7 +115,9 @@ def undisturbed(make_home, typed, words):
 
 
 @pytest.fixture(scope="module")
-def stopped(make_home, cluster, start_driver, words):
+def stopped(
+    make_home: Callable[[str], tuple[Home, ExitStack]], cluster: str, start_driver: StartDriver, words: Words
+) -> tuple[Home, int, str]:
     """A home whose driver was asked to stop, and what the driver said."""
     home, _ = make_home("battered")
     driver = start_driver(*words(home, "--address", cluster))
@@ -114,7 +127,7 @@ def stopped(make_home, cluster, start_driver, words):
 
 
 @pytest.fixture(scope="module")
-def battered(stopped, cluster, start_driver, words):
+def battered(stopped: tuple[Home, int, str], cluster: str, start_driver: StartDriver, words: Words) -> Home:
     """The same home after its driver, and then everything, was killed."""
     home, _, _ = stopped
     often = ["--state-every", 1]
@@ -127,7 +140,7 @@ def battered(stopped, cluster, start_driver, words):
     return home
 
 
-def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped) -> None:
+def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped: tuple[Home, int, str]) -> None:
     home, code, err = stopped
     assert code == 130, err
     assert "run the same command to resume" in err
@@ -148,9 +161,10 @@ def test_a_driver_that_is_asked_to_stop_commits_and_says_so(stopped) -> None:
 
 
 def test_kills_of_driver_all_and_worker_and_a_damaged_block_change_no_number(
-    battered, undisturbed, cluster, typed, words
+    battered: Home, undisturbed: Answer, cluster: str, typed: Callable[..., Typed], words: Words
 ) -> None:
-    home, killed = battered, []
+    home = battered
+    killed: list[int] = []
     older_step = damage_a_newest_state(home)
     num_before = len(committed(home))
 
@@ -176,7 +190,7 @@ def test_kills_of_driver_all_and_worker_and_a_damaged_block_change_no_number(
     assert answer(home, typed) == undisturbed
 
 
-def damage_a_newest_state(home):
+def damage_a_newest_state(home: Home) -> int:
     """Flip a bit of the state that a run would resume from; returns the step of the one before, 0 if there is none yet."""
     with Ledger(home.ledger, home.storage) as ledger:
         ledger.ingest()

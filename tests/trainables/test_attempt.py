@@ -1,20 +1,23 @@
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from trainables import blocks, evaluation, plugins, scoring
-from trainables.attempt import Attempt, Start
+from trainables.attempt import Attempt, Block, Start
 from trainables.blocks import unpack_arrays
 from trainables.config import Schedule
 from trainables.encoding import Encoding
-from trainables.engine import Pack
+from trainables.engine import Pack, ResolvedRun
 from trainables.errors import UnknownNameError
-from trainables.images import Source
+from trainables.images import Images, Source
 from trainables.layout import Layout
+from trainables.models import factor_vae
 from trainables.pixels import Levels
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -28,11 +31,17 @@ OVERFLOW = {"beta": 3e38}
 
 
 @pytest.fixture(scope="module")
-def runs(small_run):
+def runs(small_run: Callable[..., ResolvedRun]) -> list[ResolvedRun]:
     return [small_run("factor_vae", seed, {"gamma": gamma}) for seed, gamma in ((0, 0), (7, 10), (1, 40))]
 
 
-def worked(runs, images, seconds, schedule=SCHEDULE, start=None):
+def worked(
+    runs: list[ResolvedRun],
+    images: Images,
+    seconds: float,
+    schedule: Schedule = SCHEDULE,
+    start: Start | None = None,
+) -> list[Block]:
     """All blocks of an attempt that ends by itself."""
     trying = Attempt(1, runs, schedule, images, start)
     done = []
@@ -43,7 +52,7 @@ def worked(runs, images, seconds, schedule=SCHEDULE, start=None):
     return done
 
 
-def values_of(some_blocks):
+def values_of(some_blocks: list[Block]) -> dict[tuple[str, int, str], float]:
     """Every point but for its time."""
     points = [point for block in some_blocks for point in block.manifest.points]
     values = {(point.key, point.step, point.name): point.value for point in points}
@@ -51,25 +60,25 @@ def values_of(some_blocks):
     return values
 
 
-def arrays_of(some_blocks, name):
+def arrays_of(some_blocks: list[Block], name: str) -> dict[str, bytes]:
     """A slice of each run, of the last block that has one."""
     return {key: blob[name] for block in some_blocks for key, blob in block.blobs.items() if name in blob}
 
 
 @pytest.fixture(scope="module")
-def whole(runs, sprites):
+def whole(runs: list[ResolvedRun], sprites: Images) -> list[Block]:
     """One block from beginning to end."""
     return worked(runs, sprites, 1000.0)
 
 
-def test_one_block_holds_everything_when_time_allows(whole, runs) -> None:
+def test_one_block_holds_everything_when_time_allows(whole: list[Block], runs: list[ResolvedRun]) -> None:
     (block,) = whole
     manifest = block.manifest
     assert (manifest.attempt, manifest.index, manifest.start_step, manifest.end_step) == (1, 0, 0, 50)
     assert [(entry.key, entry.seed) for entry in manifest.runs] == [(run.key, run.spec.seed) for run in runs]
     for entry, run in zip(manifest.runs, runs, strict=True):
         assert (entry.status, entry.step, entry.horizon, entry.first_bad_step) == ("done", 50, 50, None)
-        assert entry.spec["fields"]["gamma"] == run.config.gamma
+        assert entry.spec["fields"]["gamma"] == cast(factor_vae.Config, run.config).gamma
         assert entry.spec["fields"]["discriminator.adam.beta1"] == 0.5
         assert (entry.spec["model"], entry.spec["recipe"]) == ("factor_vae", "sprites (rendered v1)")
     parents = {name.partition("/")[0] for name in manifest.metric_identities}
@@ -82,7 +91,7 @@ def test_one_block_holds_everything_when_time_allows(whole, runs) -> None:
 
 @pytest.mark.parametrize("seconds", [1000.0, 0.0, 0.01])
 def test_points_fall_on_the_steps_of_the_schedule_wherever_blocks_end(
-    runs, sprites, whole, seconds: float
+    runs: list[ResolvedRun], sprites: Images, whole: list[Block], seconds: float
 ) -> None:
     done = worked(runs, sprites, seconds)
     values = values_of(done)
@@ -111,7 +120,7 @@ def test_points_fall_on_the_steps_of_the_schedule_wherever_blocks_end(
         assert arrays_of(done, name) == arrays_of(whole, name)
 
 
-def test_blocks_join_without_gaps(runs, sprites) -> None:
+def test_blocks_join_without_gaps(runs: list[ResolvedRun], sprites: Images) -> None:
     done = [block.manifest for block in worked(runs, sprites, 0.0)]
     assert len(done) >= 7
     assert [manifest.index for manifest in done] == list(range(len(done)))
@@ -123,14 +132,18 @@ def test_blocks_join_without_gaps(runs, sprites) -> None:
         assert all(manifest.start_step < point.step <= manifest.end_step for point in manifest.points)
 
 
-def test_points_and_results_do_not_depend_on_neighbors(runs, sprites, whole) -> None:
+def test_points_and_results_do_not_depend_on_neighbors(
+    runs: list[ResolvedRun], sprites: Images, whole: list[Block]
+) -> None:
     lone = worked(runs[1:2], sprites, 1000.0)
     key = runs[1].key
     assert values_of(lone) == {place: value for place, value in values_of(whole).items() if place[0] == key}
     assert lone[0].blobs == {key: whole[0].blobs[key]}
 
 
-def test_an_attempt_goes_on_exactly_from_any_block(runs, sprites, whole, tmp_path: Path) -> None:
+def test_an_attempt_goes_on_exactly_from_any_block(
+    runs: list[ResolvedRun], sprites: Images, whole: list[Block], tmp_path: Path
+) -> None:
     first = Attempt(1, runs, SCHEDULE, sprites)
     committed = []
     while not first.is_done and first.pack.step < 21:
@@ -149,7 +162,9 @@ def test_an_attempt_goes_on_exactly_from_any_block(runs, sprites, whole, tmp_pat
     assert arrays_of(rest, "state") == {key: final[key] for key in keys}
 
 
-def test_a_run_can_be_continued_to_a_later_horizon(runs, sprites, whole) -> None:
+def test_a_run_can_be_continued_to_a_later_horizon(
+    runs: list[ResolvedRun], sprites: Images, whole: list[Block]
+) -> None:
     early = worked(runs, sprites, 1000.0, dataclasses.replace(SCHEDULE, steps=40))
     states = arrays_of(early, "state")
     start = Start(40, tuple(unpack_arrays(states[run.key]) for run in runs))
@@ -158,7 +173,9 @@ def test_a_run_can_be_continued_to_a_later_horizon(runs, sprites, whole) -> None
     assert arrays_of(late, "state") == arrays_of(whole, "state")
 
 
-def test_looking_more_often_changes_no_number(runs, sprites, whole) -> None:
+def test_looking_more_often_changes_no_number(
+    runs: list[ResolvedRun], sprites: Images, whole: list[Block]
+) -> None:
     often = worked(runs, sprites, 1000.0, Schedule(50, 1, 10, ("recon_mse",)))
     assert arrays_of(often, "state") == arrays_of(whole, "state")
     found, expected = values_of(often), values_of(whole)
@@ -167,7 +184,7 @@ def test_looking_more_often_changes_no_number(runs, sprites, whole) -> None:
     assert all(found[place] == expected[place] for place in shared)
 
 
-def test_an_unknown_metric_stops_before_any_training(runs, sprites) -> None:
+def test_an_unknown_metric_stops_before_any_training(runs: list[ResolvedRun], sprites: Images) -> None:
     with pytest.raises(UnknownNameError, match="Unknown metric 'mug'"):
         Attempt(1, runs, dataclasses.replace(SCHEDULE, metrics=("mug",)), sprites)
 
@@ -175,7 +192,9 @@ def test_an_unknown_metric_stops_before_any_training(runs, sprites) -> None:
 # What is kept.
 
 
-def test_finished_runs_keep_an_encoding_weights_and_pictures(runs, whole, sprites) -> None:
+def test_finished_runs_keep_an_encoding_weights_and_pictures(
+    runs: list[ResolvedRun], whole: list[Block], sprites: Images
+) -> None:
     for run in runs:
         kept = whole[0].blobs[run.key]
         assert set(kept) == {blocks.STATE, *blocks.KEPT}
@@ -183,6 +202,7 @@ def test_finished_runs_keep_an_encoding_weights_and_pictures(runs, whole, sprite
         assert (encoding.data, encoding.factor_sizes) == (sprites.recipe, sprites.factor_sizes)
         np.testing.assert_array_equal(encoding.rows_N, np.arange(1536))
         np.testing.assert_array_equal(encoding.factors_NK, sprites.factors(encoding.rows_N))
+        assert encoding.logvar_ND is not None
         assert encoding.mu_ND.shape == encoding.logvar_ND.shape == (1536, 6)
         assert not encoding.discrete_D.any()
         pictures = unpack_arrays(kept["pictures"])
@@ -194,17 +214,21 @@ def test_finished_runs_keep_an_encoding_weights_and_pictures(runs, whole, sprite
         assert all(picture.dtype == np.uint8 for picture in pictures.values())
 
 
-def relu_layers(weights, names, h):
+def relu_layers(weights: dict[str, np.ndarray], names: tuple[str, ...], h: np.ndarray) -> np.ndarray:
     for name in names:
         h = h @ weights[f"{name}.weight"].astype(np.float64) + weights[f"{name}.bias"]
         h = h if name.endswith("out") else np.maximum(h, 0)
     return h
 
 
-def test_the_kept_weights_explain_the_encoding_and_the_pictures(runs, whole, sprites) -> None:
+def test_the_kept_weights_explain_the_encoding_and_the_pictures(
+    runs: list[ResolvedRun], whole: list[Block], sprites: Images
+) -> None:
     kept = whole[0].blobs[runs[2].key]
     weights, pictures = unpack_arrays(kept["weights"]), unpack_arrays(kept["pictures"])
     encoding = Encoding.from_bytes(kept["encoding"])
+    assert encoding.logvar_ND is not None
+    assert encoding.recon_nats_N is not None
     x_NP = sprites.at(torch.arange(1536)).flatten(1).double().numpy()
     codes = relu_layers(weights, ("encoder.hidden1", "encoder.hidden2", "encoder.out"), x_NP)
     mu_ND, logvar_ND = codes[:, :6], codes[:, 6:]
@@ -213,9 +237,10 @@ def test_the_kept_weights_explain_the_encoding_and_the_pictures(runs, whole, spr
     kl_ND = 0.5 * (np.exp(logvar_ND) + mu_ND**2 - logvar_ND - 1)
     np.testing.assert_allclose(encoding.kl_D, kl_ND.mean(0), rtol=1e-4, atol=1e-7)
 
-    def decoded(z):
+    def decoded(z: np.ndarray) -> np.ndarray:
         logits = relu_layers(weights, ("decoder.hidden1", "decoder.hidden2", "decoder.out"), z)
-        return 1 / (1 + np.exp(-logits))
+        p: np.ndarray = 1 / (1 + np.exp(-logits))
+        return p
 
     np.testing.assert_allclose(encoding.recon_mse_N, ((decoded(mu_ND) - x_NP) ** 2).mean(1), rtol=1e-4)
     # One z is sampled, so the mean over 1,536 images has a standard error of a few hundredths of a nat.
@@ -235,7 +260,9 @@ def test_the_kept_weights_explain_the_encoding_and_the_pictures(runs, whole, spr
         assert np.abs(pictures["traversal"][d].reshape(7, 256) - moved_7P).max() < 0.51
 
 
-def test_the_last_points_are_the_metrics_of_the_kept_encoding(runs, whole) -> None:
+def test_the_last_points_are_the_metrics_of_the_kept_encoding(
+    runs: list[ResolvedRun], whole: list[Block]
+) -> None:
     values = values_of(whole)
     for run in runs:
         encoding = Encoding.from_bytes(whole[0].blobs[run.key]["encoding"])
@@ -246,7 +273,7 @@ def test_the_last_points_are_the_metrics_of_the_kept_encoding(runs, whole) -> No
 
 
 def test_the_noise_of_an_evaluation_is_the_same_at_every_step_and_differs_between_runs_and_batches(
-    runs, sprites
+    runs: list[ResolvedRun], sprites: Images
 ) -> None:
     pack, shape = Pack(runs, sprites), torch.Size((256, 6))
     noises = [evaluation._noise(pack, start, shape) for start in (0, 256)]
@@ -270,7 +297,9 @@ def test_evaluation_rows_are_all_or_ten_thousand_fixed_ones() -> None:
     assert np.abs(np.bincount(rows // 5_000) - 1_000).max() < 4.5 * np.sqrt(1_000 * 0.9)
 
 
-def test_a_set_without_factors_and_with_an_odd_size_is_encoded_whole(small_run) -> None:
+def test_a_set_without_factors_and_with_an_odd_size_is_encoded_whole(
+    small_run: Callable[..., ResolvedRun],
+) -> None:
     stored = np.random.default_rng(0).integers(0, 256, (301, 3 * 5 * 7), dtype=np.uint8)
     pixels = partial(Levels, torch.from_numpy(stored), 255)
     images = Source("noise", (3, 5, 7), len(stored), pixels).load(torch.device("cpu"))
@@ -285,7 +314,7 @@ def test_a_set_without_factors_and_with_an_odd_size_is_encoded_whole(small_run) 
 
 
 def test_a_diverged_run_leaves_one_entry_and_no_point_and_its_neighbors_go_on(
-    small_run, sprites, tmp_path: Path
+    small_run: Callable[..., ResolvedRun], sprites: Images, tmp_path: Path
 ) -> None:
     good, bad = small_run("beta_vae", 0), small_run("beta_vae", 1, OVERFLOW)
     done = worked([bad, good], sprites, 0.0)
@@ -301,7 +330,9 @@ def test_a_diverged_run_leaves_one_entry_and_no_point_and_its_neighbors_go_on(
         blocks.write_block(tmp_path, block.manifest, block.blobs)
 
 
-def test_a_run_that_diverges_on_the_way_keeps_its_earlier_points_and_says_when(runs, sprites, whole) -> None:
+def test_a_run_that_diverges_on_the_way_keeps_its_earlier_points_and_says_when(
+    runs: list[ResolvedRun], sprites: Images, whole: list[Block]
+) -> None:
     pack = Pack(runs, sprites)
     pack.advance(22)
     states = pack.states()
@@ -319,7 +350,9 @@ def test_a_run_that_diverges_on_the_way_keeps_its_earlier_points_and_says_when(r
     assert values_of(rest) == expected
 
 
-def test_an_attempt_ends_when_all_runs_have_diverged(small_run, sprites) -> None:
+def test_an_attempt_ends_when_all_runs_have_diverged(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     runs = [small_run("beta_vae", seed, OVERFLOW) for seed in range(2)]
     trying = Attempt(3, runs, dataclasses.replace(SCHEDULE, steps=10**9), sprites)
     block = trying.work(5.0)
@@ -332,7 +365,9 @@ def test_an_attempt_ends_when_all_runs_have_diverged(small_run, sprites) -> None
 # What storage takes.
 
 
-def test_every_block_is_accepted_and_read_back(runs, sprites, tmp_path: Path) -> None:
+def test_every_block_is_accepted_and_read_back(
+    runs: list[ResolvedRun], sprites: Images, tmp_path: Path
+) -> None:
     done = worked(runs, sprites, 0.0)
     for block in done:
         path = blocks.write_block(tmp_path, block.manifest, block.blobs)
@@ -344,7 +379,7 @@ def test_every_block_is_accepted_and_read_back(runs, sprites, tmp_path: Path) ->
     assert len(Layout(tmp_path).manifests()) == len(done)
 
 
-def test_states_that_are_asked_for_too_late_are_refused(runs, sprites) -> None:
+def test_states_that_are_asked_for_too_late_are_refused(runs: list[ResolvedRun], sprites: Images) -> None:
     trying = Attempt(1, runs, SCHEDULE, sprites)
     block = trying.work(0.0)
     key = runs[0].key

@@ -20,6 +20,7 @@ from trainables.blocks import (
     Manifest,
     Point,
     RunEntry,
+    Status,
     pack_arrays,
     prune,
     read_manifest,
@@ -32,11 +33,15 @@ from trainables.errors import InputError
 from trainables.layout import Layout, block_of
 
 
-def entry(key: str = "a", status: str = "running", step: int = 10, first_bad_step=None):
+def entry(
+    key: str = "a", status: Status = "running", step: int = 10, first_bad_step: int | None = None
+) -> RunEntry:
     return RunEntry(key, 3, status, step, 100, run_spec(seed=3), first_bad_step)
 
 
-def manifest(attempt: int = 1, index: int = 0, runs=None, points=()):
+def manifest(
+    attempt: int = 1, index: int = 0, runs: tuple[RunEntry, ...] = (), points: tuple[Point, ...] = ()
+) -> Manifest:
     return Manifest(
         attempt=attempt,
         index=index,
@@ -53,13 +58,13 @@ def manifest(attempt: int = 1, index: int = 0, runs=None, points=()):
     )
 
 
-def bits(value):
+def bits(value: float) -> str | bytes:
     return "nan" if math.isnan(value) else struct.pack("<d", value)
 
 
 @given(st.lists(st.floats(), max_size=20), st.floats(allow_nan=False, allow_infinity=False))
 @settings(max_examples=25, deadline=None)
-def test_a_block_comes_back_as_it_was_written(values, time_s) -> None:
+def test_a_block_comes_back_as_it_was_written(values: list[float], time_s: float) -> None:
     points = tuple(Point("a", step, time_s, "loss", value) for step, value in enumerate(values))
     wanted = manifest(points=points)
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +160,7 @@ def test_a_block_is_written_once_and_only_with_its_own_runs(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("status", "first_bad_step"), [("diverged", None), ("running", 3), ("done", 3)])
-def test_only_a_diverged_run_has_a_first_bad_step(status: str, first_bad_step: int | None) -> None:
+def test_only_a_diverged_run_has_a_first_bad_step(status: Status, first_bad_step: int | None) -> None:
     with pytest.raises(ValueError, match="first_bad_step"):
         entry(status=status, first_bad_step=first_bad_step)
 
@@ -184,7 +189,7 @@ def test_a_full_disk_raises_and_leaves_nothing(tmp_path: Path, state: int, num_p
         "-c",
         FULL_DISK,
         str(Path(__file__).parents[2]),
-        tmp_path,
+        str(tmp_path),
         str(state),
         str(num_points),
     ]
@@ -197,7 +202,7 @@ def test_a_full_disk_raises_and_leaves_nothing(tmp_path: Path, state: int, num_p
 
 
 @st.composite
-def histories(draw):
+def histories(draw: st.DrawFn) -> list[tuple[int, Status]]:
     """How many blocks each of a few runs lives, and how it ends."""
     return draw(
         st.lists(st.tuples(st.integers(1, 7), st.sampled_from(["done", "diverged"])), min_size=1, max_size=4)
@@ -206,7 +211,7 @@ def histories(draw):
 
 @given(histories())
 @settings(max_examples=15, deadline=None)
-def test_pruning_keeps_what_any_run_needs_and_little_more(lives) -> None:
+def test_pruning_keeps_what_any_run_needs_and_little_more(lives: list[tuple[int, Status]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
         for index in range(max(length for length, _ in lives)):
@@ -223,7 +228,7 @@ def test_pruning_keeps_what_any_run_needs_and_little_more(lives) -> None:
         assert len(Layout(storage).manifests()) == index + 1
 
 
-def check_pruned(storage, lives, index) -> None:
+def check_pruned(storage: Path, lives: list[tuple[int, Status]], index: int) -> None:
     blocks = [read_manifest(path) for path in Layout(storage).manifests()]
     folder = Layout(storage).manifest(1, 0).parent
     needed = {index, index - 1}

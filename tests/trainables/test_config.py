@@ -2,13 +2,14 @@ import dataclasses
 import random
 import typing
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables import config, plugins
-from trainables.config import RunSpec, Schedule, parse_fields, parse_seeds
+from trainables.config import Config, RunSpec, Schedule, Value, parse_fields, parse_seeds
 from trainables.errors import InputError, UnknownNameError
 
 MODELS = plugins.names("trainables.models")
@@ -77,7 +78,7 @@ def test_a_configuration_is_flattened_in_order_under_dotted_names() -> None:
         ("inner.kind", "fancy", "fancy"),
     ],
 )
-def test_a_value_is_read_as_the_type_of_its_field(name: str, text, value) -> None:
+def test_a_value_is_read_as_the_type_of_its_field(name: str, text: Value, value: Value) -> None:
     changed = config.flatten(config.replace(DEFAULT, {name: text}))
     assert changed == config.flatten(DEFAULT) | {name: value}
     assert type(changed[name]) is type(value)
@@ -123,16 +124,16 @@ def test_what_is_no_single_field_is_no_field(name: str) -> None:
         config.replace(DEFAULT, {name: "1"})
 
 
-def other_values(model_config):
+def other_values(model_config: Config) -> dict[str, Value]:
     """Another valid value for every field of a configuration."""
-    others = {}
+    others: dict[str, Value] = {}
     pending = [("", model_config)]
     while pending:
         prefix, part = pending.pop()
         hints = typing.get_type_hints(type(part))
         for item in dataclasses.fields(part):
             value = getattr(part, item.name)
-            if dataclasses.is_dataclass(value):
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 pending.append((f"{prefix}{item.name}.", value))
             elif typing.get_origin(hints[item.name]) is typing.Literal:
                 others[prefix + item.name] = next(v for v in typing.get_args(hints[item.name]) if v != value)
@@ -144,7 +145,7 @@ def other_values(model_config):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_text_of_a_value_is_read_as_the_value(model) -> None:
+def test_the_text_of_a_value_is_read_as_the_value(model: str) -> None:
     default = plugins.load("trainables.models", model, "model").Config()
     values = config.flatten(default) | other_values(default)
     expected = config.replace(default, values)
@@ -183,7 +184,13 @@ def test_settings_that_cannot_be_trained_are_refused_by_name(model: str, field: 
 # Identity.
 
 
-def key(changed=DEFAULT, default=DEFAULT, version: int = 1, recipe: str = "images v1", **changes):
+def key(
+    changed: Config = DEFAULT,
+    default: Config = DEFAULT,
+    version: int = 1,
+    recipe: str = "images v1",
+    **changes: Any,
+) -> str:
     spec = dataclasses.replace(RunSpec("toy", "images", {}, 3), **changes)
     return config.run_key(spec, version, default, changed, recipe)
 
@@ -208,7 +215,14 @@ def test_everything_a_trajectory_depends_on_changes_the_key() -> None:
         key(version=2),
         key(recipe="images v2"),
     }
-    changes = {"weight": 5, "count": 4, "is_on": False, "name": "b", "sizes": (1,), "limit": 0}
+    changes: dict[str, Value] = {
+        "weight": 5,
+        "count": 4,
+        "is_on": False,
+        "name": "b",
+        "sizes": (1,),
+        "limit": 0,
+    }
     changes |= {"inner.rate": 0.25, "inner.kind": "fancy"}
     assert set(changes) == set(config.flatten(DEFAULT))
     keys |= {key(config.replace(DEFAULT, {name: value})) for name, value in changes.items()}
@@ -216,7 +230,7 @@ def test_everything_a_trajectory_depends_on_changes_the_key() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_field_of_a_model_changes_the_key(model) -> None:
+def test_every_field_of_a_model_changes_the_key(model: str) -> None:
     default = plugins.load("trainables.models", model, "model").Config()
     others = other_values(default)
     assert set(others) == set(config.flatten(default))
@@ -265,7 +279,9 @@ def test_json_is_canonical() -> None:
 
 @given(st.integers(1, 60), st.integers(1, 25), st.integers(1, 25))
 @settings(max_examples=40, deadline=None)
-def test_the_next_event_is_the_next_report_evaluation_or_end(steps, report_every, evaluate_every) -> None:
+def test_the_next_event_is_the_next_report_evaluation_or_end(
+    steps: int, report_every: int, evaluate_every: int
+) -> None:
     schedule = Schedule(steps, report_every, evaluate_every, ())
     events = {
         s for s in range(1, steps + 1) if s % report_every == 0 or s % evaluate_every == 0 or s == steps
@@ -287,7 +303,9 @@ def test_a_schedule_without_steps_is_refused(numbers: tuple[int, int, int]) -> N
     st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 30)), min_size=1, max_size=6), st.randoms()
 )
 @settings(max_examples=40, deadline=None)
-def test_seed_lists_are_read_as_their_numbers_sorted_and_once_each(ranges, order: random.Random) -> None:
+def test_seed_lists_are_read_as_their_numbers_sorted_and_once_each(
+    ranges: list[tuple[int, int]], order: random.Random
+) -> None:
     ranges = [(first, min(first + more, 2**32 - 1)) for first, more in ranges]
     parts = [
         f"{first}-{last}" if last > first or order.random() < 0.5 else f"{first}" for first, last in ranges
@@ -316,7 +334,7 @@ plain_text = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_siz
 
 @given(st.dictionaries(plain_text.filter(lambda name: "=" not in name), plain_text, max_size=5))
 @settings(max_examples=40, deadline=None)
-def test_assignments_are_read_as_name_and_text(fields) -> None:
+def test_assignments_are_read_as_name_and_text(fields: dict[str, str]) -> None:
     assert parse_fields(f"{name}={value}" for name, value in fields.items()) == fields
     assert parse_fields(f" {name} = {value} " for name, value in fields.items()) == fields
 

@@ -22,7 +22,7 @@ def test_the_type_checker_accepts_every_entry_as_its_contract(tmp_path: Path) ->
     lines += ["def vae(built: trainables.models.factor_vae.Model) -> LikelihoodModel: return built"]
     path = tmp_path / "entries.py"
     path.write_text("\n".join(lines))
-    config = ["--config-file", ROOT / "pyproject.toml"]
+    config = ["--config-file", str(ROOT / "pyproject.toml")]
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", *config, path], capture_output=True, text=True, cwd=ROOT
     )

@@ -1,5 +1,6 @@
 """Every way to convolve gives the result and the first and second derivatives of PyTorch's own convolutions."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -9,7 +10,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from trainables import convolutions, kernels
 from trainables.convolutions import WAYS
-from trainables.engine import Pack
+from trainables.engine import Pack, ResolvedRun
+from trainables.images import Images
+from trainables.kernels import Convolution
 from trainables.models.networks.vae import CONV_CHANNELS
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -22,23 +25,25 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
 """Relative error in the norm of any result, first or second derivative; measured 7e-14 and 4e-5."""
 
 
-def normal(*shape, dtype=torch.float64, seed: int = 0):
+def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
 
 
-def by_pytorch(function, x, weight, bias):
+def by_pytorch(
+    function: Callable[..., torch.Tensor], x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
     return torch.stack([function(*parts, stride=2, padding=1) for parts in zip(x, weight, bias, strict=True)])
 
 
-def derivatives(y, arguments):
+def derivatives(y: torch.Tensor, arguments: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     """First derivatives of a function of the result, and of their squares, which are second derivatives."""
     firsts = torch.autograd.grad(y.sin().sum(), arguments, create_graph=True)
-    seconds = torch.autograd.grad(sum(first.square().sum() for first in firsts), arguments)
+    seconds = torch.autograd.grad(torch.stack([first.square().sum() for first in firsts]).sum(), arguments)
     return [*firsts, *seconds]
 
 
-def assert_equal(found, expected, dtype) -> None:
+def assert_equal(found: list[torch.Tensor], expected: list[torch.Tensor], dtype: torch.dtype) -> None:
     for value, right in zip(found, expected, strict=True):
         assert value.shape == right.shape
         assert (value - right).norm() <= TOLERANCE[dtype] * right.norm()
@@ -47,7 +52,9 @@ def assert_equal(found, expected, dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("inputs", "outputs", "size"), [*PAPER, (3, 5, 4), (2, 3, 2)])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_way_is_the_convolution_and_its_derivatives(way, inputs, outputs, size, dtype) -> None:
+def test_a_way_is_the_convolution_and_its_derivatives(
+    way: Convolution, inputs: int, outputs: int, size: int, dtype: torch.dtype
+) -> None:
     runs, batch = 3, 2
     x = normal(runs, batch, inputs, size, size, dtype=dtype)
     weight = normal(runs, outputs, inputs, 4, 4, dtype=dtype, seed=1)
@@ -61,7 +68,9 @@ def test_a_way_is_the_convolution_and_its_derivatives(way, inputs, outputs, size
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("outputs", "inputs", "size"), [*PAPER, (3, 5, 4), (2, 3, 2)])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_way_is_the_transposed_convolution_and_its_derivatives(way, inputs, outputs, size, dtype) -> None:
+def test_a_way_is_the_transposed_convolution_and_its_derivatives(
+    way: Convolution, inputs: int, outputs: int, size: int, dtype: torch.dtype
+) -> None:
     runs, batch = 3, 2
     x = normal(runs, batch, inputs, size // 2, size // 2, dtype=dtype)
     weight = normal(runs, inputs, outputs, 4, 4, dtype=dtype, seed=1)
@@ -73,7 +82,9 @@ def test_a_way_is_the_transposed_convolution_and_its_derivatives(way, inputs, ou
 
 
 @pytest.mark.parametrize("function", [convolutions._Product, convolutions._Transposed])
-def test_the_products_on_streams_have_the_slopes_of_differences(function) -> None:
+def test_the_products_on_streams_have_the_slopes_of_differences(
+    function: type[torch.autograd.Function],
+) -> None:
     arguments = (normal(2, 2, 2, 4, 4), normal(2, 2, 2, 4, 4, seed=1))
     for layout in (torch.contiguous_format, torch.channels_last):
         applied = partial(apply_in, function, layout)
@@ -81,12 +92,18 @@ def test_the_products_on_streams_have_the_slopes_of_differences(function) -> Non
         assert gradgradcheck(applied, arguments)
 
 
-def apply_in(function, layout, x, weight):
-    return function.apply(x, weight, layout)
+def apply_in(
+    function: type[torch.autograd.Function],
+    layout: torch.memory_format,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+) -> torch.Tensor:
+    product: torch.Tensor = function.apply(x, weight, layout)
+    return product
 
 
 @pytest.mark.parametrize("way", ["streams_nhwc", "grouped"])
-def test_channels_stay_last_from_layer_to_layer(way: str) -> None:
+def test_channels_stay_last_from_layer_to_layer(way: Convolution) -> None:
     x, weight, bias = normal(2, 3, 4, 8, 8), normal(2, 5, 4, 4, 4), normal(2, 5)
     y = WAYS[way].conv(x, weight, bias).relu()
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in y) or way == "grouped"
@@ -96,13 +113,17 @@ def test_channels_stay_last_from_layer_to_layer(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("model", "first"), [("beta_vae", "vae"), ("info_wgan_gp", "critic")])
 def test_a_model_has_the_same_gradients_by_any_way(
-    small_run, noise_images, way, model: str, first: str
+    small_run: Callable[..., ResolvedRun],
+    noise_images: Callable[..., Images],
+    way: Convolution,
+    model: str,
+    first: str,
 ) -> None:
     """Of the network that is updated first: Adam makes large steps even of gradients that are rounding errors."""
     sizes = {"network": "conv", "critic.steps": 1} if model == "info_wgan_gp" else {"vae.network": "conv"}
     runs = [small_run(model, seed, sizes | {"batch_size": 4}, data="dsprites") for seed in range(3)]
 
-    def gradients():
+    def gradients() -> torch.Tensor:
         pack = Pack(runs, noise_images(1, is_binary=True))
         pack.advance(1)
         return pack.model.optimizers[first].parameters.gradients_RP

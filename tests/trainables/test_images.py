@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from trainables.pixels import Layered, Levels, Packed, Pixels
 CPU = torch.device("cpu")
 
 
-def set_of(name: str, shape: tuple[int, ...], pixels: Pixels, **ground_truth) -> Images:
+def set_of(name: str, shape: tuple[int, int, int], pixels: Pixels, **ground_truth: Any) -> Images:
     return Source(name, shape, len(pixels), lambda _: pixels, **ground_truth).load(CPU)
 
 
@@ -40,7 +41,7 @@ def test_levels_come_back_as_exact_fractions() -> None:
 
 
 @pytest.mark.parametrize("rows_shape", [(), (4,), (3, 2), (2, 3, 4), (0,)])
-def test_images_keep_the_shape_of_the_rows_that_are_asked_for(rows_shape) -> None:
+def test_images_keep_the_shape_of_the_rows_that_are_asked_for(rows_shape: tuple[int, ...]) -> None:
     generator = np.random.default_rng(1)
     bits = generator.integers(0, 2, (9, 2, 3, 5), dtype=np.uint8)
     rows = generator.integers(0, 9, rows_shape)
@@ -78,7 +79,7 @@ def test_factors_that_are_no_grid_are_those_of_a_table() -> None:
 
 
 @pytest.mark.parametrize("ground_truth", [{}, {"factor_names": ("a",), "factor_sizes": (3,)}])
-def test_a_source_that_says_another_number_of_images_is_a_bug(ground_truth) -> None:
+def test_a_source_that_says_another_number_of_images_is_a_bug(ground_truth: dict[str, Any]) -> None:
     pixels = Levels(torch.zeros((4, 4), dtype=torch.uint8), 255, CPU)
     with pytest.raises(ValueError, match="4 images"):
         Source("test", (1, 2, 2), 4 + (not ground_truth), lambda _: pixels, **ground_truth).load(CPU)

@@ -1,6 +1,7 @@
 """Codes of which everything is known: their algebra, and what the metrics must say of them."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("arithmetic")
 SIZES = (4, 5, 10, 10)
 
 
-def images_of(factors_NK: np.ndarray, shape: tuple[int, ...] = (1, 4, 4)) -> Images:
+def images_of(factors_NK: np.ndarray, shape: tuple[int, int, int] = (1, 4, 4)) -> Images:
     """Noise with these factors."""
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(
@@ -51,7 +52,7 @@ def scored(metric: str, code: str, images: Images, num_seeds: int = 2) -> list[f
 # The codes.
 
 
-def test_the_oracle_is_each_factor_standardized(toy) -> None:
+def test_the_oracle_is_each_factor_standardized(toy: Images) -> None:
     (oracle,) = known_codes.encodings("oracle", toy, 3)
     assert oracle.mu_ND.dtype == np.float32
     np.testing.assert_allclose(oracle.mu_ND.mean(axis=0), 0, atol=1e-6)
@@ -68,12 +69,12 @@ def test_a_factor_of_one_value_is_a_constant_code() -> None:
     assert scored("mig", "oracle", images_of(grid(3, 1, 4))) == [pytest.approx(1)]
 
 
-def test_duplicated_is_the_oracle_twice(toy) -> None:
+def test_duplicated_is_the_oracle_twice(toy: Images) -> None:
     (oracle,), (twice,) = (known_codes.encodings(code, toy, 3) for code in ("oracle", "duplicated"))
     np.testing.assert_array_equal(twice.mu_ND, np.hstack([oracle.mu_ND, oracle.mu_ND]))
 
 
-def test_rotated_keeps_every_distance_and_mixes_every_code(toy) -> None:
+def test_rotated_keeps_every_distance_and_mixes_every_code(toy: Images) -> None:
     (oracle,) = known_codes.encodings("oracle", toy, 1)
     for rotated in known_codes.encodings("rotated", toy, 3):
         found, expected = (codes_ND[:200] @ codes_ND[:200].T for codes_ND in (rotated.mu_ND, oracle.mu_ND))
@@ -90,7 +91,7 @@ def test_rotations_are_orthogonal_and_favor_no_direction() -> None:
     assert abs(np.linalg.det(drawn).mean()) < 5 / np.sqrt(2000)
 
 
-def test_random_codes_are_those_of_any_images_of_that_number(toy) -> None:
+def test_random_codes_are_those_of_any_images_of_that_number(toy: Images) -> None:
     other = images_of(np.random.default_rng(1).permutation(grid(*SIZES)))
     for mine, theirs in zip(
         *(known_codes.encodings("random", each, 2) for each in (toy, other)), strict=True
@@ -102,7 +103,7 @@ def test_random_codes_are_those_of_any_images_of_that_number(toy) -> None:
 
 
 @pytest.mark.parametrize("code", known_codes.CODES)
-def test_a_seed_decides_a_code_whatever_others_are_asked_for(toy, code) -> None:
+def test_a_seed_decides_a_code_whatever_others_are_asked_for(toy: Images, code: str) -> None:
     few, many = (known_codes.encodings(code, toy, num_seeds) for num_seeds in (1, 3))
     assert len(few) == 1
     assert len(many) == (1 if code in known_codes.SEEDLESS else 3)
@@ -111,7 +112,7 @@ def test_a_seed_decides_a_code_whatever_others_are_asked_for(toy, code) -> None:
 
 
 @pytest.mark.parametrize("code", known_codes.CODES)
-def test_every_code_counts_as_active(toy, code) -> None:
+def test_every_code_counts_as_active(toy: Images, code: str) -> None:
     for encoding in known_codes.encodings(code, toy, 2):
         active = scoring.scores(encoding, ["active_dims"])["active_dims"]
         assert active == encoding.mu_ND.shape[1] or code == "untrained"
@@ -126,7 +127,7 @@ def test_codes_are_of_the_evaluation_rows() -> None:
         assert len(encoding.mu_ND) == 10_000
 
 
-def test_untrained_is_a_run_before_its_first_step(sprites) -> None:
+def test_untrained_is_a_run_before_its_first_step(sprites: Images) -> None:
     runs = [engine.resolve(RunSpec("beta_vae", "sprites", {"vae.network": "mlp"}, seed)) for seed in range(2)]
     expected = evaluation.encodings(Pack(runs, sprites))
     found = known_codes.encodings("untrained", sprites, 2)
@@ -138,7 +139,7 @@ def test_untrained_is_the_paper_s_network_where_that_takes_the_images() -> None:
     assert run.config == plugins.load("trainables.models", "beta_vae", "model").Config()
 
 
-def test_a_code_that_there_is_not_is_refused(toy) -> None:
+def test_a_code_that_there_is_not_is_refused(toy: Images) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'oracle'"):
         known_codes.encodings("orakle", toy, 1)
 
@@ -153,7 +154,9 @@ def test_a_code_that_there_is_not_is_refused(toy) -> None:
         *(("gaussian_tc", 0), ("mutual_information", 0)),
     ],
 )
-def test_the_oracle_attains_what_can_be_attained(toy, sprites, metric, ceiling) -> None:
+def test_the_oracle_attains_what_can_be_attained(
+    toy: Images, sprites: Images, metric: str, ceiling: float
+) -> None:
     for images in (toy, sprites):
         assert scored(metric, "oracle", images) == [pytest.approx(ceiling, abs=1e-9)]
 
@@ -173,21 +176,23 @@ def test_the_order_of_images_and_of_factors_does_not_matter() -> None:
         assert scored(metric, code, images_of(shuffled_NK)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_two_codes_for_a_factor_are_a_fault_to_mig_and_none_to_modularity(toy) -> None:
+def test_two_codes_for_a_factor_are_a_fault_to_mig_and_none_to_modularity(toy: Images) -> None:
     assert scored("mig", "duplicated", toy) == [0]
     assert scored("modularity", "duplicated", toy) == [1]
 
 
-def test_noise_gets_chance(toy) -> None:
+def test_noise_gets_chance(toy: Images) -> None:
     assert np.mean(scored("factor_vae_score_heldout", "random", toy)) == pytest.approx(1 / 4, abs=0.1)
     assert np.mean(scored("mig", "random", toy)) < 0.02
 
 
-def test_a_rotation_lowers_mig_far_below_its_ceiling(toy) -> None:
+def test_a_rotation_lowers_mig_far_below_its_ceiling(toy: Images) -> None:
     assert max(scored("mig", "rotated", toy, 5)) < 0.6
 
 
-def test_a_rotation_costs_the_factor_vae_score_only_where_factors_share_their_strongest_code(toy) -> None:
+def test_a_rotation_costs_the_factor_vae_score_only_where_factors_share_their_strongest_code(
+    toy: Images,
+) -> None:
     # Given a factor, a code's variance is 1 less its squared weight: each factor votes for its strongest code.
     (oracle,) = known_codes.encodings("oracle", toy, 1)
     shared = []
@@ -225,27 +230,31 @@ def test_a_score_has_its_estimator_s_name_and_one_value_a_seed() -> None:
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """A function that stores images of one's own and returns their path."""
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path / "cache"))
 
     def store(name: str, **factors: np.ndarray) -> str:
         images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
-        np.savez(tmp_path / name, images=images, **factors)
+        np.savez(tmp_path / name, allow_pickle=False, images=images, **factors)
         return str(tmp_path / name)
 
     return store
 
 
-def test_a_metric_that_does_not_apply_is_nan(own) -> None:
+def test_a_metric_that_does_not_apply_is_nan(own: Callable[..., str]) -> None:
     path = own("one_factor.npz", factors=np.arange(60)[:, None] % 5)
     assert np.isnan(known_codes.score(path, "random", "modularity", 2)["values"]).tolist() == [True, True]
     assert known_codes.score(path, "oracle", "mig", 2)["values"] == [pytest.approx(1)]
 
 
-def test_images_without_ground_truth_are_refused(own) -> None:
+def test_images_without_ground_truth_are_refused(own: Callable[..., str]) -> None:
     path = own("blind.npz")
-    for ask in (lambda: known_codes.score(path, "oracle", "mig", 1), lambda: known_codes.evaluated(path)):
+    asks: list[Callable[[], object]] = [
+        lambda: known_codes.score(path, "oracle", "mig", 1),
+        lambda: known_codes.evaluated(path),
+    ]
+    for ask in asks:
         with pytest.raises(InputError, match=r"own images.*has no ground truth: nothing to calibrate"):
             ask()
 

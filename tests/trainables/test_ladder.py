@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import pytest
 
 from trainables import ladder
-from trainables.engine import Pack
+from trainables.engine import Pack, ResolvedRun
+from trainables.images import Images
 
 
 @pytest.mark.parametrize(
@@ -24,13 +27,17 @@ def test_memory_holds_the_largest_size_that_fits_it(num_runs: float, size: int) 
 
 
 @pytest.mark.usefixtures("arithmetic")
-def test_a_pack_that_is_too_small_for_its_runs_is_refused(small_run, sprites) -> None:
+def test_a_pack_that_is_too_small_for_its_runs_is_refused(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     with pytest.raises(ValueError, match="size 2 does not hold 3 runs"):
         Pack([small_run("beta_vae", seed) for seed in range(3)], sprites, size=2)
 
 
 @pytest.mark.usefixtures("arithmetic")
-def test_ghosts_fill_a_pack_up_and_are_never_shown(small_run, sprites) -> None:
+def test_ghosts_fill_a_pack_up_and_are_never_shown(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     runs = [small_run("factor_vae", seed) for seed in range(3)]
     pack, filled = Pack(runs, sprites), Pack(runs, sprites, size=8)
     assert (len(pack.seeds), len(filled.seeds)) == (3, 8)

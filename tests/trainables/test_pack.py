@@ -1,5 +1,7 @@
 import hashlib
 import random
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ import torch
 
 from trainables import arithmetic, config, engine, ladder, plugins
 from trainables.config import RunSpec
-from trainables.engine import Pack
+from trainables.engine import Pack, ResolvedRun
 from trainables.errors import InputError, UnknownNameError
+from trainables.images import Images
+from trainables.models import beta_vae
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
@@ -17,23 +21,25 @@ OVERFLOW = 3e38
 """A weight at which the first step's gradients overflow."""
 
 
-def digest(state):
+def digest(state: Mapping[str, np.ndarray]) -> str:
     return hashlib.sha256(b"".join(state[name].tobytes() for name in sorted(state))).hexdigest()
 
 
-def digests(pack):
+def digests(pack: Pack) -> dict[str, str]:
     return {run.key: digest(state) for run, state in zip(pack.runs, pack.states(), strict=True)}
 
 
-def trained(runs, images, num_steps):
+def trained(runs: list[ResolvedRun], images: Images, num_steps: int) -> dict[str, str]:
     pack = Pack(runs, images)
     pack.advance(num_steps)
     return digests(pack)
 
 
-def odd_runs(small_run, model, generator, num_runs):
+def odd_runs(
+    small_run: Callable[..., ResolvedRun], model: str, generator: random.Random, num_runs: int
+) -> list[ResolvedRun]:
     """Runs that share sizes which no vector register likes, and differ in seed and weight."""
-    sizes = {"batch_size": generator.choice([17, 33, 50, 63])}
+    sizes: dict[str, float] = {"batch_size": generator.choice([17, 33, 50, 63])}
     if model == "info_wgan_gp":
         sizes |= {
             "continuous": generator.choice([3, 4, 5]),
@@ -58,7 +64,9 @@ def odd_runs(small_run, model, generator, num_runs):
 
 
 @pytest.mark.parametrize("model", plugins.names("trainables.models"))
-def test_every_model_keeps_the_laws_of_a_pack(small_run, sprites, model) -> None:
+def test_every_model_keeps_the_laws_of_a_pack(
+    small_run: Callable[..., ResolvedRun], sprites: Images, model: str
+) -> None:
     default = plugins.load("trainables.models", model, "model").Config()
     weights = config.per_run_fields(default)
     assert weights, "a pack is of runs that differ"
@@ -91,7 +99,9 @@ def test_every_model_keeps_the_laws_of_a_pack(small_run, sprites, model) -> None
         ("info_wgan_gp", (1, 5, 2)),
     ],
 )
-def test_a_run_does_not_know_its_neighbors(small_run, sprites, model: str, num_runs) -> None:
+def test_a_run_does_not_know_its_neighbors(
+    small_run: Callable[..., ResolvedRun], sprites: Images, model: str, num_runs: tuple[int, ...]
+) -> None:
     generator = random.Random(f"{model} {num_runs}")
     runs = odd_runs(small_run, model, generator, sum(num_runs))
     together = trained(runs, sprites, 200)
@@ -105,7 +115,10 @@ def test_a_run_does_not_know_its_neighbors(small_run, sprites, model: str, num_r
 
 @pytest.mark.parametrize("num_threads", [2, 3])
 def test_a_run_does_not_know_its_neighbors_at_any_number_of_threads(
-    set_threads, small_run, sprites, num_threads: int
+    set_threads: Callable[[int], None],
+    small_run: Callable[..., ResolvedRun],
+    sprites: Images,
+    num_threads: int,
 ) -> None:
     set_threads(num_threads)
     runs = [small_run("factor_vae", seed, {"batch_size": 64}) for seed in range(8)]
@@ -119,7 +132,11 @@ def test_a_run_does_not_know_its_neighbors_at_any_number_of_threads(
     ("model", "channels", "batch_size"), [("factor_vae", 1, 3), ("beta_vae", 3, 2), ("info_wgan_gp", 1, 3)]
 )
 def test_a_convolutional_run_does_not_know_its_neighbors(
-    small_run, noise_images, model: str, channels: int, batch_size: int
+    small_run: Callable[..., ResolvedRun],
+    noise_images: Callable[..., Images],
+    model: str,
+    channels: int,
+    batch_size: int,
 ) -> None:
     images = noise_images(channels, is_binary=channels == 1)
     sizes = {"vae.network": "conv", "vae.latent_dim": 3, "vae.width": 5}
@@ -132,17 +149,21 @@ def test_a_convolutional_run_does_not_know_its_neighbors(
         assert apart == {key: together[key] for key in apart}
 
 
-def test_a_lone_run_shows_nothing_of_its_ghost(small_run, sprites) -> None:
+def test_a_lone_run_shows_nothing_of_its_ghost(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     pack = Pack([small_run("factor_vae")], sprites)
     pack.advance(2)
     assert len(pack.seeds) == len(pack.alive_R) == ladder.MIN_SIZE == 2
     assert [len(shown()) for shown in (pack.states, pack.statistics, pack.first_bad_steps, pack.weights)] == [
         1
     ] * 4
-    assert torch.equal(*pack.model.vae.values_RP)
+    assert torch.equal(*pack.model.optimizers["vae"].parameters.values_RP)
 
 
-def test_a_pack_may_be_advanced_in_any_strides(small_run, sprites) -> None:
+def test_a_pack_may_be_advanced_in_any_strides(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     runs = [small_run("factor_vae", seed) for seed in range(2)]
     pack = Pack(runs, sprites)
     # More steps than are drawn at once.
@@ -157,7 +178,9 @@ def test_a_pack_may_be_advanced_in_any_strides(small_run, sprites) -> None:
 # Randomness.
 
 
-def test_a_run_draws_by_its_seed_alone_and_anew_at_each_step(small_run, sprites) -> None:
+def test_a_run_draws_by_its_seed_alone_and_anew_at_each_step(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     together = Pack([small_run("factor_vae", seed) for seed in (5, 9, 5)], sprites)
     alone = Pack([small_run("factor_vae", 9)], sprites)
     steps = torch.arange(100, 103)
@@ -175,7 +198,9 @@ def test_a_run_draws_by_its_seed_alone_and_anew_at_each_step(small_run, sprites)
     assert len(torch.stack(seen).flatten(1).unique(dim=0)) == 3
 
 
-def test_batches_are_images_of_the_set_drawn_evenly(small_run, sprites) -> None:
+def test_batches_are_images_of_the_set_drawn_evenly(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     pack = Pack([small_run("beta_vae", seed, {"batch_size": 60}) for seed in range(2)], sprites)
     every = sprites.at(torch.arange(len(sprites))).flatten(1)
     number = {image.numpy().tobytes(): row for row, image in enumerate(every)}
@@ -195,7 +220,7 @@ def test_batches_are_images_of_the_set_drawn_evenly(small_run, sprites) -> None:
 
 @pytest.mark.parametrize("model", ["beta_vae", "factor_vae"])
 def test_a_run_that_overflows_is_frozen_and_its_neighbors_keep_their_bits(
-    small_run, sprites, model: str
+    small_run: Callable[..., ResolvedRun], sprites: Images, model: str
 ) -> None:
     runs = [small_run(model, seed, {"batch_size": 33, WEIGHT[model]: 4}) for seed in range(4)]
     bad = small_run(model, 1, {"batch_size": 33, WEIGHT[model]: OVERFLOW})
@@ -221,7 +246,7 @@ def test_a_run_that_overflows_is_frozen_and_its_neighbors_keep_their_bits(
     ],
 )
 def test_a_poisoned_run_stops_at_that_step_and_stays_where_it_was(
-    small_run, sprites, model: str, network: str
+    small_run: Callable[..., ResolvedRun], sprites: Images, model: str, network: str
 ) -> None:
     runs = [small_run(model, seed, {"batch_size": 17}) for seed in range(3)]
     expected = trained(runs, sprites, 40)
@@ -246,7 +271,9 @@ def test_a_poisoned_run_stops_at_that_step_and_stays_where_it_was(
     assert all(found[runs[r].key] == expected[runs[r].key] for r in (0, 2))
 
 
-def test_a_weight_whose_squared_gradients_overflow_diverges(small_run, sprites) -> None:
+def test_a_weight_whose_squared_gradients_overflow_diverges(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     # Adam's second moments would be infinite and the encoder would never move, in a run that counts as done.
     pack = Pack([small_run("beta_vae", 0), small_run("beta_vae", 0, {"beta": 1e30})], sprites)
     pack.advance(3)
@@ -257,7 +284,9 @@ def test_a_weight_whose_squared_gradients_overflow_diverges(small_run, sprites) 
 
 
 @pytest.mark.parametrize("model", ["factor_vae", "info_wgan_gp"])
-def test_a_run_goes_on_exactly_among_other_neighbors_in_another_slot(small_run, sprites, model: str) -> None:
+def test_a_run_goes_on_exactly_among_other_neighbors_in_another_slot(
+    small_run: Callable[..., ResolvedRun], sprites: Images, model: str
+) -> None:
     generator = random.Random("restore")
     runs = odd_runs(small_run, model, generator, 7)
     undisturbed = trained(runs, sprites, 90)
@@ -277,7 +306,9 @@ def test_a_run_goes_on_exactly_among_other_neighbors_in_another_slot(small_run, 
         assert found == {key: undisturbed[key] for key in found}
 
 
-def test_a_diverged_run_stays_diverged_when_restored(small_run, sprites) -> None:
+def test_a_diverged_run_stays_diverged_when_restored(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     runs = [small_run("beta_vae", 0), small_run("beta_vae", 0, {"beta": OVERFLOW})]
     pack = Pack(runs, sprites)
     pack.advance(7)
@@ -289,7 +320,7 @@ def test_a_diverged_run_stays_diverged_when_restored(small_run, sprites) -> None
     assert digests(other) == digests(pack)
 
 
-def test_training_lowers_the_loss(small_run, sprites) -> None:
+def test_training_lowers_the_loss(small_run: Callable[..., ResolvedRun], sprites: Images) -> None:
     for model in ("beta_vae", "factor_vae"):  # a game has no loss that falls
         pack = Pack([small_run(model, seed, {WEIGHT[model]: 1}) for seed in range(2)], sprites)
         pack.advance(1)
@@ -302,14 +333,17 @@ def test_training_lowers_the_loss(small_run, sprites) -> None:
 # What may form a pack.
 
 
-def test_runs_of_different_static_keys_form_no_pack(small_run, sprites) -> None:
+def test_runs_of_different_static_keys_form_no_pack(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     apart = [small_run("beta_vae"), small_run("beta_vae", fields={"vae.width": 65})]
     with pytest.raises(ValueError, match="share one static key"):
         Pack(apart, sprites)
     together = [small_run("beta_vae"), small_run("beta_vae", 3, {"beta": 7})]
     assert together[0].static_key == together[1].static_key
     assert together[0].key != together[1].key
-    assert Pack(together, sprites).model.beta_R.tolist() == [4, 7]
+    model = cast(beta_vae.Model, Pack(together, sprites).model)
+    assert model.beta_R.tolist() == [4, 7]
 
 
 @pytest.mark.parametrize(
@@ -320,18 +354,18 @@ def test_runs_of_different_static_keys_form_no_pack(small_run, sprites) -> None:
         (RunSpec("beta_vae", "sprites", {"bata": 1}, 0), "Unknown field 'bata'. Did you mean 'beta'"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(spec, text: str) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest(spec: RunSpec, text: str) -> None:
     with pytest.raises(UnknownNameError, match=text):
         engine.resolve(spec)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_outside_32_bits_is_refused(seed) -> None:
+def test_a_seed_outside_32_bits_is_refused(seed: int) -> None:
     with pytest.raises(InputError, match=f"Seed {seed} is outside"):
         engine.resolve(RunSpec("beta_vae", "sprites", {}, seed))
 
 
-def test_the_numerics_class_tells_threads_and_precision_apart(set_threads) -> None:
+def test_the_numerics_class_tells_threads_and_precision_apart(set_threads: Callable[[int], None]) -> None:
     classes = set()
     for num_threads in (1, 2):
         set_threads(num_threads)

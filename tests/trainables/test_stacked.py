@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,29 +11,30 @@ from trainables import stacked
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
 SHAPES = {"a.weight": (5, 7), "a.bias": (7,), "b.weight": (3, 2, 4, 4), "exact": (64,), "c": (1,)}
-SETTINGS = {"learning_rate": 3e-3, "beta1": 0.5, "beta2": 0.9, "epsilon": 1e-8}
+SETTINGS = (3e-3, 0.5, 0.9, 1e-8)
+"""Learning rate, beta1, beta2 and epsilon."""
 
 
 @pytest.fixture
-def double():
+def double() -> Iterator[None]:
     """Float64 for tensors made without a type: formulas are compared far below float32's rounding."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
-def normal(*shape, seed: int = 0):
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def parameters(num_runs):
+def parameters(num_runs: int) -> stacked.Parameters:
     made = stacked.Parameters(SHAPES, num_runs)
     for i, tensor in enumerate(made.tensors.values()):
         tensor.detach().copy_(normal(*tensor.shape, seed=i))
     return made
 
 
-def fill_gradients(made, seed) -> None:
+def fill_gradients(made: stacked.Parameters, seed: int) -> None:
     for i, gradient in enumerate(made.gradients.values()):
         gradient.copy_(normal(*gradient.shape, seed=100 * seed + i))
 
@@ -57,7 +59,7 @@ def test_parameters_are_views_of_one_row_a_run_and_start_on_multiples_of_64() ->
 def test_backward_writes_each_runs_gradient_of_a_summed_loss() -> None:
     made = parameters(3)
     for _ in range(2):
-        made.backward(sum((t * t).sum() * 0.5 for t in made.tensors.values()))
+        made.backward(torch.stack([(t * t).sum() * 0.5 for t in made.tensors.values()]).sum())
         torch.testing.assert_close(made.gradients_RP, made.values_RP, rtol=0, atol=0)
 
 
@@ -68,7 +70,7 @@ def test_adam_is_that_of_torch_one_run_at_a_time() -> None:
     optimizers = [
         torch.optim.Adam([p], lr=3e-3, betas=(0.5, 0.9), eps=1e-8, foreach=False) for p in references
     ]
-    adam = stacked.Adam(made, **SETTINGS)
+    adam = stacked.Adam(made, *SETTINGS)
     alive_R = torch.ones(3, dtype=torch.bool)
     for step in range(30):
         fill_gradients(made, step)
@@ -84,7 +86,7 @@ def test_adam_is_that_of_torch_one_run_at_a_time() -> None:
 def test_padding_stays_zero() -> None:
     made = parameters(2)
     padding = made.values_RP == 0
-    adam = stacked.Adam(made, **SETTINGS)
+    adam = stacked.Adam(made, *SETTINGS)
     for step in range(3):
         fill_gradients(made, step)
         adam.step(torch.ones(2, dtype=torch.bool))
@@ -95,10 +97,10 @@ def test_padding_stays_zero() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_run_with_a_bad_gradient_keeps_its_last_finite_parameters_and_its_neighbors_do_not_feel_it(
-    bad,
+    bad: float,
 ) -> None:
     made, undisturbed = parameters(4), parameters(4)
-    adam, reference = (stacked.Adam(p, **SETTINGS) for p in (made, undisturbed))
+    adam, reference = (stacked.Adam(p, *SETTINGS) for p in (made, undisturbed))
     alive_R = everyone_R = torch.ones(4, dtype=torch.bool)
     for step in range(6):
         fill_gradients(made, step)
@@ -119,7 +121,7 @@ def test_a_run_with_a_bad_gradient_keeps_its_last_finite_parameters_and_its_neig
 
 def test_a_run_that_is_dead_already_does_not_move() -> None:
     made = parameters(2)
-    adam = stacked.Adam(made, **SETTINGS)
+    adam = stacked.Adam(made, *SETTINGS)
     before_P = made.values_RP[0].clone()
     fill_gradients(made, 0)
     assert adam.step(torch.tensor([False, True])).tolist() == [False, True]
@@ -129,7 +131,7 @@ def test_a_run_that_is_dead_already_does_not_move() -> None:
 def test_a_gradient_whose_square_overflows_is_not_finite_for_adam() -> None:
     # Its second moment would be infinite for ever: the parameter stands still while the run looks alive.
     made = parameters(2)
-    adam = stacked.Adam(made, **SETTINGS)
+    adam = stacked.Adam(made, *SETTINGS)
     fill_gradients(made, 0)
     made.gradients["a.bias"][0, 3] = 1e21
     alive_R = adam.step(torch.ones(2, dtype=torch.bool))
@@ -233,7 +235,7 @@ def test_gaussians_are_those_of_torch_with_gradients(shape: tuple[int, int, int]
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
 @pytest.mark.parametrize("function", [torch.exp, torch.sigmoid, F.softplus])
 def test_an_elementwise_function_gives_a_run_the_same_bits_in_every_slot(
-    set_threads, function, num_threads: int
+    set_threads: Callable[[int], None], function: Callable[[torch.Tensor], torch.Tensor], num_threads: int
 ) -> None:
     set_threads(num_threads)
     # Counts around torch's threshold of 32,768 values for splitting a tensor between threads.

@@ -1,17 +1,21 @@
 """Steps as a graph: on a CPU a tape of tensor operations stands for CUDA's capture, which records the same."""
 
 import hashlib
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import pytest
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.plain import Plain
 from trainables import kernels, plugins, stepping
 from trainables.convolutions import WAYS
-from trainables.engine import Pack
+from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
+from trainables.kernels import Convolution
 from trainables.pixels import Levels, Packed
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
@@ -26,10 +30,16 @@ class Tape(TorchDispatchMode):
     """Every operation in order, with the tensors that it read and wrote."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.operations = []
+        TorchDispatchMode.__init__(self)  # mypy excuses untyped calls of torch only by name
+        self.operations: list[tuple[OpOverload, tuple[Any, ...], dict[str, Any], Any]] = []
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        function: OpOverload,
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         result = function(*args, **(kwargs or {}))
         self.operations.append((function, args, kwargs or {}, result))
         return result
@@ -44,7 +54,7 @@ class Tape(TorchDispatchMode):
                         old.copy_(new)
 
 
-def memory_of(pack):
+def memory_of(pack: Pack) -> list[torch.Tensor]:
     """All that a step changes."""
     optimizers = pack.model.optimizers.values()
     tensors = [pack.alive_R, pack._died_at_R, *pack.model.buffers.values(), *pack._last.values()]
@@ -54,13 +64,14 @@ def memory_of(pack):
     return tensors
 
 
-def taped(pack):
+def taped(pack: Pack) -> list[Tape]:
     """A pack whose steps are replayed from tapes."""
 
-    def capture(step):
+    def capture(step: Callable[[], None]) -> Callable[[], None]:
         memory = [*memory_of(pack), stepper._place]
         before = [tensor.clone() for tensor in memory]
-        with Tape() as tape:
+        tape = Tape()
+        with tape:
             step()
         assert not [f for f, *_ in tape.operations if f._schema.name.removeprefix("aten::") in READS]
         with torch.no_grad():  # CUDA's capture records, and does nothing yet
@@ -69,18 +80,20 @@ def taped(pack):
         tapes.append(tape)
         return tape.replay
 
-    tapes = []
+    tapes: list[Tape] = []
     stepper = pack._stepper = stepping.Graph(pack._chunk, capture)
     return tapes
 
 
-def digest(pack):
+def digest(pack: Pack) -> str:
     states = [state[name].tobytes() for state in pack.states() for name in sorted(state)]
     return hashlib.sha256(b"".join(states)).hexdigest()
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_replayed_step_is_the_step(small_run, sprites, model) -> None:
+def test_a_replayed_step_is_the_step(
+    small_run: Callable[..., ResolvedRun], sprites: Images, model: str
+) -> None:
     runs = [small_run(model, seed) for seed in range(3)]
     eager = Pack(runs, sprites)
     with kernels.using(CPU, optimizer="masked"):
@@ -99,7 +112,12 @@ def test_a_replayed_step_is_the_step(small_run, sprites, model) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("model", ["factor_vae", "beta_vae"])
 def test_a_run_stepped_in_place_is_one_in_ordinary_modules(
-    small_run, sprites, model: str, dtype, tolerance: float
+    small_run: Callable[..., ResolvedRun],
+    sprites: Images,
+    model: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Twelve steps of the graph's eager twin, relative to how far the weights moved; measured 3e-15 and 3e-6."""
     torch.set_default_dtype(dtype)
@@ -107,10 +125,14 @@ def test_a_run_stepped_in_place_is_one_in_ordinary_modules(
         with kernels.using(CPU, optimizer="masked"):
             pack = Pack([small_run(model, seed) for seed in range(3)], sprites, launch="graph")
             gathered = pack.gathered
-            pack.gathered = lambda draw: {
-                name: value.to(dtype) if value.is_floating_point() else value
-                for name, value in gathered(draw).items()
-            }
+            monkeypatch.setattr(
+                pack,
+                "gathered",
+                lambda draw: {
+                    name: value.to(dtype) if value.is_floating_point() else value
+                    for name, value in gathered(draw).items()
+                },
+            )
             start, plain = in_modules(model, pack, 1), in_modules(model, pack, 1)
             plain.prepare()
             for step in range(12):
@@ -128,7 +150,7 @@ def test_a_run_stepped_in_place_is_one_in_ordinary_modules(
     assert (weights[2] - weights[1]).norm() < tolerance * moved
 
 
-def in_modules(model, pack, r):
+def in_modules(model: str, pack: Pack, r: int) -> Plain:
     """A run of a pack as ordinary modules."""
     plain = Plain(model, pack.runs[r].config, pack.images.shape)
     adams = pack.model.optimizers.values()
@@ -136,7 +158,9 @@ def in_modules(model, pack, r):
     return plain
 
 
-def test_a_replayed_step_freezes_a_run_that_is_not_finite(small_run, sprites) -> None:
+def test_a_replayed_step_freezes_a_run_that_is_not_finite(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     runs = [small_run("factor_vae", seed) for seed in range(3)]
     states = Pack(runs, sprites).states()
     states[1]["vae.values"][0] = float("nan")
@@ -155,7 +179,9 @@ def test_a_replayed_step_freezes_a_run_that_is_not_finite(small_run, sprites) ->
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("model", MODELS)
-def test_nothing_is_read_back_from_the_device(small_run, model, way) -> None:
+def test_nothing_is_read_back_from_the_device(
+    small_run: Callable[..., ResolvedRun], model: str, way: Convolution
+) -> None:
     """On tensors without content there is nothing to read: a step that tries fails, at the paper's size for free."""
     device = torch.device("meta")
     network = {"network": "conv"} if model == "info_wgan_gp" else {"vae.network": "conv"}
@@ -172,12 +198,12 @@ def test_nothing_is_read_back_from_the_device(small_run, model, way) -> None:
 
 
 def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(
-    small_run, sprites, capsys: pytest.CaptureFixture[str]
+    small_run: Callable[..., ResolvedRun], sprites: Images, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [small_run("beta_vae", seed) for seed in range(2)]
     eager, pack = Pack(runs, sprites), Pack(runs, sprites)
 
-    def capture(_) -> None:
+    def capture(_: Callable[[], None]) -> NoReturn:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     pack._stepper = stepping.Graph(pack._chunk, capture)
@@ -188,10 +214,12 @@ def test_a_failed_capture_is_said_and_steps_are_launched_one_by_one(
     assert "capture failed; launching steps one by one: operation not permitted" in err
 
 
-def test_a_capture_that_runs_out_of_memory_is_an_out_of_memory(small_run, sprites) -> None:
+def test_a_capture_that_runs_out_of_memory_is_an_out_of_memory(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     pack = Pack([small_run("beta_vae")], sprites)
 
-    def capture(_) -> None:
+    def capture(_: Callable[[], None]) -> NoReturn:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     pack._stepper = stepping.Graph(pack._chunk, capture)
@@ -213,7 +241,9 @@ def test_steps_are_a_graph_on_cuda_alone_and_where_the_device_holds_the_images()
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("model", MODELS)
-def test_on_cuda_a_graph_is_the_step_and_nothing_waits(small_run, model) -> None:
+def test_on_cuda_a_graph_is_the_step_and_nothing_waits(
+    small_run: Callable[..., ResolvedRun], model: str
+) -> None:
     from trainables.data import sprites
 
     images = sprites.find().load(torch.device("cuda"))

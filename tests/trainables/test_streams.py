@@ -1,4 +1,6 @@
 import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +14,18 @@ WORD = 2**32 - 1
 EXTREMES = torch.tensor([0, 1, 2, 2**24, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 256, WORD - 1, WORD])
 
 
-def words(seeds, counts, steps):
+def words(
+    seeds: Sequence[int], counts: Mapping[str, int], steps: Sequence[int] | torch.Tensor
+) -> dict[str, torch.Tensor]:
     return Streams(seeds, counts, "cpu").bits(torch.as_tensor(steps))
 
 
-def draws(bits):
+def draws(bits: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Every kind of draw from words whose last axis is even."""
     return uniform(bits), normal(bits), integers(bits, 1536), permutations(bits)
 
 
-def python_philox(counter, key):
+def python_philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
     """Philox 4x32-10 as the paper writes it, in Python's unbounded integers."""
     (r0, l0, r1, l1), (k0, k1) = counter, key
     for _ in range(10):
@@ -33,7 +37,7 @@ def python_philox(counter, key):
 
 
 @pytest.fixture
-def set_threads():
+def set_threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -52,7 +56,9 @@ def set_threads():
         ),
     ],
 )
-def test_philox_gives_the_published_vectors_of_random123(to_words, counter, key, expected: list[int]) -> None:
+def test_philox_gives_the_published_vectors_of_random123(
+    to_words: Callable[[list[int]], Any], counter: list[int], key: list[int], expected: list[int]
+) -> None:
     found = philox([to_words([w]) for w in counter], [to_words([w]) for w in key])
     assert [int(w[0]) for w in found] == expected
 
@@ -101,7 +107,7 @@ def test_results_do_not_depend_on_the_chunk_of_steps_or_the_length_of_the_draw()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_run_does_not_know_its_neighbours(set_threads, threads: int) -> None:
+def test_a_run_does_not_know_its_neighbours(set_threads: Callable[[int], None], threads: int) -> None:
     # Just large enough that torch splits the work of 9 runs between threads, in lengths with every kind of SIMD tail.
     counts, steps = {"noise": 2 * 331, "odd": 13, "permutation": 2 * 35}, range(12)
     set_threads(1)
@@ -193,7 +199,7 @@ def test_uniforms_are_uniform() -> None:
 
 
 @pytest.mark.parametrize("high", [2, 3, 60, 1536, 2**31])
-def test_integers_cover_their_range_evenly(high) -> None:
+def test_integers_cover_their_range_evenly(high: int) -> None:
     bits = words(range(4), {"batch": 4096}, range(10))["batch"]
     found = integers(bits, high).flatten().numpy()
     if high == 2**31:
@@ -203,7 +209,7 @@ def test_integers_cover_their_range_evenly(high) -> None:
 
 
 @pytest.mark.parametrize("high", [1, 2, 737_280, 2**31])
-def test_integers_reach_both_ends_of_their_range_and_no_further(high) -> None:
+def test_integers_reach_both_ends_of_their_range_and_no_further(high: int) -> None:
     assert integers(EXTREMES[[0, -1]], high).tolist() == [0, high - 1]
 
 

@@ -16,9 +16,9 @@ KEYS = ["a1", "b2", "c3"]
 
 
 @pytest.fixture
-def candidates(tmp_path: Path):
+def candidates(tmp_path: Path) -> list[list[StoredState]]:
     """For each run its states at steps 20 and 10, as a driver names them."""
-    found = [[] for _ in KEYS]
+    found: list[list[StoredState]] = [[] for _ in KEYS]
     for index, step in enumerate((10, 20)):
         entries = tuple(RunEntry(key, 0, "running", step, 100, run_spec()) for key in KEYS)
         manifest = Manifest(1, index, step - 10, step, "here", "1", 1e9, 1.0, entries, ())
@@ -29,7 +29,7 @@ def candidates(tmp_path: Path):
     return found
 
 
-def damage(candidates, r, age) -> None:
+def damage(candidates: list[list[StoredState]], r: int, age: int) -> None:
     state = candidates[r][age]
     file = Path(state.manifest).parent / state.slice.file
     content = bytearray(file.read_bytes())
@@ -37,14 +37,14 @@ def damage(candidates, r, age) -> None:
     file.write_bytes(content)
 
 
-def test_a_pack_goes_on_from_the_newest_states(candidates) -> None:
+def test_a_pack_goes_on_from_the_newest_states(candidates: list[list[StoredState]]) -> None:
     start = newest_intact(KEYS, candidates)
     assert start.step == 20
     assert [state["x"][0] for state in start.states] == [20, 21, 22]
 
 
 def test_where_some_states_are_damaged_their_runs_are_named_so_that_the_others_need_not_go_back(
-    candidates,
+    candidates: list[list[StoredState]],
 ) -> None:
     damage(candidates, 1, age=0)
     with pytest.raises(DamagedStatesError) as raised:
@@ -57,14 +57,18 @@ def test_where_some_states_are_damaged_their_runs_are_named_so_that_the_others_n
     assert others.step == 20
 
 
-def test_where_all_are_damaged_all_go_back(candidates, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_all_are_damaged_all_go_back(
+    candidates: list[list[StoredState]], capsys: pytest.CaptureFixture[str]
+) -> None:
     for r in range(3):
         damage(candidates, r, age=0)
     assert newest_intact(KEYS, candidates).step == 10
     assert "Falling back to an older block." in capsys.readouterr().err
 
 
-def test_where_nothing_is_left_all_start_over(candidates, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_nothing_is_left_all_start_over(
+    candidates: list[list[StoredState]], capsys: pytest.CaptureFixture[str]
+) -> None:
     for r in range(3):
         for age in range(2):
             damage(candidates, r, age)

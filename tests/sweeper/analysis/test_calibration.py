@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,25 +13,29 @@ from rich.console import Console
 from scipy import stats
 
 from sweeper.analysis import calibration
+from sweeper.analysis.calibration import Calibrated
 from sweeper.cli.tables import calibration_table
 from sweeper.home import Home
 from sweeper.machines.probe import Evaluated, Probe
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError, UnknownNameError
-from trainables.known_codes import CODES, SEEDLESS
+from trainables.known_codes import CODES, CODES_VERSION, SEEDLESS
 from trainables.metric_identity import identity
 
 RECIPE = "sprites (rendered v1)"
 METRICS = ("mig", "gaussian_tc")
 
 
-def calibrated(home, metrics, num_seeds, data: str = "sprites"):
-    console = Console(file=io.StringIO(), width=200)
-    return calibration.calibrate(home, data, metrics, num_seeds, console), console.file.getvalue()
+def calibrated(
+    home: Home, metrics: Sequence[str], num_seeds: int, data: str = "sprites"
+) -> tuple[Calibrated, str]:
+    text = io.StringIO()
+    console = Console(file=text, width=200)
+    return calibration.calibrate(home, data, metrics, num_seeds, console), text.getvalue()
 
 
 @pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory):
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEPER_DATA", str(tmp_path_factory.mktemp("cache")))
         with Probe() as probe:
@@ -37,14 +43,14 @@ def probe(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory):
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Calibrated, str]:
     """A home with two metrics at three seeds, and the answer; not to be changed."""
     home = Home.at(tmp_path_factory.mktemp("calibration") / "home")
     return home, *calibrated(home, METRICS, 3)
 
 
 @pytest.fixture
-def home(kept, tmp_path: Path):
+def home(kept: tuple[Home, Calibrated, str], tmp_path: Path) -> Home:
     """A copy of it."""
     copy = Home.at(tmp_path / "home")
     (copy.path / "calibration").mkdir(parents=True)
@@ -55,7 +61,7 @@ def home(kept, tmp_path: Path):
 # The probe.
 
 
-def test_the_probe_answers_with_a_value_a_seed(probe) -> None:
+def test_the_probe_answers_with_a_value_a_seed(probe: Probe) -> None:
     assert probe.evaluated("sprites") == Evaluated(RECIPE, 1536)
     for code in CODES:
         values = probe.calibrate("sprites", code, "mig", 2)
@@ -64,11 +70,11 @@ def test_the_probe_answers_with_a_value_a_seed(probe) -> None:
     assert probe.calibrate("sprites", "random", "mig", 2) == probe.calibrate("sprites", "random", "mig", 2)
 
 
-def test_the_probe_hands_on_what_is_infinite(probe) -> None:
+def test_the_probe_hands_on_what_is_infinite(probe: Probe) -> None:
     assert probe.calibrate("sprites", "duplicated", "gaussian_tc", 1)[0] > 10
 
 
-def test_the_probe_refuses_images_without_ground_truth_and_goes_on(probe, tmp_path: Path) -> None:
+def test_the_probe_refuses_images_without_ground_truth_and_goes_on(probe: Probe, tmp_path: Path) -> None:
     path = tmp_path / "blind.npz"
     np.savez(path, images=np.zeros((40, 8, 8), dtype=bool))
     for ask in (lambda: probe.evaluated(str(path)), lambda: probe.calibrate(str(path), "oracle", "mig", 1)):
@@ -80,7 +86,7 @@ def test_the_probe_refuses_images_without_ground_truth_and_goes_on(probe, tmp_pa
 # The file.
 
 
-def test_a_calibration_is_kept_by_the_full_names_of_its_metrics(kept) -> None:
+def test_a_calibration_is_kept_by_the_full_names_of_its_metrics(kept: tuple[Home, Calibrated, str]) -> None:
     home, answer, said = kept
     found = calibration.references(home.path, RECIPE)
     assert found == answer.references
@@ -91,7 +97,9 @@ def test_a_calibration_is_kept_by_the_full_names_of_its_metrics(kept) -> None:
     assert "calibrating: 100% of 22 scores" in said
 
 
-def test_another_estimator_another_number_of_images_or_other_images_have_no_reference(kept) -> None:
+def test_another_estimator_another_number_of_images_or_other_images_have_no_reference(
+    kept: tuple[Home, Calibrated, str],
+) -> None:
     home, _, _ = kept
     found = calibration.references(home.path, RECIPE)
     assert identity("mig", 1536) in found
@@ -101,13 +109,15 @@ def test_another_estimator_another_number_of_images_or_other_images_have_no_refe
     assert not calibration.references(home.path / "elsewhere", RECIPE)
 
 
-def test_codes_that_were_made_in_an_older_way_are_no_reference(kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_that_were_made_in_an_older_way_are_no_reference(
+    kept: tuple[Home, Calibrated, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     home, _, _ = kept
-    monkeypatch.setattr(calibration, "CODES_VERSION", calibration.CODES_VERSION + 1)
+    monkeypatch.setattr(calibration, "CODES_VERSION", CODES_VERSION + 1)
     assert not calibration.references(home.path, RECIPE)
 
 
-def test_means_and_limits_are_those_of_the_seeds(kept, probe) -> None:
+def test_means_and_limits_are_those_of_the_seeds(kept: tuple[Home, Calibrated, str], probe: Probe) -> None:
     home, _, _ = kept
     reference = calibration.references(home.path, RECIPE)[identity("mig", 1536)]
     for name, code in (("chance", "random"), ("untrained", "untrained"), ("rotated", "rotated")):
@@ -129,7 +139,7 @@ def test_what_is_not_finite_comes_back(tmp_path: Path) -> None:
     assert math.isnan(reference.chance)
 
 
-def test_calibrating_again_does_nothing_and_says_so(home) -> None:
+def test_calibrating_again_does_nothing_and_says_so(home: Home) -> None:
     path = home.path / "calibration" / "sprites_rendered_v1.json"
     before = path.read_bytes(), path.stat().st_mtime_ns
     answer, said = calibrated(home, METRICS[:1], 2)
@@ -140,7 +150,7 @@ def test_calibrating_again_does_nothing_and_says_so(home) -> None:
 
 
 def test_only_what_is_lacking_is_computed_and_what_was_there_stays(
-    home, monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = calibration.references(home.path, RECIPE)
     monkeypatch.setattr(calibration, "SLOW_S", 0.0)
@@ -153,7 +163,7 @@ def test_only_what_is_lacking_is_computed_and_what_was_there_stays(
     assert set(after) == {*before, identity("modularity", 1536)}
 
 
-def test_more_seeds_take_the_place_of_fewer(home) -> None:
+def test_more_seeds_take_the_place_of_fewer(home: Home) -> None:
     answer, _ = calibrated(home, ("mig",), 4)
     found = calibration.references(home.path, RECIPE)
     assert answer.num_computed == 1
@@ -161,7 +171,7 @@ def test_more_seeds_take_the_place_of_fewer(home) -> None:
     assert found[identity("gaussian_tc", 1536)].num_seeds == 3
 
 
-def test_a_damaged_file_is_named_with_the_remedy(home) -> None:
+def test_a_damaged_file_is_named_with_the_remedy(home: Home) -> None:
     path = home.path / "calibration" / "sprites_rendered_v1.json"
     path.write_bytes(path.read_bytes().replace(b"random", b"randon"))
     for ask in (lambda: calibration.references(home.path, RECIPE), lambda: calibrated(home, ("mig",), 1)):
@@ -169,7 +179,7 @@ def test_a_damaged_file_is_named_with_the_remedy(home) -> None:
             ask()
 
 
-def test_a_file_of_other_images_is_not_taken_for_theirs(home) -> None:
+def test_a_file_of_other_images_is_not_taken_for_theirs(home: Home) -> None:
     path = home.path / "calibration" / "sprites_rendered_v1.json"
     path.rename(path.with_name("sprites_rendered_v2.json"))
     with pytest.raises(
@@ -178,8 +188,8 @@ def test_a_file_of_other_images_is_not_taken_for_theirs(home) -> None:
         calibration.references(home.path, "sprites (rendered v2)")
 
 
-def test_a_metric_of_more_than_codes_and_ground_truth_is_refused(home) -> None:
-    with pytest.raises(UnknownNameError, match=r"codes and ground truth 'kl'[^$]*Valid: .*mig"):
+def test_a_metric_of_more_than_codes_and_ground_truth_is_refused(home: Home) -> None:
+    with pytest.raises(InputError, match=r"kl needs more than codes and ground truth[^$]*Valid: .*mig"):
         calibrated(home, ("mig", "kl"), 1)
     with pytest.raises(UnknownNameError, match="Did you mean 'mig'"):
         calibrated(home, ("migs",), 1)
@@ -188,13 +198,13 @@ def test_a_metric_of_more_than_codes_and_ground_truth_is_refused(home) -> None:
 # For a person.
 
 
-def shown(answer):
-    console = Console(file=io.StringIO(), width=80)
-    console.print(calibration_table(answer))
-    return console.file.getvalue().splitlines()
+def shown(answer: Calibrated) -> list[str]:
+    text = io.StringIO()
+    Console(file=text, width=80).print(calibration_table(answer))
+    return text.getvalue().splitlines()
 
 
-def test_the_table_has_a_row_a_metric_and_fits_80_columns(kept) -> None:
+def test_the_table_has_a_row_a_metric_and_fits_80_columns(kept: tuple[Home, Calibrated, str]) -> None:
     _, answer, _ = kept
     lines = shown(answer)
     assert lines[0].strip() == "sprites (rendered v1): means over 3 seeds \N{PLUS-MINUS SIGN} 95 % intervals"
@@ -207,26 +217,25 @@ def test_the_table_has_a_row_a_metric_and_fits_80_columns(kept) -> None:
     assert "rotated" in " ".join(lines[4:])
 
 
-def test_the_longest_name_and_the_widest_numbers_are_not_cut(kept) -> None:
+def test_the_longest_name_and_the_widest_numbers_are_not_cut(kept: tuple[Home, Calibrated, str]) -> None:
     _, answer, _ = kept
     reference = answer.references[identity("mig", 1536)]
-    wide = dataclasses.replace(
-        reference,
-        identity=identity("factor_vae_score_heldout", 1536),
+    changes: dict[str, Any] = {
+        "identity": identity("factor_vae_score_heldout", 1536),
         **{f"{name}": 0.4254 for name in ("chance", "untrained", "rotated")},
         **{f"{name}_upper": 0.4254 + 12.71 for name in ("chance", "untrained", "rotated")},
-    )
+    }
+    wide = dataclasses.replace(reference, **changes)
     lines = shown(dataclasses.replace(answer, references={wide.identity: wide}))
     assert lines[2].split()[0] == "factor_vae_score_heldout"
     assert lines[2].count(".425 \N{PLUS-MINUS SIGN}12.7") == 3
 
 
-def test_one_seed_has_no_half_width(kept) -> None:
+def test_one_seed_has_no_half_width(kept: tuple[Home, Calibrated, str]) -> None:
     _, answer, _ = kept
     reference = answer.references[identity("mig", 1536)]
-    alone = dataclasses.replace(
-        reference, **{f"{name}_upper": math.nan for name in ("chance", "untrained", "rotated")}
-    )
+    changes: dict[str, Any] = {f"{name}_upper": math.nan for name in ("chance", "untrained", "rotated")}
+    alone = dataclasses.replace(reference, **changes)
     assert (
         "\N{PLUS-MINUS SIGN}" not in shown(dataclasses.replace(answer, references={alone.identity: alone}))[2]
     )

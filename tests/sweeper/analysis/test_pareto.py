@@ -1,9 +1,13 @@
+from collections.abc import Sequence
+from random import Random
+
 import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import SearchStrategy
 
 from sweeper.analysis import pareto
 
@@ -11,16 +15,20 @@ SMALL_WHOLE = st.integers(-4, 4).map(float)  # many ties and duplicates, and sum
 ONE_TO_FOUR = st.integers(1, 4)
 
 
-def losses(num_objectives=ONE_TO_FOUR, elements=SMALL_WHOLE, max_draws: int = 12):
+def losses(
+    num_objectives: SearchStrategy[int] = ONE_TO_FOUR,
+    elements: SearchStrategy[float] = SMALL_WHOLE,
+    max_draws: int = 12,
+) -> SearchStrategy[np.ndarray]:
     shapes = st.tuples(st.integers(1, max_draws), num_objectives)
     return shapes.flatmap(lambda shape: arrays(np.float64, shape, elements=elements))
 
 
-def beats(a_M, b_M):
+def beats(a_M: np.ndarray, b_M: np.ndarray) -> bool:
     return bool((a_M <= b_M).all() and (a_M < b_M).any())
 
 
-def hypervolume_by_inclusion_exclusion(losses_NM, reference_M):
+def hypervolume_by_inclusion_exclusion(losses_NM: np.ndarray, reference_M: np.ndarray) -> float:
     """Sum over all subsets of the signed volume of the intersection of their boxes."""
     total = 0.0
     for chosen in range(1, 2 ** len(losses_NM)):
@@ -30,7 +38,7 @@ def hypervolume_by_inclusion_exclusion(losses_NM, reference_M):
     return total
 
 
-def staircase_by_hand(losses_N2, at):
+def staircase_by_hand(losses_N2: np.ndarray, at: float) -> float:
     return min([y for x, y in losses_N2 if x <= at], default=np.inf)
 
 
@@ -55,13 +63,13 @@ def test_an_unknown_direction_or_a_missing_one_is_refused() -> None:
 
 
 @given(losses())
-def test_a_draw_is_on_the_front_exactly_if_no_other_draw_beats_it(losses_NM) -> None:
+def test_a_draw_is_on_the_front_exactly_if_no_other_draw_beats_it(losses_NM: np.ndarray) -> None:
     expected_N = [not any(beats(other_M, mine_M) for other_M in losses_NM) for mine_M in losses_NM]
     assert pareto.is_non_dominated(losses_NM).tolist() == expected_N
 
 
 @given(losses(elements=st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 1.0, np.inf, np.nan])))
-def test_nan_rows_are_dominated_and_beat_nobody_and_infinities_are_ordered(losses_NM) -> None:
+def test_nan_rows_are_dominated_and_beat_nobody_and_infinities_are_ordered(losses_NM: np.ndarray) -> None:
     whole_NM = [row_M for row_M in losses_NM if not np.isnan(row_M).any()]
     expected_N = [
         not np.isnan(mine_M).any() and not any(beats(other_M, mine_M) for other_M in whole_NM)
@@ -71,7 +79,9 @@ def test_nan_rows_are_dominated_and_beat_nobody_and_infinities_are_ordered(losse
 
 
 @given(losses(), st.randoms(use_true_random=False))
-def test_the_front_does_not_depend_on_the_order_of_draws_or_objectives(losses_NM, random) -> None:
+def test_the_front_does_not_depend_on_the_order_of_draws_or_objectives(
+    losses_NM: np.ndarray, random: Random
+) -> None:
     front_N = pareto.is_non_dominated(losses_NM)
     rows = random.sample(range(losses_NM.shape[0]), losses_NM.shape[0])
     columns = random.sample(range(losses_NM.shape[1]), losses_NM.shape[1])
@@ -111,7 +121,9 @@ def test_hypervolume_of_one_objective_is_the_distance_from_the_reference_to_the_
 
 
 @given(losses(max_draws=7), st.integers(-2, 5))
-def test_hypervolume_equals_inclusion_and_exclusion_of_the_boxes(losses_NM, reference) -> None:
+def test_hypervolume_equals_inclusion_and_exclusion_of_the_boxes(
+    losses_NM: np.ndarray, reference: int
+) -> None:
     reference_M = np.full(losses_NM.shape[1], float(reference))
     assert pareto.hypervolume(losses_NM, reference_M) == hypervolume_by_inclusion_exclusion(
         losses_NM, reference_M
@@ -119,7 +131,9 @@ def test_hypervolume_equals_inclusion_and_exclusion_of_the_boxes(losses_NM, refe
 
 
 @given(losses(num_objectives=st.just(2), max_draws=30))
-def test_hypervolume_of_two_whole_objectives_is_the_number_of_unit_cells_beaten(losses_N2) -> None:
+def test_hypervolume_of_two_whole_objectives_is_the_number_of_unit_cells_beaten(
+    losses_N2: np.ndarray,
+) -> None:
     cells_G2 = np.stack(np.meshgrid(np.arange(-4, 5), np.arange(-4, 5)), axis=-1).reshape(-1, 2)
     beaten_G = (losses_N2[:, None] <= cells_G2).all(axis=-1).any(axis=0)
     assert pareto.hypervolume(losses_N2, np.array([5.0, 5.0])) == beaten_G.sum()
@@ -138,7 +152,7 @@ def test_hypervolume_of_three_objectives_agrees_with_monte_carlo() -> None:
 
 @given(losses(), losses(), st.integers(0, 5))
 def test_a_further_draw_never_lowers_the_volume_and_a_dominated_one_leaves_it(
-    losses_NM, others_NM, seed
+    losses_NM: np.ndarray, others_NM: np.ndarray, seed: int
 ) -> None:
     num_objectives = losses_NM.shape[1]
     reference_M = np.full(num_objectives, 5.0)
@@ -151,7 +165,7 @@ def test_a_further_draw_never_lowers_the_volume_and_a_dominated_one_leaves_it(
 
 
 @given(losses(), st.permutations(range(4)))
-def test_the_volume_is_that_of_the_front_alone_in_any_order(losses_NM, order) -> None:
+def test_the_volume_is_that_of_the_front_alone_in_any_order(losses_NM: np.ndarray, order: list[int]) -> None:
     reference_M = np.arange(2.0, 2.0 + losses_NM.shape[1])
     volume = pareto.hypervolume(losses_NM, reference_M)
     columns = [c for c in order if c < losses_NM.shape[1]]
@@ -161,7 +175,7 @@ def test_the_volume_is_that_of_the_front_alone_in_any_order(losses_NM, order) ->
 
 @given(losses(num_objectives=st.just(3)), st.sampled_from([0.5, 2.0, 8.0]), st.integers(-3, 3))
 def test_the_volume_scales_with_the_unit_of_an_objective_and_ignores_its_origin(
-    losses_N3, factor, shift
+    losses_N3: np.ndarray, factor: float, shift: int
 ) -> None:
     reference_3, units_3 = np.full(3, 5.0), np.array([1.0, factor, 1.0])
     volume = pareto.hypervolume(losses_N3, reference_3)
@@ -211,7 +225,7 @@ def test_the_bound_of_two_degrees_of_freedom_has_its_closed_form() -> None:
 
 
 @pytest.mark.parametrize(("level", "dof"), [(0, 3), (1, 3), (95, 3), (float("nan"), 3), (0.95, 0)])
-def test_a_bound_of_an_impossible_level_or_dof_is_refused(level, dof: int) -> None:
+def test_a_bound_of_an_impossible_level_or_dof_is_refused(level: float, dof: int) -> None:
     with pytest.raises(ValueError, match="level in"):
         pareto.student_t_bound(level, dof)
 
@@ -223,7 +237,7 @@ def test_the_interval_of_three_seeds_is_the_one_computed_by_hand() -> None:
 
 
 @given(arrays(np.float64, (5, 3, 2), elements=st.floats(-100, 100)))
-def test_intervals_of_many_draws_and_objectives_are_those_of_each(values_SNM) -> None:
+def test_intervals_of_many_draws_and_objectives_are_those_of_each(values_SNM: np.ndarray) -> None:
     together = pareto.mean_interval(values_SNM)
     for n, m in np.ndindex(3, 2):
         alone = pareto.mean_interval(values_SNM[:, n, m])
@@ -238,7 +252,7 @@ def test_one_seed_has_a_mean_and_no_limits() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_diverged_seed_leaves_no_limits(bad) -> None:
+def test_a_diverged_seed_leaves_no_limits(bad: float) -> None:
     interval = pareto.mean_interval(np.array([1.0, 2.0, bad]))
     assert np.isnan([interval.lower, interval.upper]).all()
 
@@ -261,7 +275,7 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says(num_seeds: int, l
 # Bootstrap
 
 
-def bootstrap(draws, num_resamples: int = 1000, seed: int = 0):
+def bootstrap(draws: Sequence[np.ndarray], num_resamples: int = 1000, seed: int = 0) -> pareto.BootstrapFront:
     reference_M = pareto.reference_point(np.concatenate(draws))
     return pareto.bootstrap_front(draws, reference_M, np.random.default_rng(seed), num_resamples)
 
@@ -358,7 +372,7 @@ def test_the_hypervolume_interval_covers_its_share_of_the_resamples() -> None:
 
 
 @pytest.mark.parametrize("draws", [[], [np.zeros((3, 2)), np.zeros((0, 2))]])
-def test_a_bootstrap_without_draws_or_seeds_is_refused(draws) -> None:
+def test_a_bootstrap_without_draws_or_seeds_is_refused(draws: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         pareto.bootstrap_front(draws, np.ones(2), np.random.default_rng(0))
 
@@ -367,13 +381,15 @@ def test_a_bootstrap_without_draws_or_seeds_is_refused(draws) -> None:
 
 
 @given(losses(num_objectives=st.just(2)), arrays(np.float64, 5, elements=SMALL_WHOLE))
-def test_the_staircase_is_the_best_second_objective_at_or_below_the_first(losses_N2, grid_G) -> None:
+def test_the_staircase_is_the_best_second_objective_at_or_below_the_first(
+    losses_N2: np.ndarray, grid_G: np.ndarray
+) -> None:
     expected_G = [staircase_by_hand(losses_N2, at) for at in grid_G]
     assert pareto.attained(losses_N2, grid_G).tolist() == expected_G
 
 
 @given(losses(num_objectives=st.just(2)))
-def test_the_staircase_is_that_of_the_front_alone_and_never_rises(losses_N2) -> None:
+def test_the_staircase_is_that_of_the_front_alone_and_never_rises(losses_N2: np.ndarray) -> None:
     assume(len(losses_N2) > 1)
     grid_G = np.arange(-5.0, 6.0)
     staircase_G = pareto.attained(losses_N2, grid_G)
@@ -389,7 +405,9 @@ def test_a_staircase_leaves_out_rows_with_a_nan() -> None:
 
 @settings(max_examples=50)
 @given(arrays(np.float64, (7, 3, 2), elements=SMALL_WHOLE), arrays(np.float64, 4, elements=SMALL_WHOLE))
-def test_the_band_is_made_of_order_statistics_of_the_staircases(means_BN2, grid_G) -> None:
+def test_the_band_is_made_of_order_statistics_of_the_staircases(
+    means_BN2: np.ndarray, grid_G: np.ndarray
+) -> None:
     each_BG = [[staircase_by_hand(means_N2, at) for at in grid_G] for means_N2 in means_BN2]
     band_QG = pareto.attainment_band(means_BN2, grid_G)
     for q, quantile in enumerate([0.025, 0.5, 0.975]):

@@ -1,15 +1,19 @@
 import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from sweeper.analysis import results
+from sweeper.analysis import comparability, results
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Draw, Ledger, Member
 from tests.specs import run_spec, sweep_spec
-from trainables.blocks import Manifest, Point, RunEntry, write_block
+from trainables.blocks import Manifest, Point, RunEntry, Status, write_block
+from trainables.config import StoredSpec, Value
 from trainables.errors import InputError, UnknownNameError
 
 GAMMA = SweepId("factorvae_gamma", "laptop")
@@ -19,25 +23,32 @@ OBJECTIVES = ("recon_error", "factor_vae_score")
 STEPS = 20
 SPRITES = "sprites (rendered v1)"
 
+Params = tuple[tuple[str, Value], ...]
+"""Hyperparameters of a draw."""
+Outcome = tuple[float, ...] | str
+"""Objectives of a run at the horizon, or its status."""
+Outcomes = Mapping[Params, Mapping[int, Outcome]]
+"""Per draw and seed."""
 
-def settings(metric, images: int = 1536):
+
+def settings(metric: str, images: int = 1536) -> str:
     return f"{metric}(v1, images={images})"
 
 
 def train(
-    ledger,
-    sweep,
-    outcomes,
+    ledger: Ledger,
+    sweep: SweepId,
+    outcomes: Outcomes,
     *,
     model: str = "factor_vae",
-    steps=STEPS,
-    recipe=SPRITES,
+    steps: int = STEPS,
+    recipe: str = SPRITES,
     numerics: str = "cpu",
     images: int = 1536,
     code_version: str = "1",
-    objectives=OBJECTIVES,
-    order=sorted,
-    end=None,
+    objectives: Sequence[str] = OBJECTIVES,
+    order: Callable[[Iterable[str]], list[str]] = sorted,
+    end: int | None = None,
 ) -> None:
     """Register a sweep and commit its runs.
 
@@ -47,7 +58,8 @@ def train(
     data = recipe.partition(" ")[0]
     metrics = [*objectives, "kl"]
     spec = sweep_spec(model, objectives=objectives, metrics=metrics, data=data, steps=steps, note="A note.")
-    draws, wanted = [], {}
+    draws = []
+    wanted: dict[str, tuple[int, StoredSpec, Outcome]] = {}
     for number, (params, seeds) in enumerate(outcomes.items()):
         members = []
         for seed, outcome in seeds.items():
@@ -58,7 +70,7 @@ def train(
         draws.append(Draw(number, dict(params), tuple(members)))
     ledger.register_sweep(sweep, spec, draws)
 
-    def commit(keys, status, points, step):
+    def commit(keys: Sequence[str], status: Status, points: Sequence[Point], step: int) -> int:
         attempt = ledger.begin_attempt(keys)
         bad = step if status == "diverged" else None
         runs = [
@@ -81,8 +93,10 @@ def train(
         ledger.take(write_block(ledger.storage, manifest, {}))
         return attempt
 
-    def points_of(key, at):
-        values = dict(zip(objectives, wanted[key][2], strict=True)) | {"kl": 3.0, "train/loss": 9.0}
+    def points_of(key: str, at: int) -> list[Point]:
+        _, _, outcome = wanted[key]
+        assert not isinstance(outcome, str)
+        values = dict(zip(objectives, outcome, strict=True)) | {"kl": 3.0, "train/loss": 9.0}
         return [
             Point(key, step, 1e9, name, v + (at - step))
             for step in {10, at, steps}
@@ -104,22 +118,22 @@ def train(
             ledger.record_failure(key, ledger.begin_attempt([key]), "OOM", "too large")
 
 
-def gamma(value):
+def gamma(value: float) -> Params:
     return (("gamma", value),)
 
 
-def beta(value):
+def beta(value: float) -> Params:
     return (("beta", value),)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
 
 @pytest.fixture
-def runs(ledger):
+def runs(ledger: Ledger) -> pd.DataFrame:
     """Three draws: (2 -+ 1, .5), (3, .75) which is on the front too, (3, .6) which is not."""
     outcomes = {
         gamma(1.0): {0: (1.0, 0.5), 1: (2.0, 0.5), 2: (3.0, 0.5)},
@@ -130,7 +144,7 @@ def runs(ledger):
     return results.run_table(ledger.records, GAMMA)
 
 
-def at(table, **where):
+def at(table: pd.DataFrame, **where: object) -> dict[Hashable, Any]:
     """The one row with these values."""
     for name, value in where.items():
         table = table[table[name] == value]
@@ -138,7 +152,7 @@ def at(table, **where):
     return row
 
 
-def test_the_run_table_has_a_row_for_every_run_and_metric_whatever_became_of_it(ledger) -> None:
+def test_the_run_table_has_a_row_for_every_run_and_metric_whatever_became_of_it(ledger: Ledger) -> None:
     train(
         ledger, GAMMA, {gamma(1.0): {0: (8.5, 0.75), 1: "diverged", 2: "running", 3: "failed", 4: "planned"}}
     )
@@ -175,7 +189,9 @@ def test_the_run_table_has_a_row_for_every_run_and_metric_whatever_became_of_it(
     }
 
 
-def test_the_curve_table_has_every_evaluation_up_to_the_horizon_and_no_training_statistics(ledger) -> None:
+def test_the_curve_table_has_every_evaluation_up_to_the_horizon_and_no_training_statistics(
+    ledger: Ledger,
+) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (8.0, 0.5), 1: (9.0, 0.5)}}, end=30)
     table = results.curve_table(ledger.records, GAMMA)
     assert list(table.columns) == list(results.run_table(ledger.records, GAMMA).columns)
@@ -189,7 +205,7 @@ def test_the_curve_table_has_every_evaluation_up_to_the_horizon_and_no_training_
     assert set(table["metric"]) == {*OBJECTIVES, "kl"}
 
 
-def test_runs_that_another_sweep_takes_further_are_read_at_this_sweeps_horizon(ledger) -> None:
+def test_runs_that_another_sweep_takes_further_are_read_at_this_sweeps_horizon(ledger: Ledger) -> None:
     longer = SweepId("factorvae_gamma", "laptop", "longer")
     outcomes = {gamma(1.0): {0: (8.0, 0.5)}}
     train(ledger, GAMMA, outcomes)
@@ -207,7 +223,7 @@ def test_runs_that_another_sweep_takes_further_are_read_at_this_sweeps_horizon(l
     assert (row["value"], row["step"], row["numerics"], row["code_version"]) == (1.0, 40, "mixed", "mixed")
 
 
-def test_a_draw_is_the_mean_and_the_t_interval_of_its_seeds(runs) -> None:
+def test_a_draw_is_the_mean_and_the_t_interval_of_its_seeds(runs: pd.DataFrame) -> None:
     table, left_out = results.draw_table(runs, OBJECTIVES)
     row = at(table, gamma=1.0)
     half_width = stats.t.ppf(0.975, 2) / math.sqrt(3)  # of 1, 2, 3, whose standard deviation is 1
@@ -223,13 +239,13 @@ def test_a_draw_is_the_mean_and_the_t_interval_of_its_seeds(runs) -> None:
     assert left_out.empty
 
 
-def test_draws_are_in_the_order_of_their_numbers_and_the_front_is_marked(runs) -> None:
+def test_draws_are_in_the_order_of_their_numbers_and_the_front_is_marked(runs: pd.DataFrame) -> None:
     table, _ = results.draw_table(runs, OBJECTIVES)
     assert list(table["gamma"]) == [1.0, 2.0, 10.0]
     assert list(table["on_front"]) == list(table["on_model_front"]) == [True, False, True]
 
 
-def test_a_model_has_its_own_front_beside_that_of_all(ledger) -> None:
+def test_a_model_has_its_own_front_beside_that_of_all(ledger: Ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}, gamma(2.0): {0: (2.0, 0.8)}})
     train(ledger, BETA, {beta(1): {0: (1.0, 0.7)}, beta(4): {0: (0.5, 0.6)}}, model="beta_vae")
     both = results.stack([results.run_table(ledger.records, sweep) for sweep in (GAMMA, BETA)])
@@ -242,7 +258,7 @@ def test_a_model_has_its_own_front_beside_that_of_all(ledger) -> None:
     assert table["gamma"].isna().tolist() == [True, True, False, False]
 
 
-def test_a_draw_with_a_diverged_seed_is_off_the_front_unless_allowed(ledger) -> None:
+def test_a_draw_with_a_diverged_seed_is_off_the_front_unless_allowed(ledger: Ledger) -> None:
     train(
         ledger,
         GAMMA,
@@ -259,8 +275,8 @@ def test_a_draw_with_a_diverged_seed_is_off_the_front_unless_allowed(ledger) -> 
     assert at(left_out, gamma=1.0)["reason"] == "1 of 2 seeds done (1 diverged)"
 
 
-def test_unfinished_draws_are_judged_by_what_is_done_and_listed(ledger) -> None:
-    outcomes = {
+def test_unfinished_draws_are_judged_by_what_is_done_and_listed(ledger: Ledger) -> None:
+    outcomes: Outcomes = {
         gamma(1.0): {0: (1.0, 0.9), 1: "running", 2: "planned", 3: (3.0, 0.9)},
         gamma(2.0): {0: "diverged", 1: "failed"},
         gamma(4.0): {0: (1.0, 0.9)},
@@ -276,7 +292,7 @@ def test_unfinished_draws_are_judged_by_what_is_done_and_listed(ledger) -> None:
     assert list(left_out["num_planned"]) == [4, 2]
 
 
-def test_an_objective_that_is_nan_keeps_the_draw_off_the_front_and_says_so(ledger) -> None:
+def test_an_objective_that_is_nan_keeps_the_draw_off_the_front_and_says_so(ledger: Ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, math.nan), 1: (1.0, 0.9)}, gamma(2.0): {0: (2.0, 0.8)}})
     table, left_out = results.draw_table(
         results.run_table(ledger.records, GAMMA), OBJECTIVES, allow_diverged=True
@@ -286,7 +302,7 @@ def test_an_objective_that_is_nan_keeps_the_draw_off_the_front_and_says_so(ledge
     assert list(left_out["reason"]) == ["an objective is not finite or not committed; off the front"]
 
 
-def test_seeds_of_two_numerics_classes_make_a_draw_mixed(ledger) -> None:
+def test_seeds_of_two_numerics_classes_make_a_draw_mixed(ledger: Ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}, gamma(2.0): {0: (2.0, 0.9)}})
     train(ledger, GAMMA, {gamma(1.0): {1: (1.0, 0.9)}}, numerics="gpu")
     table, _ = results.draw_table(results.run_table(ledger.records, GAMMA), OBJECTIVES)
@@ -294,7 +310,7 @@ def test_seeds_of_two_numerics_classes_make_a_draw_mixed(ledger) -> None:
     assert list(table["code_version"]) == ["1", "1"]
 
 
-def refusal(ledger, sweep=BETA, **how):
+def refusal(ledger: Ledger, sweep: SweepId = BETA, **how: Any) -> str:
     """Text of the refusal to compare one draw of each model."""
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}})
     train(ledger, sweep, {beta(1.0): {0: (1.0, 0.9)}}, model="beta_vae", **how)
@@ -304,60 +320,60 @@ def refusal(ledger, sweep=BETA, **how):
     return str(error.value)
 
 
-def test_mixed_metric_settings_are_refused_and_both_are_named(ledger) -> None:
+def test_mixed_metric_settings_are_refused_and_both_are_named(ledger: Ledger) -> None:
     text = refusal(ledger, images=1000)
     assert "factor_vae_score(v1, images=1000) (sweep betavae_beta)" in text
     assert "factor_vae_score(v1, images=1536) (sweep factorvae_gamma)" in text
 
 
-def test_mixed_metric_settings_are_refused_inside_a_sweep(ledger) -> None:
+def test_mixed_metric_settings_are_refused_inside_a_sweep(ledger: Ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}})
     train(ledger, GAMMA, {gamma(1.0): {1: (1.0, 0.9)}}, images=1000)
     with pytest.raises(InputError, match=r"images=1000.*images=1536"):
         results.draw_table(results.run_table(ledger.records, GAMMA), OBJECTIVES)
 
 
-def test_mixed_data_are_refused_and_both_are_named(ledger) -> None:
+def test_mixed_data_are_refused_and_both_are_named(ledger: Ledger) -> None:
     sides = f"data: sprites (official) (sweep betavae_beta) and {SPRITES} (sweep factorvae_gamma)"
     assert sides in refusal(ledger, recipe="sprites (official)")
 
 
-def test_mixed_scales_are_refused_and_both_are_named(ledger) -> None:
+def test_mixed_scales_are_refused_and_both_are_named(ledger: Ledger) -> None:
     sides = "scale: laptop (sweep factorvae_gamma) and paper (sweep betavae_beta b)"
     assert sides in refusal(ledger, SweepId("betavae_beta", "paper", "b"))
 
 
-def test_mixed_horizons_are_refused_and_both_are_named(ledger) -> None:
+def test_mixed_horizons_are_refused_and_both_are_named(ledger: Ledger) -> None:
     sides = "updates: 15 (sweep betavae_beta) and 20 (sweep factorvae_gamma)"
     assert sides in refusal(ledger, steps=15)
 
 
-def test_steps_of_different_kinds_need_not_be_equally_many_and_are_both_told(ledger) -> None:
+def test_steps_of_different_kinds_need_not_be_equally_many_and_are_both_told(ledger: Ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (1.0, 0.9)}})
     train(ledger, GAN, {(("information", 0.0),): {0: (1.0, 0.5)}}, model="info_wgan_gp", steps=7)
     runs = results.stack([results.run_table(ledger.records, sweep) for sweep in (GAMMA, GAN)])
     draws, _ = results.draw_table(runs, OBJECTIVES)
     assert set(draws["model"]) == {"factor_vae", "info_wgan_gp"}
-    assert results.training(runs) == "20 updates (factor_vae) and 7 generator updates (info_wgan_gp)"
-    assert results.training(runs[runs["sweep"] == GAMMA.name]) == "20 updates"
+    assert comparability.training(runs) == "20 updates (factor_vae) and 7 generator updates (info_wgan_gp)"
+    assert comparability.training(runs[runs["sweep"] == GAMMA.name]) == "20 updates"
 
 
-def test_an_objective_that_nobody_computed_or_knows_is_unknown(runs, ledger) -> None:
+def test_an_objective_that_nobody_computed_or_knows_is_unknown(runs: pd.DataFrame, ledger: Ledger) -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown metric 'factor_vae_scor'. Did you mean"):
         results.draw_table(runs, ("recon_error", "factor_vae_scor"))
-    with pytest.raises(UnknownNameError, match="Unknown objective 'recon_mse'"):
+    with pytest.raises(InputError, match=r"have no recon_mse\. Compute it with evaluate --metric recon_mse"):
         results.draw_table(runs, ("recon_mse", "factor_vae_score"))
     with pytest.raises(UnknownNameError, match="Unknown sweep 'betavae_beta-laptop'"):
         results.run_table(ledger.records, BETA)
 
 
-def test_a_hyperparameter_named_like_a_column_is_refused(ledger) -> None:
+def test_a_hyperparameter_named_like_a_column_is_refused(ledger: Ledger) -> None:
     train(ledger, GAMMA, {(("scale", 1.0),): {0: (1.0, 0.9)}})
     with pytest.raises(InputError, match="'scale' of sweep factorvae_gamma-laptop"):
         results.run_table(ledger.records, GAMMA)
 
 
-def test_a_sweep_without_runs_is_a_table_without_rows(ledger) -> None:
+def test_a_sweep_without_runs_is_a_table_without_rows(ledger: Ledger) -> None:
     train(ledger, GAMMA, {})
     table = results.run_table(ledger.records, GAMMA)
     assert table.empty

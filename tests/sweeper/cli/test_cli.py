@@ -5,7 +5,9 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +27,8 @@ LONG = "x" * 300
 
 AT_ONCE = {
     "command": (["rnu"], ["rnu", "Did you mean 'run'?", "--help"]),
-    "no sweep": (["run"], ["NAME", "run --help"]),
-    "option": ([*RUN, "--scal", "smoke"], ["--scal", "--scale"]),
+    "no sweep": (["run"], ["run: name a sweep: betavae_beta, factorvae_gamma", "run --help"]),
+    "option": ([*RUN, "--scal", "smoke"], ["Unknown option '--scal'. Did you mean '--scale'?"]),
     "sweep": (["run", "factorvae_gama"], ["factorvae_gama", "Did you mean 'factorvae_gamma'?"]),
     "second sweep": (["plan", "betavae_beta", "beta"], ["'beta'", "betavae_beta"]),
     "scale": (["run", "betavae_beta", "--scale", "lptop"], ["lptop", "Did you mean 'laptop'?", "smoke"]),
@@ -57,19 +59,22 @@ AT_ONCE = {
     "data, not there": ([*RUN, "--as", "x", "--data", "./nope.npz"], ["--data ./nope.npz", "no such file"]),
     "data, empty": ([*RUN, "--as", "x", "--data", ""], ["''", "dsprites"]),
     "figure": (["figure", "7", "factorvae_gamma"], ["'7'", "3, 4, 5, 6, metrics"]),
-    "figure, no sweep": (["figure", "4"], ["NAME", "figure --help"]),
+    "figure, no sweep": (["figure", "4"], ["figure: name a sweep: betavae_beta", "figure --help"]),
+    "figure, nothing": (["figure"], ["figure: name a kind of figure", "metrics"]),
+    "figure, the sweep first": (["figure", "factorvae_gamma", "4"], ["The kind comes first", "figure 4"]),
+    "calibrate, nothing": (["calibrate"], ["calibrate: name a data set, celeba", "your own images"]),
     "figure of a metric": (["figure", "4", "betavae_beta", "--metrics", "migg"], ["migg", "'mig'"]),
     "calibrate": (["calibrate", "dsprite"], ["dsprite", "Did you mean 'dsprites'?"]),
     "calibrate a metric": (["calibrate", "sprites", "--metric", "migg"], ["migg", "Did you mean 'mig'?"]),
     "label": ([*RUN, "--as", "a/b"], ["a/b", "letters"]),
-    "label, empty": ([*RUN, "--as", ""], ["--as ''", "Leave out --as"]),
+    "label, empty": ([*RUN, "--as", ""], ["--as ''", "--as wide"]),
     "label, too long": ([*RUN, "--as", LONG], [LONG, "300", "64"]),
-    "home": ([*RUN, "--home", __file__], ["--home", __file__]),
+    "home": ([*RUN, "--home", __file__], [f"--home {__file__}: is a file; expected a folder"]),
     "home in a file": ([*RUN, "--home", f"{__file__}/x"], ["--home", __file__, "Choose another"]),
-    "home, empty": ([*RUN, "--home", ""], ["--home", "must not be empty", "--help"]),
+    "home, empty": ([*RUN, "--home", ""], ["--home ''", "empty"]),
     "home, empty, to be shown": (
         ["status", "factorvae_gamma", "--home", ""],
-        ["--home", "must not be empty", "--help"],
+        ["--home ''", "empty"],
     ),
     "home, too long a name": ([*RUN, "--home", LONG], ["--home", LONG, "200"]),
     "home, too long": ([*RUN, "--home", "sweeps/" * 70], ["--home", "400"]),
@@ -81,48 +86,61 @@ AT_ONCE = {
     "home, a line": (["ui", "--home", "a\nb"], [r"'\n'", "MLflow"]),
     "nothing to rebuild": (["rebuild", "--home", "x"], ["--home", "x/storage", "--storage"]),
     "nothing to rebuild there": (["rebuild", "--home", "x", "--storage", "y"], ["--home", "/y", "--storage"]),
-    "storage, empty": ([*RUN, "--storage", ""], ["--storage", "must not be empty", "--help"]),
+    "storage, empty": ([*RUN, "--storage", ""], ["--storage ''", "empty"]),
     "storage, too long": ([*RUN, "--storage", LONG], ["--storage", LONG, "200"]),
     "storage": ([*RUN, "--storage", __file__], ["--storage", __file__]),
     "storage in a file": ([*RUN, "--storage", f"{__file__}/x"], ["--storage", __file__, "Choose another"]),
     "GPU share": ([*RUN, "--gpus-per-pack", "0.3"], ["0.3", "0.25", "0.333"]),
     "GPU share above 1": ([*PLAN, "--gpus-per-pack", "1.5"], ["1.5", "0.5"]),
     "GPU share below 0": ([*PLAN, "--gpus-per-pack", "-0.5"], ["-0.5", "0.25"]),
-    "GPU share, a word": ([*RUN, "--gpus-per-pack", "half"], ["half", "--help"]),
+    "GPU share, a word": ([*RUN, "--gpus-per-pack", "half"], ["--gpus-per-pack half", "0.25"]),
     "GPU share, nan": ([*RUN, "--gpus-per-pack", "nan"], ["nan", "0.25"]),
     "GPU share, inf": ([*RUN, "--gpus-per-pack", "inf"], ["inf", "0.25"]),
     "GPU share, nothing": ([*RUN, "--gpus-per-pack", "1e-9"], ["1e-09", "0.25"]),
     "tracking, no address": ([*RUN, "--tracking-uri", "mlruns"], ["mlruns", "http"]),
-    "tracking, empty": ([*RUN, "--tracking-uri", ""], ["''", "MLflow", "sqlite"]),
+    "tracking, empty": ([*RUN, "--tracking-uri", ""], ["--tracking-uri", "MLflow", "sqlite"]),
     "tracking, a folder": ([*RUN, "--tracking-uri", "file:///tmp/x"], ["file:///tmp/x", "sqlite"]),
-    "address": ([*RUN, "--address", "nowhere"], ["--address nowhere", "ray start"]),
+    "address": ([*RUN, "--address", "nowhere"], ["--address 'nowhere'", "HOST:PORT", "6379"]),
     "address, no port": ([*RUN, "--address", "ray://nowhere"], ["--address ray://nowhere", "--address"]),
-    "address, empty": ([*RUN, "--address", ""], ["--address", "ray start"]),
+    "address, empty": ([*RUN, "--address", ""], ["--address ''", "HOST:PORT"]),
     "address, nobody there": ([*RUN, "--address", "127.0.0.1:9"], ["127.0.0.1:9", "ray start"]),
-    "price": ([*PLAN, "--price-per-hour", "cheap"], ["cheap", "--help"]),
+    "price": ([*PLAN, "--price-per-hour", "cheap"], ["--price-per-hour cheap", "a number from 0", "2.5"]),
     "price, nan": ([*PLAN, "--price-per-hour", "nan"], ["--price-per-hour nan", "from 0"]),
     "price, inf": ([*PLAN, "--price-per-hour", "inf"], ["--price-per-hour inf", "from 0"]),
     "price, below 0": ([*PLAN, "--price-per-hour", "-3"], ["--price-per-hour -3", "from 0"]),
     "plot": (["pareto", "factorvae_gamma", "--plot", "front.jpg"], ["front.jpg", ".png or .svg"]),
     "plot, no suffix": (["pareto", "factorvae_gamma", "--plot", "front"], ["front", ".png or .svg"]),
-    "plot, a folder": (["pareto", "factorvae_gamma", "--plot", "/tmp"], ["/tmp", "--help"]),
-    "plot, empty": (["pareto", "factorvae_gamma", "--plot", ""], ["--plot", "must not be empty", "--help"]),
-    "csv, empty": (["pareto", "factorvae_gamma", "--csv", ""], ["--csv", "must not be empty", "--help"]),
+    "plot, a folder": (
+        ["pareto", "factorvae_gamma", "--plot", "/tmp"],
+        ["--plot /tmp", "is a folder; expected a file"],
+    ),
+    "plot, empty": (["pareto", "factorvae_gamma", "--plot", ""], ["--plot ''", "empty"]),
+    "csv, empty": (["pareto", "factorvae_gamma", "--csv", ""], ["--csv ''", "empty"]),
     "csv, another suffix": (["pareto", "factorvae_gamma", "--csv", "front.db"], ["front.db", ".csv"]),
     "csv, too long": (["pareto", "factorvae_gamma", "--csv", f"{LONG}.csv"], ["--csv", LONG, "200"]),
     "csv of the kernel": (["pareto", "factorvae_gamma", "--csv", "/proc/x.csv"], ["--csv /proc/x.csv"]),
-    "csv, a folder": (["pareto", "factorvae_gamma", "--csv", "/tmp"], ["/tmp", "--help"]),
-    "export, no file": (["export", "factorvae_gamma"], ["--runs", "export --help"]),
-    "export, empty": (["export", "factorvae_gamma", "--runs", ""], ["--runs", "must not be empty", "--help"]),
+    "csv, a folder": (
+        ["pareto", "factorvae_gamma", "--csv", "/tmp"],
+        ["--csv /tmp", "is a folder; expected a file"],
+    ),
+    "export, no file": (
+        ["export", "factorvae_gamma"],
+        ["--runs is missing: write one row per run", "export --help"],
+    ),
+    "export, empty": (["export", "factorvae_gamma", "--runs", ""], ["--runs ''", "empty"]),
     "export, another suffix": (["export", "factorvae_gamma", "--runs", "runs"], ["--runs runs", ".csv"]),
-    "port": (["ui", "--port", "http"], ["http", "--help"]),
-    "port, too large": (["ui", "--port", "70000"], ["70000", "--help"]),
+    "port": (["ui", "--port", "http"], ["--port http", "a whole number from 1 to 65,535", "5000"]),
+    "port, too large": (["ui", "--port", "70000"], ["--port 70000", "a whole number from 1 to 65,535"]),
 }
 
 
 @pytest.mark.parametrize(("words", "said"), AT_ONCE.values(), ids=AT_ONCE)
 def test_a_wrong_word_is_refused_with_a_remedy(
-    words, said, refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: Sequence[str],
+    said: Sequence[str],
+    refused: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     refused(words, said)
@@ -155,7 +173,7 @@ def test_a_command_alone_shows_what_there_is(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -185,12 +203,13 @@ def test_list_shows_every_sweep_and_its_question(capsys: pytest.CaptureFixture[s
     ("word", "said"),
     [
         ("gama=1", ["gama", "Did you mean 'gamma'?"]),
+        ("stps=10", ["Unknown field 'stps'. Did you mean 'steps'?", "evaluate_every", "vae.latent_dim"]),
         ("gamma=nan", ["gamma=nan", "number"]),
     ],
-    ids=["no field", "no number"],
+    ids=["no field", "no field of the protocol", "no number"],
 )
 def test_a_field_that_a_model_does_not_take_is_refused_before_anything_is_kept(
-    word: str, said: list[str], tmp_path: Path, refused
+    word: str, said: list[str], tmp_path: Path, refused: Callable[..., None]
 ) -> None:
     refused([*PLAN, "--as", "x", "--set", word, "--home", tmp_path / "home"], said)
     assert not (tmp_path / "home").exists()
@@ -198,7 +217,7 @@ def test_a_field_that_a_model_does_not_take_is_refused_before_anything_is_kept(
 
 @pytest.mark.parametrize("command", [PLAN, RUN], ids=["plan", "run"])
 def test_a_gpu_is_asked_for_where_there_is_none(
-    command, refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str], refused: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
@@ -209,12 +228,12 @@ def test_a_gpu_is_asked_for_where_there_is_none(
 
 
 def test_a_plan_that_takes_days_on_a_cpu_is_refused_unless_insisted(
-    refused, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     home, shared = tmp_path / "home", tmp_path / "shared"
     assert main(["run", "betavae_beta", "--home", str(home), "--storage", str(shared)]) == 2
     refusal = "\n".join(capsys.readouterr().err.splitlines()[-2:])
-    for word in ("paper", "days", "--scale laptop", "a machine with a GPU", "--yes"):
+    for word in ("days", "--scale laptop", "a machine with a GPU", "--yes"):
         assert word in refusal
     refused(["status", "betavae_beta", "--home", home], ["betavae_beta-paper"])
     assert Home.at(home).storage == shared, "its storage is known all the same"
@@ -237,7 +256,7 @@ def test_plan_tells_runs_time_and_cost_and_keeps_nothing(
     ("words", "variables", "said"),
     [
         (["--device", "cpu", "--gpus-per-pack", "0.5"], {}, ["contradict each other"]),
-        ([], {"SWEEPER_GPUS_PER_PACK": "foo"}, ["'foo' is not a share", "auto, 0 (CPU)"]),
+        ([], {"SWEEPER_GPUS_PER_PACK": "foo"}, ["SWEEPER_GPUS_PER_PACK=foo: not a share", "auto, 0 (CPU)"]),
         ([], {"SWEEPER_DEVICE": "tpu"}, ["tpu", "'auto', 'cpu', 'gpu'"]),
         (["--cluster-gpus", "4"], {}, ["--cluster-gpus needs a cluster", "--address"]),
         (["--set", "precision=fp8", "--as", "x"], {}, ["Unknown precision 'fp8'", "bf16, fp32, tf32"]),
@@ -245,7 +264,12 @@ def test_plan_tells_runs_time_and_cost_and_keeps_nothing(
     ],
 )
 def test_a_wrong_word_about_the_machine_is_answered(
-    words, variables, said: list[str], refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    words: Sequence[str],
+    variables: Mapping[str, str],
+    said: list[str],
+    refused: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no GPU
     for name, value in variables.items():
@@ -254,7 +278,9 @@ def test_a_wrong_word_about_the_machine_is_answered(
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
-def test_states_come_every_so_many_seconds(seconds: str, refused, tmp_path: Path) -> None:
+def test_states_come_every_so_many_seconds(
+    seconds: str, refused: Callable[..., None], tmp_path: Path
+) -> None:
     refused(["run", *PLAN[1:], "--state-every", seconds, "--home", tmp_path / "home"], ["--state-every"])
 
 
@@ -267,7 +293,11 @@ def test_states_come_every_so_many_seconds(seconds: str, refused, tmp_path: Path
     ],
 )
 def test_what_is_typed_wins_over_a_variable(
-    words, variables, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    words: Sequence[str],
+    variables: Mapping[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -276,9 +306,9 @@ def test_what_is_typed_wins_over_a_variable(
 
 
 def test_a_process_that_measures_and_dies_is_a_fault_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch, refused, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., None], tmp_path: Path
 ) -> None:
-    def die(self, question):
+    def die(self: probe.Probe, question: dict[str, Any]) -> dict[str, Any]:
         self._process.kill()
         return ask(self, question)
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -30,7 +31,7 @@ RUN = ["run", "factorvae_gamma", "--scale", "smoke"]
 
 
 @pytest.fixture
-def home(tmp_path: Path):
+def home(tmp_path: Path) -> Path:
     """A home in which one sweep has run: two draws, two seeds, numbers that anyone can check."""
     home = Home.at(tmp_path / "home")
     draws = [
@@ -59,14 +60,16 @@ def home(tmp_path: Path):
 
 
 @pytest.mark.parametrize("command", ["status", "pareto", "sync", "verify", "export"])
-def test_a_home_without_a_ledger_has_nothing_to_show(command: str, tmp_path: Path, refused) -> None:
+def test_a_home_without_a_ledger_has_nothing_to_show(
+    command: str, tmp_path: Path, refused: Callable[..., None]
+) -> None:
     words = [command, "factorvae_gamma", "--home", tmp_path / "home"]
     words += ["--runs", tmp_path / "runs.csv"] if command == "export" else []
     refused(words, [tmp_path / "home", "Train first", "--home"])
     assert not list(tmp_path.iterdir())
 
 
-def test_pages_need_something_to_show(tmp_path: Path, refused) -> None:
+def test_pages_need_something_to_show(tmp_path: Path, refused: Callable[..., None]) -> None:
     refused(["ui", "--home", tmp_path], [tmp_path / "mlflow.db", "Train first"])
 
 
@@ -83,7 +86,7 @@ def test_pages_need_something_to_show(tmp_path: Path, refused) -> None:
     ids=["sweep", "not run", "scale", "label", "wrong label"],
 )
 def test_a_sweep_that_a_home_does_not_have_is_refused(
-    command: str, words: list[str], said: list[str], home, refused
+    command: str, words: list[str], said: list[str], home: Path, refused: Callable[..., None]
 ) -> None:
     refused([command, *words, "--home", home], said)
 
@@ -98,19 +101,21 @@ def test_a_sweep_that_a_home_does_not_have_is_refused(
         ("recon_error,recon_error", ["recon_error", "once"]),
     ],
 )
-def test_wrong_objectives_are_refused(objectives: str, said: list[str], home, refused) -> None:
+def test_wrong_objectives_are_refused(
+    objectives: str, said: list[str], home: Path, refused: Callable[..., None]
+) -> None:
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", home, "--objectives", objectives]
     refused(words, said)
 
 
-def test_a_file_that_cannot_be_written_is_refused(home, refused) -> None:
+def test_a_file_that_cannot_be_written_is_refused(home: Path, refused: Callable[..., None]) -> None:
     words = ["factorvae_gamma", "--scale", "smoke", "--home", home]
     refused(["pareto", *words, "--csv", f"{__file__}/x.csv"], ["--csv", __file__])
     refused(["export", *words, "--runs", f"{__file__}/x.csv"], ["--runs", __file__])
 
 
 def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(
-    home, capsys: pytest.CaptureFixture[str]
+    home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = "postgresql://me:secret@db/mlflow"
     words = ["factorvae_gamma", "--scale", "smoke", "--home", str(home), "--tracking-uri", uri]
@@ -121,12 +126,12 @@ def test_a_password_in_the_tracking_address_is_refused_and_not_repeated(
         assert "secret" not in err
 
 
-def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path, refused) -> None:
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path, refused: Callable[..., None]) -> None:
     (tmp_path / "ledger.db").write_text("this is a shopping list " * 99)
-    refused(["status", "factorvae_gamma", "--home", tmp_path], [tmp_path / "ledger.db", "ledger"])
+    refused(["status", "factorvae_gamma", "--home", tmp_path], [tmp_path / "ledger.db", "rebuild"], code=3)
 
 
-def spoil(home) -> None:
+def spoil(home: Path) -> None:
     """Overwrite where the ledger looks sweeps up."""
     ledger = home / "ledger.db"
     with closing(sqlite3.connect(ledger)) as db:
@@ -138,20 +143,22 @@ def spoil(home) -> None:
     ledger.write_bytes(content)
 
 
-def spoil_all(home) -> None:
+def spoil_all(home: Path) -> None:
     """Overwrite all but the first page of the ledger."""
     ledger = home / "ledger.db"
     ledger.write_bytes(ledger.read_bytes()[:4096] + b"\xff" * (ledger.stat().st_size - 4096))
 
 
-def replace(home) -> None:
+def replace(home: Path) -> None:
     """Put something else in the place of the ledger."""
     (home / "ledger.db").write_text("shopping " * 999)
 
 
 @pytest.mark.parametrize("damage", [spoil, spoil_all])
 @pytest.mark.parametrize("command", ["status", "pareto", "sync"])
-def test_a_damaged_ledger_is_named_with_the_way_back(command: str, damage, home, refused) -> None:
+def test_a_damaged_ledger_is_named_with_the_way_back(
+    command: str, damage: Callable[[Path], None], home: Path, refused: Callable[..., None]
+) -> None:
     damage(home)
     said = [home / "ledger.db", "damaged", f"python -m sweeper rebuild --home {home}"]
     refused([command, "factorvae_gamma", "--scale", "smoke", "--home", home], said, code=3)
@@ -159,7 +166,7 @@ def test_a_damaged_ledger_is_named_with_the_way_back(command: str, damage, home,
 
 @pytest.mark.parametrize("damage", [spoil, spoil_all, replace])
 def test_verify_tells_of_a_damaged_ledger_which_can_be_rebuilt(
-    damage, home, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[Path], None], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verify = ["verify", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
     damage(home)
@@ -177,7 +184,7 @@ def test_verify_tells_of_a_damaged_ledger_which_can_be_rebuilt(
     ]
 
 
-def test_a_disk_that_takes_no_more_is_no_bug(home, refused) -> None:
+def test_a_disk_that_takes_no_more_is_no_bug(home: Path, refused: Callable[..., None]) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -188,7 +195,7 @@ def test_a_disk_that_takes_no_more_is_no_bug(home, refused) -> None:
 
 
 def test_a_home_remembers_its_storage(
-    home, tmp_path: Path, refused, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, refused: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared, words = tmp_path / "shared", ["factorvae_gamma", "--scale", "smoke", "--home", home]
     (home / "storage").rename(shared)
@@ -206,7 +213,7 @@ def test_a_home_remembers_its_storage(
 
 
 def test_a_rebuilt_home_remembers_its_storage(
-    home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (home / "storage").rename(tmp_path / "shared")
     new = tmp_path / "new"
@@ -215,7 +222,7 @@ def test_a_rebuilt_home_remembers_its_storage(
     assert main(["status", "factorvae_gamma", "--scale", "smoke", "--home", str(new)]) == 0
 
 
-def test_a_home_in_use_is_not_rebuilt(home, refused) -> None:
+def test_a_home_in_use_is_not_rebuilt(home: Path, refused: Callable[..., None]) -> None:
     (home / "ledger.db").unlink()
     with lock_home(home):
         refused(["rebuild", "--home", home], [home, f"pid {os.getpid()}"])
@@ -225,7 +232,9 @@ def test_a_home_in_use_is_not_rebuilt(home, refused) -> None:
     "place", ["ledger.db", "storage/a.csv", "storage/new/a.csv", "exports/a.csv", "link/a.csv"]
 )
 @pytest.mark.parametrize("option", ["--csv", "--runs"])
-def test_nothing_of_a_home_is_written_over(option: str, place: str, home, refused) -> None:
+def test_nothing_of_a_home_is_written_over(
+    option: str, place: str, home: Path, refused: Callable[..., None]
+) -> None:
     (home / "link").symlink_to(home / "storage")
     before = (home / "ledger.db").read_bytes()
     words = ["pareto" if option == "--csv" else "export", "factorvae_gamma", "--scale", "smoke"]
@@ -234,7 +243,9 @@ def test_nothing_of_a_home_is_written_over(option: str, place: str, home, refuse
     assert not list(home.rglob("*.csv"))
 
 
-def test_a_plot_that_cannot_be_drawn_leaves_no_table(home, tmp_path: Path, refused) -> None:
+def test_a_plot_that_cannot_be_drawn_leaves_no_table(
+    home: Path, tmp_path: Path, refused: Callable[..., None]
+) -> None:
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", home, "--objectives", "recon_error"]
     refused([*words, "--csv", tmp_path / "a.csv", "--plot", tmp_path / "a.svg"], ["recon_error"])
     assert not list(tmp_path.glob("a*"))
@@ -256,7 +267,7 @@ print(*[f"{line[0]} {main(line)}" for line in lines], sep="\\n", flush=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a root who may not write everywhere")
-def test_a_home_that_may_only_be_read_can_be_asked(home, tmp_path: Path) -> None:
+def test_a_home_that_may_only_be_read_can_be_asked(home: Path, tmp_path: Path) -> None:
     places = [home, *(path for path in home.rglob("*") if path.is_dir())]
     for path in places:
         path.chmod(0o555)
@@ -279,12 +290,14 @@ def test_a_home_that_may_only_be_read_can_be_asked(home, tmp_path: Path) -> None
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 4 * len(METRICS)
 
 
-def test_a_storage_of_another_home_is_refused(home, tmp_path: Path, refused) -> None:
+def test_a_storage_of_another_home_is_refused(
+    home: Path, tmp_path: Path, refused: Callable[..., None]
+) -> None:
     words = [*RUN, "--home", tmp_path / "other", "--storage", home / "storage"]
     refused(words, [home / "storage", "--storage"])
 
 
-def test_a_damaged_storage_is_named(home, refused) -> None:
+def test_a_damaged_storage_is_named(home: Path, refused: Callable[..., None]) -> None:
     marker = home / "storage" / "ledger.json"
     marker.write_bytes(marker.read_bytes().replace(b'"ledger"', b'"lodger"'))
     refused([*RUN, "--home", home], [marker, "damaged"], code=3)
@@ -292,7 +305,7 @@ def test_a_damaged_storage_is_named(home, refused) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "setresuid"), reason="needs to be another user for a while")
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_home_that_may_not_be_written_in_is_refused(mode: int, refused) -> None:
+def test_a_home_that_may_not_be_written_in_is_refused(mode: int, refused: Callable[..., None]) -> None:
     """As another user where the tests run as root, who may write everywhere."""
     refused([*RUN, "--home", f"{__file__}/x"], [])  # imports what another user may not read
     closed = Path(tempfile.mkdtemp())
@@ -308,7 +321,7 @@ def test_a_home_that_may_not_be_written_in_is_refused(mode: int, refused) -> Non
         closed.rmdir()
 
 
-def test_a_home_in_use_names_its_driver(home, refused) -> None:
+def test_a_home_in_use_names_its_driver(home: Path, refused: Callable[..., None]) -> None:
     with lock_home(home):
         refused(
             [*RUN, "--home", home],
@@ -317,7 +330,7 @@ def test_a_home_in_use_names_its_driver(home, refused) -> None:
 
 
 def test_a_home_on_a_network_file_system_is_refused(
-    tmp_path: Path, refused, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounts = f"/dev/sda1 / ext4 rw 0 0\nserver:/export {tmp_path} nfs4 rw 0 0\n"
     monkeypatch.setattr(homes, "_read_mounts", lambda: mounts)
@@ -326,7 +339,7 @@ def test_a_home_on_a_network_file_system_is_refused(
 
 @pytest.mark.parametrize("is_held", [False, True])
 def test_status_tells_how_far_a_sweep_is_while_a_driver_works(
-    is_held: bool, home, capsys: pytest.CaptureFixture[str]
+    is_held: bool, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["status", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
     with lock_home(home) if is_held else nullcontext():
@@ -346,7 +359,7 @@ def test_status_tells_how_far_a_sweep_is_while_a_driver_works(
 
 
 def test_the_home_can_come_from_the_environment(
-    home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWEEPER_HOME", str(home))
     assert main(["status", "factorvae_gamma", "--scale", "smoke", "--json"]) == 0
@@ -355,7 +368,7 @@ def test_the_home_can_come_from_the_environment(
 
 @pytest.mark.parametrize("error", ["[Errno 28] No space left on device", "bad path [/tmp/x]", "[bold]"])
 def test_status_says_why_a_run_failed_in_the_errors_own_words(
-    error: str, home, capsys: pytest.CaptureFixture[str]
+    error: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = SweepId("betavae_beta", "smoke")
     with Ledger(home / "ledger.db", home / "storage") as ledger:
@@ -369,7 +382,7 @@ def test_status_says_why_a_run_failed_in_the_errors_own_words(
 
 
 def test_the_front_is_told_and_written_where_asked(
-    home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     csv, plot = tmp_path / "new" / "front.csv", tmp_path / "new" / "front.svg"
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home)]
@@ -385,7 +398,7 @@ def test_the_front_is_told_and_written_where_asked(
     assert "".join(sentences).splitlines() == told["summary"][1:]
 
 
-def test_runs_are_exported(home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_exported(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "runs.csv"
     words = ["export", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--runs", str(path)]
     assert main(words) == 0
@@ -394,7 +407,7 @@ def test_runs_are_exported(home, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_what_is_written_is_registered_unless_a_driver_holds_the_home(
-    home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(home), "--csv"]
     with lock_home(home):
@@ -405,7 +418,7 @@ def test_what_is_written_is_registered_unless_a_driver_holds_the_home(
 
 
 def test_a_front_of_a_home_whose_storage_is_elsewhere_is_registered_too(
-    home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (home / "storage").rename(tmp_path / "shared")
     words = ["factorvae_gamma", "--scale", "smoke", "--home", str(home)]

@@ -7,7 +7,7 @@ from scipy import stats
 from sweeper.figures.correlation import NUM_RESAMPLES, Agreement, resamples
 
 
-def some(num_runs, seed, num_values=None):
+def some(num_runs: int, seed: int, num_values: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Two related metrics; with few values there are ties."""
     generator = np.random.default_rng(seed)
     a_N = generator.normal(size=num_runs)
@@ -65,7 +65,7 @@ def test_the_runs_of_a_draw_are_resampled_together() -> None:
 def test_independent_metrics_of_clustered_runs_hold_zero_as_often_as_is_said() -> None:
     generator, draw_N, num_trials = np.random.default_rng(0), np.repeat(np.arange(10), 5), 80
 
-    def metric():
+    def metric() -> np.ndarray:
         return generator.standard_normal(10)[draw_N] + 0.3 * generator.standard_normal(50)
 
     found = [

@@ -1,22 +1,29 @@
 """Names of code dimensions, on codes of which it is known what they tell."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sweeper.figures.factor_matching import fraction, match, strengths
+from sweeper.figures.factor_matching import Matching, fraction, match, strengths
 from trainables.encoding import Encoding
 
 NAMES = ("scale", "pos_x", "pos_y")
 SIZES = (3, 4, 5)
 
 
-def grid():
+def grid() -> np.ndarray:
     return np.stack(np.unravel_index(np.arange(np.prod(SIZES)), SIZES), axis=1)
 
 
-def encoding(codes_ND, names=NAMES, kl_D=None, **changes):
+def encoding(
+    codes_ND: np.ndarray,
+    names: tuple[str, ...] = NAMES,
+    kl_D: Sequence[float] | None = None,
+    **changes: Any,
+) -> Encoding:
     factors_NK = grid() if names else np.zeros((60, 0), dtype=np.int64)
     num_codes = codes_ND.shape[1]
     made = Encoding(
@@ -35,11 +42,11 @@ def encoding(codes_ND, names=NAMES, kl_D=None, **changes):
     return replace(made, **changes)
 
 
-def labels(matching):
+def labels(matching: Matching) -> list[str]:
     return [each.label for each in matching.dimensions]
 
 
-def indices(matching):
+def indices(matching: Matching) -> list[int]:
     return [each.index for each in matching.dimensions]
 
 

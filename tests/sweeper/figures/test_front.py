@@ -1,9 +1,11 @@
 """The figure of fronts: everything that it says is inside it, and equal input gives equal bytes."""
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,12 @@ from sweeper.figures import front, point_labels
 from trainables.errors import InputError
 
 
-def runs(settings, spread, num_seeds: int = 5, seed: int = 0):
+def runs(
+    settings: Mapping[str, tuple[float, float]],
+    spread: tuple[float, float],
+    num_seeds: int = 5,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
     """Seeds of each setting around (reconstruction error, score)."""
     generator = np.random.default_rng(seed)
     noise = {label: generator.normal(size=(num_seeds, 2)) * spread for label in settings}
@@ -42,7 +49,7 @@ WIDE = {
 }
 
 
-def family_of(name, runs_by_label, num_left_out: int = 0):
+def family_of(name: str, runs_by_label: Mapping[str, np.ndarray], num_left_out: int = 0) -> front.FamilyFront:
     runs = list(runs_by_label.values())
     means_N2, lower_N2, upper_N2 = map(np.stack, zip(*map(pareto.mean_interval, runs), strict=True))
     losses = [runs_S2 * [1, -1] for runs_S2 in runs]
@@ -63,44 +70,57 @@ def family_of(name, runs_by_label, num_left_out: int = 0):
     )
 
 
-def figure_of(models, num_seeds: int = 5, **changes):
+def figure_of(
+    models: Mapping[str, Mapping[str, tuple[float, float]]], num_seeds: int = 5
+) -> front.FrontFigure:
     families = tuple(
         family_of(name, runs(settings, (0.1, 0.03), num_seeds)) for name, settings in models.items()
     )
-    words = {
-        "title": "Score against error",
-        "recon": "Error (nats per image)",
-        "score": "Score",
-        "caveat": "A caveat.",
-    }
     return front.FrontFigure(
-        **words, families=families, training="12,000 updates", data="sprites", scale="laptop", **changes
+        title="Score against error",
+        recon="Error (nats per image)",
+        score="Score",
+        caveat="A caveat.",
+        families=families,
+        training="12,000 updates",
+        data="sprites",
+        scale="laptop",
     )
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch):
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they are saved."""
-    kept = []
+    kept: list[Figure] = []
     save = Figure.savefig
 
-    def keep(self, *arguments, **options):
+    def keep(self: Figure, *arguments: Any, **options: Any) -> None:
         kept.append(self)
-        return save(self, *arguments, **options)
+        save(self, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return kept
 
 
+def legend_of(figure: Figure) -> list[str]:
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
 @pytest.mark.parametrize("models", [LAPTOP, WIDE], ids=["laptop", "wide"])
-def test_everything_that_is_said_is_inside_the_figure(models, drawn, tmp_path: Path) -> None:
+def test_everything_that_is_said_is_inside_the_figure(
+    models: Mapping[str, Mapping[str, tuple[float, float]]], drawn: list[Figure], tmp_path: Path
+) -> None:
     front.draw_front(figure_of(models), tmp_path / "front")
     figure = drawn[0]
-    renderer = figure.canvas.get_renderer()
+    figure.draw_without_rendering()
     (axes,) = figure.axes
-    texts = [*figure.texts, *axes.texts, axes.xaxis.label, axes.yaxis.label, axes.get_legend()]
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [*figure.texts, *axes.texts, axes.xaxis.label, axes.yaxis.label, legend]
     for text in texts:
-        box = text.get_window_extent(renderer)
+        box = text.get_window_extent()
         assert figure.bbox.x0 <= box.x0, text
         assert box.x1 <= figure.bbox.x1, text
         assert figure.bbox.y0 <= box.y0, text
@@ -108,23 +128,24 @@ def test_everything_that_is_said_is_inside_the_figure(models, drawn, tmp_path: P
 
 
 @pytest.mark.parametrize("models", [LAPTOP, WIDE], ids=["laptop", "wide"])
-def test_labels_do_not_cover_one_another(models, drawn, tmp_path: Path) -> None:
+def test_labels_do_not_cover_one_another(
+    models: Mapping[str, Mapping[str, tuple[float, float]]], drawn: list[Figure], tmp_path: Path
+) -> None:
     front.draw_front(figure_of(models), tmp_path / "front")
-    renderer = drawn[0].canvas.get_renderer()
+    drawn[0].draw_without_rendering()
     values = {label.partition("=")[2] for settings in models.values() for label in settings}
     labels = [text for text in drawn[0].axes[0].texts if text.get_text() in values]
     assert len(labels) == sum(map(len, models.values()))
-    boxes = [text.get_window_extent(renderer).shrunk(0.8, 0.8) for text in labels]
+    boxes = [text.get_window_extent().shrunk(0.8, 0.8) for text in labels]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
-def test_the_front_of_all_models_is_there_only_where_there_are_several(drawn, tmp_path: Path) -> None:
+def test_the_front_of_all_models_is_there_only_where_there_are_several(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
     front.draw_front(figure_of(LAPTOP), tmp_path / "two")
     front.draw_front(figure_of({"beta_vae": LAPTOP["beta_vae"]}), tmp_path / "one")
-    words = [
-        [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-        for figure in (drawn[0], drawn[2])
-    ]
+    words = [legend_of(figure) for figure in (drawn[0], drawn[2])]
     assert "front of all models" in words[0]
     assert "front of all models" not in words[1]
 
@@ -147,19 +168,16 @@ def test_one_seed_and_one_draw_and_equal_points_are_drawn(tmp_path: Path) -> Non
     assert all(Path(path).stat().st_size for path in front.draw_front(twins, tmp_path / "twins"))
 
 
-def test_a_band_is_drawn_only_where_it_is_known(drawn, tmp_path: Path) -> None:
+def test_a_band_is_drawn_only_where_it_is_known(drawn: list[Figure], tmp_path: Path) -> None:
     front.draw_front(figure_of(LAPTOP), tmp_path / "five")
     front.draw_front(figure_of(LAPTOP, num_seeds=1), tmp_path / "one")
-    words = [
-        "95 % band of a front" in str([t.get_text() for t in f.axes[0].get_legend().get_texts()])
-        for f in drawn
-    ]
+    words = ["95 % band of a front" in str(legend_of(figure)) for figure in drawn]
     assert words == [True, True, False, False]
     captions = ["Bands:" in figure.texts[-1].get_text() for figure in drawn]
     assert captions == words
 
 
-def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn, tmp_path: Path) -> None:
+def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn: list[Figure], tmp_path: Path) -> None:
     settings = runs(LAPTOP["beta_vae"], (0.1, 0.03))
     settings["beta=1"] = settings["beta=1"][:2]
     front.draw_front(
@@ -170,7 +188,7 @@ def test_the_few_seeds_of_one_draw_do_not_stretch_the_axes(drawn, tmp_path: Path
     assert high - low < 0.3
 
 
-def test_draws_that_are_left_out_are_counted_in_the_caption(drawn, tmp_path: Path) -> None:
+def test_draws_that_are_left_out_are_counted_in_the_caption(drawn: list[Figure], tmp_path: Path) -> None:
     family = family_of("beta_vae", runs(LAPTOP["beta_vae"], (0.1, 0.03)), num_left_out=2)
     figure = front.FrontFigure(**{**vars(figure_of(LAPTOP)), "families": (family,)})
     front.draw_front(figure, tmp_path / "front")
@@ -189,7 +207,7 @@ def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_bar_beyond_the_frame_ends_in_an_arrowhead(drawn, tmp_path: Path) -> None:
+def test_a_bar_beyond_the_frame_ends_in_an_arrowhead(drawn: list[Figure], tmp_path: Path) -> None:
     wide = runs(LAPTOP["factor_vae"], (0.1, 0.2), num_seeds=3)
     family = family_of("factor_vae", wide)
     front.draw_front(

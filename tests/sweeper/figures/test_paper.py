@@ -2,13 +2,16 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from scipy import stats
 
@@ -20,9 +23,21 @@ from sweeper.figures.selection import Asked
 from sweeper.figures.traversals_data import traversals
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
-from tests.sweeper.analysis.test_results import BETA, GAMMA, GAN, SPRITES, STEPS, beta, gamma, train
+from tests.sweeper.analysis.test_results import (
+    BETA,
+    GAMMA,
+    GAN,
+    SPRITES,
+    STEPS,
+    Outcomes,
+    Params,
+    beta,
+    gamma,
+    train,
+)
 from tests.sweeper.figures.test_factor_matching import encoding, grid
 from trainables.blocks import Manifest, RunEntry, pack_arrays, write_block
+from trainables.encoding import Encoding
 from trainables.errors import InputError, UnknownNameError
 
 SCORED = ("recon_error", "beta_vae_score", "factor_vae_score")
@@ -34,25 +49,26 @@ OTHERS = {beta(4.0): {0: (15.0, 0.6, 0.25), 1: (16.0, 0.75, 0.5)}, beta(1.5): {0
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch):
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they are saved, PNG and SVG in turn."""
-    kept, save = [], Figure.savefig
+    kept: list[Figure] = []
+    save = Figure.savefig
 
-    def keep(self, *arguments, **options):
+    def keep(self: Figure, *arguments: Any, **options: Any) -> None:
         kept.append(self)
-        return save(self, *arguments, **options)
+        save(self, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return kept
 
 
-def pictures(num_codes, channels: int = 1, shade: int = 0):
+def pictures(num_codes: int, channels: int = 1, shade: int = 0) -> dict[str, np.ndarray]:
     """Eight inputs of which each is as bright as its place; traversals as bright as their dimension."""
     inputs = np.repeat(np.arange(8, dtype=np.uint8) * 10, channels * 64).reshape(8, channels, 8, 8)
     rows = np.arange(num_codes, dtype=np.uint8) * 20 + shade
@@ -60,7 +76,7 @@ def pictures(num_codes, channels: int = 1, shade: int = 0):
     return {"inputs": inputs, "reconstructions": inputs + 1, "traversal": traversal}
 
 
-def keep(ledger, sweep, made=None, step=STEPS, **how) -> None:
+def keep(ledger: Ledger, sweep: SweepId, made: Encoding | None = None, step: int = STEPS, **how: int) -> None:
     """Give every finished run of a sweep the encoding and pictures that a trained one has."""
     made = made or encoding(grid()[:, [2, 0, 1]])
     rows = [row for row in ledger.records.members(sweep) if row.status == "done"]
@@ -76,7 +92,7 @@ def keep(ledger, sweep, made=None, step=STEPS, **how) -> None:
     ledger.end_attempt(attempt, "done")
 
 
-def fill(ledger) -> None:
+def fill(ledger: Ledger) -> None:
     train(ledger, GAMMA, OUTCOMES, objectives=SCORED)
     train(ledger, BETA, OTHERS, model="beta_vae", objectives=SCORED)
     keep(ledger, GAMMA)
@@ -84,16 +100,16 @@ def fill(ledger) -> None:
 
 
 @pytest.fixture
-def both(ledger):
+def both(ledger: Ledger) -> Ledger:
     fill(ledger)
     return ledger
 
 
-def asked_of(ledger, *sweeps):
+def asked_of(ledger: Ledger, *sweeps: SweepId) -> Asked:
     return Asked.of(ledger.records, sweeps)
 
 
-def words_of(path):
+def words_of(path: Path) -> str:
     """All that an SVG says: matplotlib writes each text as a comment beside its outlines."""
     return " ".join(" ".join(re.findall(r"<!-- (.*?) -->", path.read_text(), re.DOTALL)).split())
 
@@ -105,12 +121,12 @@ def test_there_is_a_line_of_help_for_every_kind() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]]:
     """A function that draws a figure of two sweeps in a home of its own, committed anew; files by kind and name."""
     folder = tmp_path_factory.mktemp("figures")
 
     @cache
-    def make(kind, name: str = "first", sweeps=(GAMMA, BETA)):
+    def make(kind: str, name: str = "first", sweeps: tuple[SweepId, ...] = (GAMMA, BETA)) -> list[Path]:
         with Ledger(folder / kind / name / "ledger.db", folder / kind / name / "storage") as ledger:
             fill(ledger)
             return draw(
@@ -121,7 +137,9 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_figure_is_a_picture_and_an_svg_of_equal_bytes_each_time(made, kind) -> None:
+def test_a_figure_is_a_picture_and_an_svg_of_equal_bytes_each_time(
+    made: Callable[..., list[Path]], kind: str
+) -> None:
     one, two = made(kind), made(kind, "again", (BETA, GAMMA, BETA))
     assert [path.name for path in one] == ["a.figure.png", "a.figure.svg"]
     assert sorted(one[0].parent.iterdir()) == sorted(one)
@@ -141,13 +159,15 @@ def test_a_figure_is_a_picture_and_an_svg_of_equal_bytes_each_time(made, kind) -
         "metrics": "with 95 % percentile intervals over 1,000 bootstrap resamples of the draws",
     }.items(),
 )
-def test_the_caption_says_seeds_steps_data_scale_intervals_and_the_note(made, kind, interval) -> None:
+def test_the_caption_says_seeds_steps_data_scale_intervals_and_the_note(
+    made: Callable[..., list[Path]], kind: str, interval: str
+) -> None:
     said = words_of(made(kind)[1])
     for words in (f"{STEPS} updates on {SPRITES}, laptop scale", LAPTOP_NOTE, " seeds", interval):
         assert words in said
 
 
-def test_models_are_in_the_order_of_the_paper_then_by_name(ledger) -> None:
+def test_models_are_in_the_order_of_the_paper_then_by_name(ledger: Ledger) -> None:
     another = SweepId("another", "laptop")
     train(ledger, another, OUTCOMES, model="annealed_vae", objectives=SCORED)
     train(ledger, GAMMA, OUTCOMES, objectives=SCORED)
@@ -156,7 +176,7 @@ def test_models_are_in_the_order_of_the_paper_then_by_name(ledger) -> None:
     assert [column.heading for column in found.columns] == ["beta_vae", "factor_vae", "annealed_vae"]
 
 
-def test_two_sweeps_of_a_model_are_told_apart(ledger) -> None:
+def test_two_sweeps_of_a_model_are_told_apart(ledger: Ledger) -> None:
     longer = SweepId(GAMMA.name, GAMMA.scale, "again")
     train(ledger, GAMMA, OUTCOMES, objectives=SCORED)
     train(ledger, longer, OUTCOMES, objectives=SCORED)
@@ -167,7 +187,7 @@ def test_two_sweeps_of_a_model_are_told_apart(ledger) -> None:
     ]
 
 
-def test_a_curve_is_the_mean_and_the_t_interval_of_the_seeds_at_every_step(both) -> None:
+def test_a_curve_is_the_mean_and_the_t_interval_of_the_seeds_at_every_step(both: Ledger) -> None:
     found = curves(asked_of(both, GAMMA, BETA))
     assert found.rows == (
         "Reconstruction error (nats per image)",
@@ -187,7 +207,7 @@ def test_a_curve_is_the_mean_and_the_t_interval_of_the_seeds_at_every_step(both)
     assert np.isnan(lone.lower_T).all()
 
 
-def test_the_rows_are_those_that_every_sweep_has_or_those_that_are_named(ledger) -> None:
+def test_the_rows_are_those_that_every_sweep_has_or_those_that_are_named(ledger: Ledger) -> None:
     train(ledger, GAMMA, OUTCOMES, objectives=SCORED)
     train(
         ledger,
@@ -202,8 +222,8 @@ def test_the_rows_are_those_that_every_sweep_has_or_those_that_are_named(ledger)
     assert len(curves(asked_of(ledger, GAMMA), ["kl", "recon_error", "kl"]).rows) == 2
 
 
-def test_a_curve_ends_before_a_seed_diverged_and_unfinished_draws_are_counted(ledger) -> None:
-    outcomes = {
+def test_a_curve_ends_before_a_seed_diverged_and_unfinished_draws_are_counted(ledger: Ledger) -> None:
+    outcomes: Outcomes = {
         gamma(1.0): {0: (8.0, 0.5), 1: "diverged"},
         gamma(2.0): {0: (8.0, 0.5), 1: "running"},
         gamma(3.0): {0: "planned"},
@@ -218,8 +238,8 @@ def test_a_curve_ends_before_a_seed_diverged_and_unfinished_draws_are_counted(le
     assert "Lines: means of 1 to 2 seeds" in found.caption
 
 
-def test_a_legend_names_the_hyperparameters_that_differ(ledger) -> None:
-    draws = {
+def test_a_legend_names_the_hyperparameters_that_differ(ledger: Ledger) -> None:
+    draws: Outcomes = {
         (("information", 0.5), ("noise", noise), ("rate", rate)): {0: (8.0, 0.5)}
         for noise in (20, 5)
         for rate in (0.001, 0.0001)
@@ -231,13 +251,13 @@ def test_a_legend_names_the_hyperparameters_that_differ(ledger) -> None:
     assert column.unit == "generator updates"
 
 
-def test_a_sweep_without_a_finished_run_is_left_out_and_said(both) -> None:
+def test_a_sweep_without_a_finished_run_is_left_out_and_said(both: Ledger) -> None:
     train(both, GAN, {(("information", 0.1),): {0: "planned"}}, model="info_wgan_gp", objectives=SCORED)
     for found in (curves(asked_of(both, GAN, GAMMA)), agreement(asked_of(both, GAN, GAMMA))):
         assert "Not shown, without a finished run: infowgan_gp-laptop." in found.caption
 
 
-def test_the_best_run_of_a_sweep_is_shown(both) -> None:
+def test_the_best_run_of_a_sweep_is_shown(both: Ledger) -> None:
     asked = asked_of(both, GAMMA, BETA)
     found = traversals(asked, both.storage, "factor_vae_score")
     assert [panel.words for panel in found.panels] == [
@@ -258,7 +278,7 @@ def test_the_best_run_of_a_sweep_is_shown(both) -> None:
     assert [panel.words[0] for panel in by_loss.panels] == ["beta=1.5, seed 0", "gamma=2, seed 0"]
 
 
-def test_a_run_without_a_finite_score_is_not_the_best(ledger) -> None:
+def test_a_run_without_a_finite_score_is_not_the_best(ledger: Ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (8.0, np.inf), 1: (8.0, 0.25), 2: (9.0, np.nan)}})
     keep(ledger, GAMMA)
     found = traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score")
@@ -270,7 +290,7 @@ def test_a_run_without_a_finite_score_is_not_the_best(ledger) -> None:
         traversals(asked_of(ledger, lost), ledger.storage, "factor_vae_score")
 
 
-def test_rows_are_in_the_order_of_the_factors_and_show_their_own_dimension(both) -> None:
+def test_rows_are_in_the_order_of_the_factors_and_show_their_own_dimension(both: Ledger) -> None:
     (panel,) = traversals(asked_of(both, GAMMA), both.storage, "factor_vae_score").panels
     assert [row.label for row in panel.rows] == ["scale 1.00", "pos_x 1.00", "pos_y 1.00"]
     assert [int(row.pictures_VCHW[0, 0, 0, 0]) for row in panel.rows] == [20, 40, 0]
@@ -280,7 +300,7 @@ def test_rows_are_in_the_order_of_the_factors_and_show_their_own_dimension(both)
     assert panel.below == ""
 
 
-def test_factors_that_no_dimension_matches_are_listed(ledger) -> None:
+def test_factors_that_no_dimension_matches_are_listed(ledger: Ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (8.0, 0.5)}})
     keep(ledger, GAMMA, encoding(grid(), kl_D=[0.0, 1.0, 1.0]))
     (panel,) = traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score").panels
@@ -288,7 +308,9 @@ def test_factors_that_no_dimension_matches_are_listed(ledger) -> None:
     assert [row.is_active for row in panel.rows] == [True, True, False]
 
 
-def test_without_ground_truth_rows_say_kl_and_the_second_objective_chooses(ledger, tmp_path: Path) -> None:
+def test_without_ground_truth_rows_say_kl_and_the_second_objective_chooses(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     plain = SweepId("plain", "laptop")
     outcomes = {gamma(1.0): {0: (7.0, 0.5), 1: (8.0, 0.25)}}
     train(ledger, plain, outcomes, objectives=("recon_error", "gaussian_tc"))
@@ -302,7 +324,7 @@ def test_without_ground_truth_rows_say_kl_and_the_second_objective_chooses(ledge
         draw("6", ledger.records, ledger.storage, [plain], tmp_path / "none", ["mig"])
 
 
-def test_a_run_that_kept_no_pictures_at_the_horizon_is_said(ledger) -> None:
+def test_a_run_that_kept_no_pictures_at_the_horizon_is_said(ledger: Ledger) -> None:
     train(ledger, GAMMA, {gamma(1.0): {0: (8.0, 0.5)}})
     with pytest.raises(InputError, match="kept no encoding at step 20"):
         traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score")
@@ -311,7 +333,7 @@ def test_a_run_that_kept_no_pictures_at_the_horizon_is_said(ledger) -> None:
         traversals(asked_of(ledger, GAMMA), ledger.storage, "factor_vae_score")
 
 
-def test_metrics_are_compared_over_the_runs_of_all_sweeps(both) -> None:
+def test_metrics_are_compared_over_the_runs_of_all_sweeps(both: Ledger) -> None:
     found = agreement(asked_of(both, GAMMA, BETA))
     assert found.metrics == ("beta_vae_score", "factor_vae_score")
     assert found.models == ("beta_vae", "factor_vae")
@@ -331,7 +353,7 @@ def test_metrics_are_compared_over_the_runs_of_all_sweeps(both) -> None:
     assert known.pearson == pytest.approx(stats.pearsonr(first, second).statistic)
 
 
-def test_the_runs_of_one_draw_have_correlations_without_intervals(ledger, tmp_path: Path) -> None:
+def test_the_runs_of_one_draw_have_correlations_without_intervals(ledger: Ledger, tmp_path: Path) -> None:
     train(ledger, GAMMA, {gamma(1.0): {s: (8.0 + s, 0.5 + s % 2 / 4) for s in range(4)}})
     metrics = ["recon_error", "factor_vae_score"]
     files = draw("metrics", ledger.records, ledger.storage, [GAMMA], tmp_path / "f", metrics)
@@ -342,7 +364,7 @@ def test_the_runs_of_one_draw_have_correlations_without_intervals(ledger, tmp_pa
     assert "Spearman .45" in said
 
 
-def test_runs_with_a_value_that_is_not_finite_are_left_out_and_counted(ledger) -> None:
+def test_runs_with_a_value_that_is_not_finite_are_left_out_and_counted(ledger: Ledger) -> None:
     seeds = {n: (8.0 + n, 0.5, 0.25 * n) for n in range(4)} | {4: (8.0, np.inf, 0.5)}
     train(ledger, GAMMA, {gamma(1.0): seeds}, objectives=SCORED)
     found = agreement(asked_of(ledger, GAMMA))
@@ -351,8 +373,14 @@ def test_runs_with_a_value_that_is_not_finite_are_left_out_and_counted(ledger) -
     assert "Not shown: 1 run with a value that is not finite." in found.caption
 
 
-def test_what_cannot_be_drawn_is_refused_with_the_remedy(both, tmp_path: Path) -> None:
-    def refused(kind, said, sweeps=(GAMMA, BETA), metrics=(), error=InputError) -> None:
+def test_what_cannot_be_drawn_is_refused_with_the_remedy(both: Ledger, tmp_path: Path) -> None:
+    def refused(
+        kind: str,
+        said: Iterable[str],
+        sweeps: Sequence[SweepId] = (GAMMA, BETA),
+        metrics: Sequence[str] = (),
+        error: type[InputError] = InputError,
+    ) -> None:
         with pytest.raises(error) as found:
             draw(kind, both.records, both.storage, sweeps, tmp_path / "none", metrics)
         assert len(str(found.value).splitlines()) <= 3
@@ -380,27 +408,29 @@ def test_what_cannot_be_drawn_is_refused_with_the_remedy(both, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sweeps_that_do_not_compare_are_refused(both, tmp_path: Path, kind) -> None:
+def test_sweeps_that_do_not_compare_are_refused(both: Ledger, tmp_path: Path, kind: str) -> None:
     longer = SweepId(BETA.name, BETA.scale, "longer")
     train(both, longer, {beta(2.0): {0: (8.0, 0.5, 0.5)}}, model="beta_vae", steps=40, objectives=SCORED)
     with pytest.raises(InputError, match=r"Not comparable, .*number of updates: 20 .* and 40"):
         draw(kind, both.records, both.storage, [GAMMA, longer], tmp_path / "none")
 
 
-LONG = (
+LONG: Params = (
     ("generator.adam.learning_rate", 0.0001),
     ("critic.adam.learning_rate", 0.00001),
     ("a.very.long.name", "conv"),
 )
 
 
-def crowded(ledger, num_sweeps, num_draws, num_seeds, metrics):
+def crowded(
+    ledger: Ledger, num_sweeps: int, num_draws: int, num_seeds: int, metrics: tuple[str, ...]
+) -> list[SweepId]:
     """Sweeps with long words, many draws and metrics."""
     generator = np.random.default_rng(0)
     sweeps = []
     for number in range(num_sweeps):
         sweep = SweepId("a_sweep_of_a_long_name", "laptop", f"label{number}")
-        draws = {
+        draws: Outcomes = {
             (*LONG, ("information", float(n)), (f"other{number}", n % 3)): {
                 seed: tuple(generator.uniform(0, 1, len(metrics))) for seed in range(num_seeds)
             }
@@ -424,7 +454,7 @@ MANY = (
 )
 
 
-def texts_of(figure):
+def texts_of(figure: Figure) -> list[Text]:
     """Every text that is drawn; ticks outside the limits of their axis exist and are not."""
     figure.draw_without_rendering()
     texts = [*figure.texts]
@@ -463,7 +493,7 @@ CROWDS = {
     ],
 )
 def test_everything_that_is_said_is_legible_inside_the_figure_and_covers_nothing(
-    ledger, drawn, tmp_path: Path, kind: str, crowd: str
+    ledger: Ledger, drawn: list[Figure], tmp_path: Path, kind: str, crowd: str
 ) -> None:
     sweeps = crowded(ledger, *CROWDS[crowd])
     draw(kind, ledger.records, ledger.storage, sweeps, tmp_path / "figure")
@@ -471,7 +501,7 @@ def test_everything_that_is_said_is_legible_inside_the_figure_and_covers_nothing
     texts = texts_of(figure)
     boxes = {text: text.get_window_extent() for text in texts}
     for text, box in boxes.items():
-        assert text.get_fontsize() >= 7
+        assert float(text.get_fontsize()) >= 7
         assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1, text
         assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1, text
     for one, other in combinations(texts, 2):

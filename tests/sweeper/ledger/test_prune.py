@@ -1,7 +1,8 @@
 """Dropping the states of finished runs: what goes, what stays, and that ledger, storage and a rebuilt ledger agree."""
 
 import json
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import check, rebuild
 from sweeper.ledger.writer import Ledger
+from tests.sweeper.conftest import Typed
 from tests.sweeper.ledger.toy_pack import (
     HORIZON,
     begin,
@@ -29,7 +31,7 @@ KEYS = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A sweep of four runs that are done, in two packs."""
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         register(ledger, KEYS)
@@ -41,15 +43,15 @@ def ledger(tmp_path: Path):
         yield ledger
 
 
-def states(ledger):
+def states(ledger: Ledger) -> set[str]:
     return {key for key, *_ in ledger.records.needed_states()}
 
 
-def files(ledger):
+def files(ledger: Ledger) -> list[str]:
     return sorted(path.parent.name for path in ledger.storage.rglob("*.slices"))
 
 
-def test_states_go_and_what_was_learned_stays(ledger) -> None:
+def test_states_go_and_what_was_learned_stays(ledger: Ledger) -> None:
     assert states(ledger) == set(KEYS)
     ledger.drop_states(KEYS)
     assert (states(ledger), files(ledger)) == (set(), [])
@@ -60,7 +62,7 @@ def test_states_go_and_what_was_learned_stays(ledger) -> None:
     assert problems(ledger) == []
 
 
-def test_a_file_stays_while_a_run_in_it_needs_it(ledger) -> None:
+def test_a_file_stays_while_a_run_in_it_needs_it(ledger: Ledger) -> None:
     ledger.drop_states(["a", "c", "d"])
     assert (states(ledger), files(ledger)) == ({"b"}, ["00000001"])
     assert problems(ledger) == []
@@ -71,7 +73,7 @@ def test_a_file_stays_while_a_run_in_it_needs_it(ledger) -> None:
     assert problems(ledger) == []
 
 
-def test_a_ledger_made_again_and_an_old_copy_know_what_was_dropped(ledger, tmp_path: Path) -> None:
+def test_a_ledger_made_again_and_an_old_copy_know_what_was_dropped(ledger: Ledger, tmp_path: Path) -> None:
     old = (tmp_path / "old.db", tmp_path / "again.db")
     with closing(Records.open(ledger.path)) as records:
         records.db.execute("VACUUM INTO ?", (str(old[0]),))
@@ -83,7 +85,7 @@ def test_a_ledger_made_again_and_an_old_copy_know_what_was_dropped(ledger, tmp_p
         assert tables(copy.path) == tables(ledger.path)
 
 
-def test_more_steps_train_from_0_and_what_is_written_then_is_kept(ledger) -> None:
+def test_more_steps_train_from_0_and_what_is_written_then_is_kept(ledger: Ledger) -> None:
     ledger.drop_states(KEYS)
     register(ledger, ["a"], horizon=60, sweep=LONGER)
     assert ledger.records.resume_steps(["a"]) == {"a": 0}
@@ -97,7 +99,9 @@ def test_more_steps_train_from_0_and_what_is_written_then_is_kept(ledger) -> Non
     assert problems(ledger) == []
 
 
-def test_a_damaged_record_of_what_was_dropped_is_named_and_blocks_nothing(ledger, tmp_path: Path) -> None:
+def test_a_damaged_record_of_what_was_dropped_is_named_and_blocks_nothing(
+    ledger: Ledger, tmp_path: Path
+) -> None:
     ledger.drop_states(KEYS)
     (record,) = (ledger.storage / "pruned").iterdir()
     record.write_bytes(record.read_bytes()[:-9])
@@ -113,7 +117,7 @@ def test_a_damaged_record_of_what_was_dropped_is_named_and_blocks_nothing(ledger
 
 @pytest.mark.parametrize("moment", ["before the ledger knows", "before files go"])
 def test_a_prune_that_is_killed_is_finished_by_the_next(
-    ledger, moment: str, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = {"before the ledger knows": (registry, "forget_states"), "before files go": (Ledger, "prune")}
     with monkeypatch.context() as patch:
@@ -129,18 +133,20 @@ def test_a_prune_that_is_killed_is_finished_by_the_next(
     assert problems(ledger) == []
 
 
-def interrupt(*_) -> None:
+def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_run_that_another_sweep_wants_further_is_not_finished(ledger) -> None:
+def test_a_run_that_another_sweep_wants_further_is_not_finished(ledger: Ledger) -> None:
     register(ledger, ["a"], horizon=60, sweep=LONGER)
     assert ledger.records.finished(SWEEP) == {"b", "c", "d"}
     assert ledger.records.finished(LONGER) == set()
     finish(ledger)
 
 
-def test_the_command_says_what_it_freed_and_that_more_steps_start_over(typed, make_home, cluster) -> None:
+def test_the_command_says_what_it_freed_and_that_more_steps_start_over(
+    typed: Callable[..., Typed], make_home: Callable[[str], tuple[Home, ExitStack]], cluster: str
+) -> None:
     home, _ = make_home("prune")
     assert isinstance(home, Home)
     words = ["factorvae_gamma", "--scale", "smoke", "--home", home.path]

@@ -2,6 +2,7 @@ import contextlib
 import random
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,14 @@ from trainables.errors import InputError
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         register(ledger, KEYS)
         yield ledger
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "delete"])
-def test_check_names_every_file_that_is_not_as_written(ledger, how: str) -> None:
+def test_check_names_every_file_that_is_not_as_written(ledger: Ledger, how: str) -> None:
     for keys in (["a", "bad c"], ["b", "d"]):
         pack = begin(ledger, keys, num_steps=15)
         while path := pack.write():
@@ -84,10 +85,10 @@ def test_check_names_every_file_that_is_not_as_written(ledger, how: str) -> None
         ),
     ],
 )
-def test_check_names_what_was_changed_in_the_ledger(ledger, tampering: str, line: str) -> None:
+def test_check_names_what_was_changed_in_the_ledger(ledger: Ledger, tampering: str, line: str) -> None:
     pack = begin(ledger, ["a", "b"])
     for _ in range(2):
-        ledger.take(pack.write())
+        ledger.take(pack.commit())
     with contextlib.closing(sqlite3.connect(ledger.path)) as db, db:
         db.execute(tampering)
     lines = problems(ledger)
@@ -95,13 +96,13 @@ def test_check_names_what_was_changed_in_the_ledger(ledger, tampering: str, line
         assert any(line.format(key) in found for found in lines), lines
 
 
-def test_a_lost_ledger_is_rebuilt_from_the_storage(ledger, tmp_path: Path) -> None:
+def test_a_lost_ledger_is_rebuilt_from_the_storage(ledger: Ledger, tmp_path: Path) -> None:
     pack = begin(ledger, ["a", "b"])
-    ledger.take(pack.write())
+    ledger.take(pack.commit())
     log = tmp_path / "ledger.db-wal"
     shutil.copy(log, tmp_path / "left behind")
     begin(ledger, ["a"])
-    ledger.take(pack.write())
+    ledger.take(pack.commit())
     ledger.record_failure("b", pack.attempt, "error", "lost")
     before = tables(ledger.path)
     with pytest.raises(InputError, match="exists"):

@@ -7,11 +7,13 @@ import contextlib
 import hashlib
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweeper.ledger import schema
-from sweeper.ledger.rows import SweepId
+from sweeper.ledger.rows import PointColumns, SweepId
 from sweeper.ledger.verify import check
 from sweeper.ledger.writer import Draw, Ledger, Member
 from tests.specs import run_spec, sweep_spec
@@ -26,16 +28,16 @@ BAD_STEP = 23
 """Step at which runs whose key begins with `bad` diverge."""
 
 
-def value(key, name, step):
+def value(key: str, name: str, step: int) -> float:
     number = int.from_bytes(hashlib.sha256(f"{key} {name} {step}".encode()).digest()[:6], "big")
     return (math.nan, math.inf, -math.inf)[number % 3] if number % 7 == 0 else number / 2**40
 
 
-def state(key, step):
+def state(key: str, step: int) -> bytes:
     return f"state of {key} at {step}".encode()
 
 
-def points(key, start, end):
+def points(key: str, start: int, end: int) -> tuple[Point, ...]:
     """Points after step `start` up to `end`: a loss every 5 steps, a score every 10."""
     steps = [
         (name, s)
@@ -46,7 +48,7 @@ def points(key, start, end):
     return tuple(Point(key, s, 1e9 + s / 8, name, value(key, name, s)) for name, s in steps)
 
 
-def register(ledger, keys, horizon=HORIZON, sweep=SWEEP):
+def register(ledger: Ledger, keys: Sequence[str], horizon: int = HORIZON, sweep: SweepId = SWEEP) -> bool:
     """Two runs a draw."""
     draws = [
         Draw(
@@ -63,7 +65,7 @@ def toy_spec(key: str) -> StoredSpec:
     return run_spec("toy", fields={"key": key})
 
 
-def member(key, seed, horizon=HORIZON):
+def member(key: str, seed: int, horizon: int = HORIZON) -> Member:
     return Member(key, seed, horizon, toy_spec(key))
 
 
@@ -73,7 +75,7 @@ class Pack:
 
     storage: Path
     attempt: int
-    keys: list
+    keys: list[str]
     step: int
     horizon: int = HORIZON
     num_steps: int = 10
@@ -83,7 +85,7 @@ class Pack:
     state_every: int = 1
     """Blocks of which one carries states; the last one does anyway."""
 
-    def write(self):
+    def write(self) -> Path | None:
         """Write the next block; returns its manifest's path, None if nothing is left to do."""
         if not self.keys or self.step >= self.horizon:
             return None
@@ -113,13 +115,19 @@ class Pack:
         self.step, self.index = end, self.index + 1
         return path
 
-    def entry(self, key, end):
+    def commit(self) -> Path:
+        """Write the next block, of which there is one."""
+        path = self.write()
+        assert path is not None
+        return path
+
+    def entry(self, key: str, end: int) -> RunEntry:
         spec = toy_spec(key)
         if key.startswith("bad") and end >= BAD_STEP:
             return RunEntry(key, 0, "diverged", BAD_STEP, self.horizon, spec, BAD_STEP)
         return RunEntry(key, 0, "done" if end == self.horizon else "running", end, self.horizon, spec)
 
-    def blobs(self, run):
+    def blobs(self, run: RunEntry) -> dict[str, bytes]:
         is_due = run.status == "done" or self.index % self.state_every == self.state_every - 1
         found = {"state": state(run.key, run.step)} if is_due and run.status != "diverged" else {}
         return (
@@ -129,7 +137,7 @@ class Pack:
         )
 
 
-def stands(ledger, key, choice):
+def stands(ledger: Ledger, key: str, choice: int) -> int:
     """Step at which a run resumes; choice 1 falls back to the state before, 2 starts over."""
     found = ledger.records.resume_points([key])[key]
     if len(found) <= choice:
@@ -138,7 +146,7 @@ def stands(ledger, key, choice):
     return found[choice].step
 
 
-def begin(ledger, keys, choice: int = 0, **how):
+def begin(ledger: Ledger, keys: Sequence[str], choice: int = 0, **how: Any) -> Pack:
     """Begin an attempt; runs that do not stand where the first one stands are left out of its pack."""
     number = ledger.begin_attempt(keys)
     step = stands(ledger, keys[0], choice)
@@ -146,11 +154,11 @@ def begin(ledger, keys, choice: int = 0, **how):
     return Pack(ledger.storage, number, chosen, step, **how)
 
 
-def unfinished(ledger, sweep=SWEEP):
+def unfinished(ledger: Ledger, sweep: SweepId = SWEEP) -> list[str]:
     return [m.key for m in ledger.records.members(sweep) if m.status not in ("done", "diverged")]
 
 
-def finish(ledger, num_steps: int = 10) -> None:
+def finish(ledger: Ledger, num_steps: int = 10) -> None:
     """Train what is missing."""
     while keys := unfinished(ledger):
         pack = begin(ledger, keys, num_steps=num_steps)
@@ -159,7 +167,7 @@ def finish(ledger, num_steps: int = 10) -> None:
         ledger.end_attempt(pack.attempt, "done")
 
 
-def tables(path):
+def tables(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Everything but the exports, names in the place of ids."""
     queries = {
         "identity": "SELECT ledger FROM identity",
@@ -182,14 +190,14 @@ def tables(path):
         return {name: sorted(db.execute(query), key=repr) for name, query in queries.items()}
 
 
-def rows(columns):
+def rows(columns: PointColumns) -> list[tuple[str, str, int, float, str]]:
     """Points as tuples that compare, NaN included."""
     return sorted(
         zip(columns.key, columns.name, columns.step, columns.time_s, map(repr, columns.value), strict=True)
     )
 
 
-def expected(keys=KEYS, horizon=HORIZON):
+def expected(keys: Sequence[str] = KEYS, horizon: int = HORIZON) -> list[tuple[str, str, int, float, str]]:
     """The undisturbed history in closed form."""
     found = [
         p
@@ -199,11 +207,11 @@ def expected(keys=KEYS, horizon=HORIZON):
     return sorted((p.key, p.name, p.step, p.time_s, repr(p.value)) for p in found)
 
 
-def problems(ledger):
+def problems(ledger: Ledger) -> list[str]:
     return check(ledger.path, ledger.storage)
 
 
-def drive(home) -> None:
+def drive(home: Path) -> None:
     """Train ever new sweeps, saying each block that was taken in."""
     with Ledger(home / "ledger.db", home / "storage") as ledger:
         ledger.ingest()

@@ -3,12 +3,16 @@
 import os
 import re
 import signal
+import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from sweeper.home import Home
 from sweeper.ledger.writer import Ledger
 from sweeper.machines import resources as machine
 from sweeper.machines.probe import Probe
@@ -16,6 +20,7 @@ from sweeper.machines.resources import Machine, Resources, check_share
 from sweeper.scheduling import launch
 from sweeper.scheduling.packing import PackPlan
 from sweeper.scheduling.plan import find_question, plan
+from tests.sweeper.conftest import Typed
 from trainables import blocks
 from trainables.config import RunSpec, spec_of
 from trainables.errors import InputError
@@ -36,7 +41,7 @@ RUN = RunSpec("beta_vae", "sprites", {}, 0)
         (float("nan"), ["Valid: 0 (CPU)"]),
     ],
 )
-def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share, said: list[str]) -> None:
+def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share: float, said: list[str]) -> None:
     with pytest.raises(InputError) as raised:
         check_share(share)
     for word in (f"{share:g}", *said):
@@ -44,7 +49,7 @@ def test_a_share_that_leaves_a_part_of_a_gpu_idle_is_refused(share, said: list[s
 
 
 @pytest.mark.parametrize("share", [0, 1 / 3, 0.333, 0.25, 0.125, 1 / 7, 1])
-def test_shares_that_fill_a_gpu_are_taken(share) -> None:
+def test_shares_that_fill_a_gpu_are_taken(share: float) -> None:
     check_share(share)
 
 
@@ -57,7 +62,7 @@ def test_so_many_packs_fit_a_gpu_as_ray_counts(k: int) -> None:
 
 
 @pytest.mark.parametrize(("share", "num_gpus", "num_slots"), [(0.25, 2, 8), (1 / 3, 2, 6), (1, 8, 8)])
-def test_slots_are_counted_in_gpus(share, num_gpus: int, num_slots: int) -> None:
+def test_slots_are_counted_in_gpus(share: float, num_gpus: int, num_slots: int) -> None:
     there = Machine("somewhere:6379", share)
     assert machine.num_slots(Resources(64.0, num_gpus), there) == num_slots
 
@@ -73,7 +78,9 @@ def test_a_cluster_without_gpus_is_refused_where_they_are_asked_for() -> None:
         machine.num_slots(Resources(64.0, 0), Machine("somewhere:6379", 0.25))
 
 
-def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path: Path, start_cluster) -> None:
+def test_eight_packs_share_two_gpus_and_the_ninth_waits(
+    tmp_path: Path, start_cluster: Callable[..., str]
+) -> None:
     """Packs that would train for hours: once eight have written a block, all of them are at work."""
     two_gpus = Machine(start_cluster(8, 2), 0.25)
     fields = {"steps": "1000000", "evaluate_every": "1000000", "beta": "1"}
@@ -83,11 +90,11 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(tmp_path: Path, start_cl
         )
     packs = [PackPlan((run,)) for run in planned.waiting(None)]
 
-    def gpus_at_work():
+    def gpus_at_work() -> dict[int, str]:
         found = [blocks.read_manifest(path) for path in Layout(tmp_path / "storage").manifests()]
         return {manifest.attempt: manifest.provenance["gpus"] for manifest in found}
 
-    def stop_once_eight_are_at_work(_) -> None:
+    def stop_once_eight_are_at_work(_: object) -> None:
         if len(gpus_at_work()) == 8:
             signal.raise_signal(signal.SIGTERM)
 
@@ -132,7 +139,7 @@ def two_test_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_gpus_are_those_that_the_driver_lists_and_the_process_may_use(
-    two_test_gpus, monkeypatch: pytest.MonkeyPatch, visible, count
+    two_test_gpus: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int
 ) -> None:
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -153,7 +160,7 @@ def test_gpus_are_those_that_the_driver_lists_and_the_process_may_use(
     ],
 )
 def test_a_driver_that_fails_hangs_or_talks_nonsense_is_no_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, problem: str, refused
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, problem: str, refused: Callable[..., None]
 ) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{script}\n")
@@ -187,7 +194,7 @@ def test_on_one_machine_there_are_no_more_packs_at_once_than_cores() -> None:
 
 
 def test_where_no_node_is_free_to_measure_nobody_asks_again(
-    monkeypatch: pytest.MonkeyPatch, start_cluster
+    monkeypatch: pytest.MonkeyPatch, start_cluster: Callable[..., str]
 ) -> None:
     monkeypatch.setattr(machine, "MEASURE_S", 2.0)
     with machine.cluster(Machine(start_cluster(1), 0.5)):
@@ -200,7 +207,10 @@ def test_where_no_node_is_free_to_measure_nobody_asks_again(
 
 
 def test_a_plain_run_uses_the_gpus_that_are_there_and_says_how_in_one_line(
-    two_test_gpus, make_home, start_driver, typed
+    two_test_gpus: None,
+    make_home: Callable[[str], tuple[Home, ExitStack]],
+    start_driver: Callable[..., subprocess.Popen[str]],
+    typed: Callable[..., Typed],
 ) -> None:
     """torch finds no GPU here, so the packs that get one train on their CPU: the sweep counts as begun on it."""
     home, _ = make_home("gpus")

@@ -1,26 +1,28 @@
 """A real child process that has torch; it is started once and asked many things."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from sweeper.machines.probe import Measured, Probe
-from trainables.config import RunSpec, spec_of
+from trainables.config import RunSpec, Value, spec_of
 from trainables.errors import InputError
 
-SMALL = {"vae.network": "mlp", "vae.latent_dim": 6, "vae.width": 64}
+SMALL: dict[str, Value] = {"vae.network": "mlp", "vae.latent_dim": 6, "vae.width": 64}
 RUN = RunSpec("factor_vae", "sprites", SMALL | {"gamma": 10.0}, 0)
 
 
 @pytest.fixture(scope="module")
-def probe():
+def probe() -> Iterator[Probe]:
     with Probe() as probe:
         yield probe
 
 
-def with_fields(seed: int = 0, **fields):
+def with_fields(seed: int = 0, /, **fields: Value) -> RunSpec:
     return RunSpec("factor_vae", "sprites", SMALL | fields, seed)
 
 
-def test_a_specification_comes_back_whole_and_names_the_same_run_again(probe) -> None:
+def test_a_specification_comes_back_whole_and_names_the_same_run_again(probe: Probe) -> None:
     (found,) = probe.resolve([RUN])
     assert found.spec["fields"].items() >= (SMALL | {"gamma": 10.0}).items()
     assert {"vae.latent_dim", "adam.learning_rate", "discriminator.depth"} <= set(found.spec["fields"])
@@ -28,7 +30,7 @@ def test_a_specification_comes_back_whole_and_names_the_same_run_again(probe) ->
     assert len(found.key) == 64
 
 
-def test_answers_are_in_the_order_of_the_questions(probe) -> None:
+def test_answers_are_in_the_order_of_the_questions(probe: Probe) -> None:
     runs = [with_fields(seed, gamma=gamma) for gamma in (1.0, 10.0) for seed in range(3)]
     found = probe.resolve(runs)
     assert [(each.spec["fields"]["gamma"], each.spec["seed"]) for each in found] == [
@@ -39,12 +41,12 @@ def test_answers_are_in_the_order_of_the_questions(probe) -> None:
     assert probe.resolve([]) == []
 
 
-def test_what_is_typed_as_text_names_the_same_run(probe) -> None:
+def test_what_is_typed_as_text_names_the_same_run(probe: Probe) -> None:
     typed, meant = probe.resolve([with_fields(**{"gamma": "10", "vae.width": "64"}), with_fields(gamma=10.0)])
     assert typed == meant
 
 
-def test_another_architecture_trains_in_another_pack(probe) -> None:
+def test_another_architecture_trains_in_another_pack(probe: Probe) -> None:
     narrow, wide = probe.resolve([with_fields(), with_fields(**{"vae.width": 128})])
     assert narrow.static_key != wide.static_key
 
@@ -59,10 +61,12 @@ def test_another_architecture_trains_in_another_pack(probe) -> None:
         (with_fields(**{"vae.network": "tree"}), ["tree", "mlp"]),
         (RunSpec("factor_va", "sprites", {}, 0), ["factor_va", "Did you mean 'factor_vae'?"]),
         (RunSpec("factor_vae", "sprits", {}, 0), ["sprits", "Did you mean 'sprites'?"]),
-        (with_fields(seed=2**32), [str(2**32)]),
+        (with_fields(2**32), [str(2**32)]),
     ],
 )
-def test_a_wrong_run_is_refused_in_words_and_the_next_is_answered(probe, run, words) -> None:
+def test_a_wrong_run_is_refused_in_words_and_the_next_is_answered(
+    probe: Probe, run: RunSpec, words: list[str]
+) -> None:
     with pytest.raises(InputError) as raised:
         probe.resolve([RUN, run])
     assert all(word in str(raised.value) for word in words)
@@ -70,7 +74,7 @@ def test_a_wrong_run_is_refused_in_words_and_the_next_is_answered(probe, run, wo
     assert len(probe.resolve([RUN])) == 1
 
 
-def test_a_pack_is_measured(probe) -> None:
+def test_a_pack_is_measured(probe: Probe) -> None:
     alone = probe.measure(RUN, num_runs=1, gpus=0.0, threads=1)
     assert isinstance(alone, Measured)
     assert 0 < alone.step_time_s < 1
@@ -83,5 +87,7 @@ def test_leaving_ends_the_process() -> None:
         process = probe._process
         assert process.poll() is None
     assert process.poll() is not None
+    assert process.stdin is not None
     assert process.stdin.closed
+    assert process.stdout is not None
     assert process.stdout.closed

@@ -12,7 +12,7 @@ from sweeper.scheduling.estimate import MAX_MEASURED_CPU, Estimate, estimate, fo
 from sweeper.scheduling.packing import PackPlan, Waiting
 from sweeper.scheduling.plan import Planned, find_question
 from tests.specs import run_spec
-from trainables.config import Schedule
+from trainables.config import RunSpec, Schedule
 from trainables.errors import InputError
 from trainables.ladder import rung
 
@@ -20,12 +20,12 @@ SPEC = run_spec()
 CPU, GPU = Machine(None, 0.0), Machine(None, 0.25)
 
 
-def pack(num_runs, static_key: str = "a", steps: int = 100, step: int = 0):
+def pack(num_runs: int, static_key: str = "a", steps: int = 100, step: int = 0) -> PackPlan:
     run = Waiting("key", static_key, SPEC, step, Schedule(steps, 10, 10, ()), 1.0)
     return PackPlan(tuple(replace(run, key=f"{static_key}{number}") for number in range(num_runs)))
 
 
-def planned(*keys, name: str = "betavae_beta"):
+def planned(*keys: str, name: str = "betavae_beta") -> Planned:
     """A question of one draw whose seeds are runs of these keys."""
     members = tuple(Member(key, seed, 200, SPEC) for seed, key in enumerate(keys))
     runs = {key: ProbedRun(key, "a", SPEC, num_factors=2) for key in keys}
@@ -36,9 +36,10 @@ class Stopwatch:
     """A machine on which a step of a run takes a tenth of a second and a gibibyte of memory."""
 
     def __init__(self, room_gib: float = 0.0) -> None:
-        self.asked, self.room_gib = [], room_gib
+        self.asked: list[tuple[str, int, float, int]] = []
+        self.room_gib = room_gib
 
-    def __call__(self, run, num_runs, gpus, threads):
+    def __call__(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured:
         self.asked.append((run.model, num_runs, gpus, threads))
         return Measured(0.1 * num_runs, 1.0 * num_runs, self.room_gib)
 
@@ -46,6 +47,7 @@ class Stopwatch:
 def test_time_and_memory_are_in_proportion_to_runs_and_steps() -> None:
     watch = Stopwatch()
     found = estimate([pack(8, steps=100), pack(3, steps=100, step=40)], CPU, 2, watch)
+    assert found is not None
     assert found.duration_s == pytest.approx(0.1 * (8 * 100 + 3 * 60) / 2)
     assert found.pack_memory_gib == pytest.approx(8)
     assert (found.num_runs, found.num_packs, found.num_slots) == (11, 2, 2)
@@ -61,7 +63,9 @@ def test_one_small_pack_of_each_kind_is_measured_on_a_cpu_the_whole_one_on_a_gpu
 
 
 def test_slots_without_a_pack_do_not_help() -> None:
-    assert estimate([pack(1)], CPU, 64, Stopwatch()).duration_s == pytest.approx(10)
+    found = estimate([pack(1)], CPU, 64, Stopwatch())
+    assert found is not None
+    assert found.duration_s == pytest.approx(10)
 
 
 def test_nothing_to_train_takes_no_time() -> None:
@@ -85,7 +89,9 @@ def test_a_run_that_two_questions_want_is_trained_once() -> None:
     ("room_gib", "num_runs", "size"),
     [(0.0, [8, 7], 8), (1000.0, [8, 7], 8), (5.0, [4, 4, 4, 3], 4), (0.1, [2] * 7 + [1], 2)],
 )
-def test_packs_on_a_gpu_are_no_larger_than_its_memory_holds(room_gib: float, num_runs, size: int) -> None:
+def test_packs_on_a_gpu_are_no_larger_than_its_memory_holds(
+    room_gib: float, num_runs: list[int], size: int
+) -> None:
     asked = [planned(*map(str, range(15)))]
     packs = form_packs(asked, None, GPU, 2, Stopwatch(room_gib))
     assert sorted((len(each.runs) for each in packs), reverse=True) == num_runs
@@ -103,6 +109,7 @@ def test_packs_compute_what_packs_of_the_sweep_computed_before() -> None:
 def test_what_a_ghost_takes_is_counted() -> None:
     on_gpu = replace(pack(3), size=8)
     found = estimate([on_gpu], GPU, 1, Stopwatch())
+    assert found is not None
     assert found.duration_s == pytest.approx(0.1 * 8 * 100)
     assert found.pack_memory_gib == pytest.approx(8)
 
@@ -120,9 +127,9 @@ def test_a_pack_that_does_not_fit_this_machine_is_refused() -> None:
 
 
 def test_the_plan_says_what_each_question_asks_for() -> None:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(plan_table([planned("x", "y", "z")], None))
-    (row,) = [line for line in console.file.getvalue().splitlines() if "betavae_beta" in line]
+    out = io.StringIO()
+    Console(file=out, width=100).print(plan_table([planned("x", "y", "z")], None))
+    (row,) = [line for line in out.getvalue().splitlines() if "betavae_beta" in line]
     cells = [cell.strip() for cell in row.split("│")[1:-1]]
     assert cells == ["betavae_beta-smoke", "sprites", "1", "3", "3", "200"]
 
@@ -148,27 +155,29 @@ def test_memory_reads_as_people_say_it() -> None:
 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then_and_one_at_the_end() -> None:
-    console = Console(file=io.StringIO(), width=200)
+    out = io.StringIO()
+    console = Console(file=out, width=200)
     with display.counting(console, "training", "run-steps", 1000) as progress:
         for _ in range(9):
             progress(100)
-        assert console.file.getvalue() == "", "no line a block"
+        assert out.getvalue() == "", "no line a block"
         progress(100)
     assert progress.done == 1000
-    (line,) = console.file.getvalue().splitlines()
+    (line,) = out.getvalue().splitlines()
     assert line.startswith("training: 100% of 1,000 run-steps")
 
 
 def test_progress_on_a_terminal_is_a_bar_that_leaves_nothing_behind() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
     with display.counting(console, "training", "run-steps", 10) as progress:
         progress(10)
     assert progress.done == 10
-    assert console.file.getvalue().endswith("\x1b[2K")
+    assert out.getvalue().endswith("\x1b[2K")
 
 
 def test_numbers_of_a_table_are_set_right_and_grouped() -> None:
-    console = Console(file=io.StringIO(), width=60)
-    console.print(display.table("T", ("name", "steps"), [("a", 300_000), ("b", 5)]))
-    rows = [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
+    out = io.StringIO()
+    Console(file=out, width=60).print(display.table("T", ("name", "steps"), [("a", 300_000), ("b", 5)]))
+    rows = [line for line in out.getvalue().splitlines() if line.startswith("│")]
     assert [row.split("│")[2] for row in rows] == [" 300,000 ", "       5 "]

@@ -1,10 +1,10 @@
 import pytest
 
 from sweeper.machines.probe import Measured
-from sweeper.scheduling.gpu_packs import choose
+from sweeper.scheduling.gpu_packs import Choice, choose
 from sweeper.scheduling.packing import Waiting
 from tests.specs import run_spec
-from trainables.config import Schedule
+from trainables.config import RunSpec, Schedule
 from trainables.errors import InputError
 
 SPEC = run_spec()
@@ -17,22 +17,24 @@ class Gpu:
     A pack alone uses a part of it, since it waits for its own kernels to be launched.
     """
 
-    def __init__(self, num_busy, room_gib: float = 100.0, run_gib: float = 0.1, part: float = 1.0) -> None:
+    def __init__(
+        self, num_busy: int, room_gib: float = 100.0, run_gib: float = 0.1, part: float = 1.0
+    ) -> None:
         self.num_busy, self.room_gib, self.run_gib, self.part = num_busy, room_gib, run_gib, part
-        self.asked = []
+        self.asked: list[tuple[int, int]] = []
 
-    def alone(self, spec, size, gpus, threads):
+    def alone(self, spec: RunSpec, size: int, gpus: float, threads: int) -> Measured | None:
         self.asked.append((1, size))
         if size * self.run_gib > self.room_gib:
             return None
         return Measured(max(size, self.num_busy) / 1000 / self.part, size * self.run_gib, self.room_gib)
 
-    def together(self, spec, size, num_packs, threads):
+    def together(self, spec: RunSpec, size: int, num_packs: int, threads: int) -> float:
         self.asked.append((num_packs, size))
         return max(size * num_packs, self.num_busy) / 1000 / min(1.0, self.part * num_packs)
 
 
-def chosen(gpu, num_runs, kept=None, is_local: bool = True):
+def chosen(gpu: Gpu, num_runs: int, kept: int | None = None, is_local: bool = True) -> Choice:
     return choose(RUN, num_runs, 1, gpu.alone, gpu.together if is_local else None, kept)
 
 

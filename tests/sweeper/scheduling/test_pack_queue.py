@@ -1,5 +1,7 @@
 """The queue driven by hand, as those who train its packs would."""
 
+import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -8,62 +10,72 @@ from hypothesis import strategies as st
 
 from sweeper.scheduling.pack_queue import FINISHED, MAX_FAILURES, PackQueue
 from sweeper.scheduling.packing import PackPlan, Waiting
-from trainables.assignment import Report
+from tests.specs import run_spec
+from trainables.assignment import Assignment, Report
 from trainables.config import Schedule
 from trainables.errors import DamagedStatesError
 
+SPEC = run_spec()
 SCHEDULE = Schedule(100, 10, 10, ())
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
-def pack_of(*keys):
-    return PackPlan(tuple(Waiting(key, "static", {}, 0, SCHEDULE, 1.0) for key in keys))
+def pack_of(*keys: str) -> PackPlan:
+    return PackPlan(tuple(Waiting(key, "static", SPEC, 0, SCHEDULE, 1.0) for key in keys))
 
 
 class Book:
     """What the queue asks and tells: attempts begun and ended, runs given up."""
 
-    def __init__(self, *packs, finished=()) -> None:
-        self.finished, self.runs_of = set(finished), {}
-        self.begun, self.ended, self.given_up = [], [], []
-        self.taken, self.problems = [], []
+    def __init__(self, *packs: PackPlan, finished: Iterable[str] = ()) -> None:
+        self.finished = set(finished)
+        self.runs_of: dict[int, set[str]] = {}
+        self.begun: list[str] = []
+        self.ended: list[tuple[int, str, str]] = []
+        self.given_up: list[tuple[str, int, str, str]] = []
+        self.taken: list[Report] = []
+        self.problems: list[Exception] = []
         self.queue = PackQueue(packs, self)
 
-    def begin(self, pack):
+    def begin(self, pack: PackPlan) -> tuple[int, PackPlan, Assignment] | None:
         left = replace(pack, runs=tuple(run for run in pack.runs if run.key not in self.finished))
         if not left.runs:
             return None
         self.begun.append(keys(left))
         self.runs_of[len(self.begun)] = {run.key for run in left.runs}
-        return len(self.begun), left, {"attempt": len(self.begun)}
+        return len(self.begun), left, assignment_of(len(self.begun))
 
-    def take(self, report):
+    def take(self, report: Report) -> bool:
         self.taken.append(report)
         if self.problems:
             raise self.problems.pop(0)
         return True
 
-    def end(self, number, outcome, error) -> None:
+    def end(self, number: int, outcome: str, error: str) -> None:
         if outcome == "done":
             self.finished.update(self.runs_of[number])
         self.ended.append((number, outcome, error))
 
-    def give_up(self, pack, number, kind, error) -> None:
+    def give_up(self, pack: PackPlan, number: int, kind: str, error: str) -> None:
         self.given_up.append((keys(pack), number, kind, error))
 
 
-def report_of(manifest: str = "x", has_states: bool = True):
+def assignment_of(number: int) -> Assignment:
+    return Assignment(number, "", [], SCHEDULE, [], 1.0, 1.0, None, 1, 0.0)
+
+
+def report_of(manifest: str = "x", has_states: bool = True) -> Report:
     return Report(manifest, {}, has_states, is_over=False, is_stopped=False)
 
 
-def keys(pack):
+def keys(pack: PackPlan) -> str:
     return "".join(run.key for run in pack.runs)
 
 
 def test_packs_come_in_order_then_the_end() -> None:
     book = Book(pack_of("a"), pack_of("b", "c"))
-    assert book.queue.hand_out("1") == {"attempt": 1}
-    assert book.queue.hand_out("2") == {"attempt": 2}
+    assert book.queue.hand_out("1") == assignment_of(1)
+    assert book.queue.hand_out("2") == assignment_of(2)
     assert book.begun == ["a", "bc"]
     assert book.queue.hand_out("3") is None, "a pack that runs may still come back"
     book.queue.ended("1", "")
@@ -79,7 +91,7 @@ def test_an_empty_queue_is_finished() -> None:
 
 def test_a_pack_of_which_nothing_is_left_is_passed_over() -> None:
     book = Book(pack_of("a"), pack_of("b"), finished="a")
-    assert book.queue.hand_out("1") == {"attempt": 1}
+    assert book.queue.hand_out("1") == assignment_of(1)
     assert book.begun == ["b"]
     assert Book(pack_of("a"), finished="a").queue.hand_out("1") == FINISHED
 
@@ -98,7 +110,7 @@ def test_a_pack_that_fails_is_tried_again_after_the_others() -> None:
 def test_a_run_is_given_up_after_three_tries_without_a_block() -> None:
     book = Book(pack_of("a"))
     for number in range(MAX_FAILURES):
-        assert book.queue.hand_out(f"{number}") == {"attempt": number + 1}
+        assert book.queue.hand_out(f"{number}") == assignment_of(number + 1)
         assert not book.given_up
         book.queue.ended(f"{number}", f"error {number}")
     assert MAX_FAILURES == 3
@@ -123,13 +135,13 @@ def test_a_pack_that_ends_unfinished_is_begun_again() -> None:
     book.queue.hand_out("1")
     book.runs_of[1] = set()
     book.queue.ended("1", "")
-    assert book.queue.hand_out("2") == {"attempt": 2}
+    assert book.queue.hand_out("2") == assignment_of(2)
 
 
 def test_a_block_forgives_the_failures_before_it() -> None:
     book = Book(pack_of("a"))
     for number in range(20):
-        assert book.queue.hand_out(f"{number}") == {"attempt": number + 1}
+        assert book.queue.hand_out(f"{number}") == assignment_of(number + 1)
         if number % 2 == 0:
             book.queue.reported(f"{number}", report_of())
         book.queue.ended(f"{number}", "spot node gone")
@@ -169,26 +181,28 @@ def test_a_cpu_that_has_no_memory_left_counts_as_out_of_memory() -> None:
         assert book.ended[0][1] == "out of memory"
 
 
-def test_what_goes_wrong_in_begin_is_kept_and_nothing_more_is_handed_out() -> None:
+def test_what_goes_wrong_in_begin_is_kept_and_nothing_more_is_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     problem, book = OSError("disk full"), Book(pack_of("a"), pack_of("b"))
 
-    def begin(pack) -> None:
+    def begin(pack: PackPlan) -> None:
         raise problem
 
-    book.begin = begin
+    monkeypatch.setattr(book, "begin", begin)
     assert book.queue.hand_out("1") == FINISHED
     assert book.queue.error is problem
     assert book.queue.hand_out("2") == FINISHED
 
 
 @pytest.mark.parametrize("error", ["", "worker died", OUT_OF_MEMORY])
-def test_what_goes_wrong_while_ending_an_attempt_is_kept(error) -> None:
+def test_what_goes_wrong_while_ending_an_attempt_is_kept(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, book = OSError("disk full"), Book(pack_of("a", "b"))
 
-    def end(number, outcome, text) -> None:
+    def end(number: int, outcome: str, text: str) -> None:
         raise problem
 
-    book.end = end
+    monkeypatch.setattr(book, "end", end)
     book.queue.hand_out("1")
     book.queue.ended("1", error)
     assert book.queue.error is problem
@@ -241,7 +255,7 @@ def test_a_pack_of_which_some_states_are_damaged_goes_on_in_two() -> None:
 @pytest.mark.parametrize("error", ["worker died", OUT_OF_MEMORY])
 @pytest.mark.parametrize("size", [None, 2, 4, 8])
 @pytest.mark.parametrize("num_runs", [1, 2, 3, 8])
-def test_a_pack_that_always_fails_is_given_up(num_runs: int, size: int | None, error) -> None:
+def test_a_pack_that_always_fails_is_given_up(num_runs: int, size: int | None, error: str) -> None:
     book = Book(PackPlan(pack_of(*"abcdefgh"[:num_runs]).runs[: size or 99], size=size))
     for number in range(200):
         if book.queue.hand_out(f"{number}") == FINISHED:
@@ -253,11 +267,15 @@ def test_a_pack_that_always_fails_is_given_up(num_runs: int, size: int | None, e
     )
 
 
-def test_a_pack_of_ghosts_and_one_run_gets_smaller_until_it_fits() -> None:
+def test_a_pack_of_ghosts_and_one_run_gets_smaller_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     book = Book(PackPlan(pack_of("a").runs, size=8))
-    sizes = []
-    begin = book.begin
-    book.begin = lambda pack: sizes.append(pack.size) or begin(pack)
+    sizes, begin = [], book.begin
+
+    def noted(pack: PackPlan) -> tuple[int, PackPlan, Assignment] | None:
+        sizes.append(pack.size)
+        return begin(pack)
+
+    monkeypatch.setattr(book, "begin", noted)
     for number in range(5):
         book.queue.hand_out(f"{number}")
         book.queue.ended(f"{number}", OUT_OF_MEMORY)
@@ -271,11 +289,15 @@ def test_a_pack_of_ghosts_and_one_run_gets_smaller_until_it_fits() -> None:
     fates=st.lists(st.sampled_from(["done", "done", "block, then error", "error", OUT_OF_MEMORY])),
     picks=st.randoms(use_true_random=False),
 )
-def test_whatever_happens_every_run_ends_once(sizes, num_slots, fates, picks) -> None:
+def test_whatever_happens_every_run_ends_once(
+    sizes: list[int], num_slots: int, fates: list[str], picks: random.Random
+) -> None:
     """Tune's loop with failures in any order: each run is trained to its end or given up, never both, never lost."""
     names = iter(range(1000))
     book = Book(*(pack_of(*(f"{next(names)}," for _ in range(size))) for size in sizes))
-    fates, live, ended = iter(fates), {}, []
+    live: dict[str, str] = {}
+    ended: list[str] = []
+    next_fate = iter(fates)
     for number in range(1000):
         config = book.queue.hand_out(f"{number}") if len(live) < num_slots else None
         if config == FINISHED:
@@ -284,7 +306,7 @@ def test_whatever_happens_every_run_ends_once(sizes, num_slots, fates, picks) ->
             live[f"{number}"] = book.begun[-1]
             continue
         trial = picks.choice(sorted(live))
-        runs, fate = live.pop(trial), next(fates, "done")
+        runs, fate = live.pop(trial), next(next_fate, "done")
         if fate == "block, then error":
             book.queue.reported(trial, report_of())
         if fate == "done":

@@ -5,21 +5,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.scheduling.packing import PackPlan, Sizes, Waiting, pack_up
+from tests.specs import run_spec
 from trainables.config import Schedule
 from trainables.ladder import LADDER
 
-
-def waiting(key, static_key: str = "a", step: int = 0, steps: int = 100):
-    return Waiting(key, static_key, {}, step, Schedule(steps, 10, 10, ()), 1.0)
+SPEC = run_spec()
 
 
-def place(run):
+def waiting(key: str, static_key: str = "a", step: int = 0, steps: int = 100) -> Waiting:
+    return Waiting(key, static_key, SPEC, step, Schedule(steps, 10, 10, ()), 1.0)
+
+
+def place(run: Waiting) -> tuple[str, int, Schedule]:
     """What the runs of a pack share."""
     return run.static_key, run.step, run.schedule
 
 
 @st.composite
-def many_runs(draw):
+def many_runs(draw: st.DrawFn) -> list[Waiting]:
     kinds = draw(
         st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0, 50]), st.sampled_from([100, 200])))
     )
@@ -27,7 +30,7 @@ def many_runs(draw):
 
 
 @given(many_runs(), st.integers(1, 9), st.integers(1, 16))
-def test_every_run_is_in_one_pack_with_its_like(runs, num_slots, max_runs) -> None:
+def test_every_run_is_in_one_pack_with_its_like(runs: list[Waiting], num_slots: int, max_runs: int) -> None:
     packs = pack_up(runs, num_slots, dict.fromkeys("ab", max_runs))
     assert sorted(run.key for pack in packs for run in pack.runs) == sorted(run.key for run in runs)
     assert all(len({place(run) for run in pack.runs}) == 1 for pack in packs)
@@ -36,7 +39,9 @@ def test_every_run_is_in_one_pack_with_its_like(runs, num_slots, max_runs) -> No
 
 
 @given(many_runs(), st.integers(1, 9), st.integers(1, 16))
-def test_packs_of_a_group_are_even_and_all_packs_together_fill_the_slots(runs, num_slots, max_runs) -> None:
+def test_packs_of_a_group_are_even_and_all_packs_together_fill_the_slots(
+    runs: list[Waiting], num_slots: int, max_runs: int
+) -> None:
     packs = sorted(
         pack_up(runs, num_slots, dict.fromkeys("ab", max_runs)), key=lambda pack: repr(place(pack.runs[0]))
     )
@@ -60,7 +65,7 @@ def test_packs_that_were_stopped_at_steps_of_their_own_stay_whole() -> None:
 
 
 @given(many_runs(), st.integers(1, 9), st.integers(1, 16))
-def test_the_longest_pack_comes_first(runs, num_slots, max_runs) -> None:
+def test_the_longest_pack_comes_first(runs: list[Waiting], num_slots: int, max_runs: int) -> None:
     work = [
         len(pack.runs) * pack.num_steps for pack in pack_up(runs, num_slots, dict.fromkeys("ab", max_runs))
     ]
@@ -68,7 +73,7 @@ def test_the_longest_pack_comes_first(runs, num_slots, max_runs) -> None:
 
 
 def test_packs_of_known_sizes() -> None:
-    def sizes(num_runs, num_slots, max_runs):
+    def sizes(num_runs: int, num_slots: int, max_runs: int) -> list[int]:
         runs = [waiting(f"{number}") for number in range(num_runs)]
         return [len(pack.runs) for pack in pack_up(runs, num_slots, dict.fromkeys("ab", max_runs))]
 
@@ -84,7 +89,7 @@ def test_a_pack_counts_the_updates_to_go() -> None:
 
 
 @given(st.integers(2, 20))
-def test_halves_hold_all_runs_and_count_no_failure(num_runs) -> None:
+def test_halves_hold_all_runs_and_count_no_failure(num_runs: int) -> None:
     pack = PackPlan(tuple(waiting(f"{number}") for number in range(num_runs)), num_failures=2)
     first, second = pack.halves()
     assert first.runs + second.runs == pack.runs
@@ -94,11 +99,12 @@ def test_halves_hold_all_runs_and_count_no_failure(num_runs) -> None:
 
 @given(many_runs(), st.integers(1, 9), st.sampled_from([2, 4, 8, 16, 32]), st.sampled_from([None, 8, 16]))
 def test_packs_on_a_gpu_have_one_size_of_the_ladder_and_seldom_more_ghosts_than_runs(
-    runs, num_slots, max_runs, kept
+    runs: list[Waiting], num_slots: int, max_runs: int, kept: int | None
 ) -> None:
     packs = pack_up(runs, num_slots, dict.fromkeys("ab", max_runs), Sizes(kept))
     assert sorted(run.key for pack in packs for run in pack.runs) == sorted(run.key for run in runs)
     for pack in packs:
+        assert pack.size is not None
         assert len(pack.runs) <= pack.size <= max(max_runs, 2)
         like = [each for each in packs if place(each.runs[0]) == place(pack.runs[0])]
         assert {each.size for each in like} == {pack.size}

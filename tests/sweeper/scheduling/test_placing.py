@@ -1,18 +1,21 @@
 """On what packs train: what was asked, what is there, and what a sweep was begun on."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from sweeper.ledger.reader import Records
 from sweeper.ledger.writer import Draw, Ledger, Member
 from sweeper.machines.probe import Measured, ProbedRun
-from sweeper.machines.resources import Machine, Resources
+from sweeper.machines.resources import Device, Machine, Resources
 from sweeper.scheduling.placing import prepare, settle
 from sweeper.scheduling.plan import Planned, find_question
 from tests.specs import run_spec
 from trainables.blocks import Manifest, RunEntry, write_block
-from trainables.config import Precision
+from trainables.config import Precision, RunSpec
 from trainables.errors import InputError
 
 AUTO = Machine(None, None)
@@ -20,11 +23,11 @@ NO_GPU, ONE_GPU = Resources(4, 0), Resources(4, 1, "NVIDIA L4, 22 GiB")
 CPU_CLASS = "cpu x86_64 AVX2, 1 thread(s), torch 2.13.0, fp32"
 
 
-def gpu_class(size):
+def gpu_class(size: int) -> str:
     return f"cuda NVIDIA L4, {size} stacked, torch 2.13.0, fp32"
 
 
-def planned(num_runs: int = 20, name: str = "betavae_beta", precision: Precision = "fp32"):
+def planned(num_runs: int = 20, name: str = "betavae_beta", precision: Precision = "fp32") -> Planned:
     """A question of one draw whose seeds are runs of their own."""
     spec = run_spec(precision=precision)
     keys = [f"{name} {seed}" for seed in range(num_runs)]
@@ -34,32 +37,38 @@ def planned(num_runs: int = 20, name: str = "betavae_beta", precision: Precision
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
 
-def begin(ledger, question, *classes) -> None:
+def begin(ledger: Ledger, question: Planned, *classes: str) -> None:
     """Train the first runs of a question for a while, each in one of these classes."""
     question.register(ledger)
     for member, numerics in zip(question.members, classes, strict=False):
         number = ledger.begin_attempt([member.key])
-        entry = RunEntry(member.key, member.seed, "running", 100, 200, dict(member.spec))
+        entry = RunEntry(member.key, member.seed, "running", 100, 200, member.spec)
         manifest = Manifest(number, 0, 0, 100, numerics, "1", 1e9, 1.0, (entry,), ())
         ledger.take(write_block(ledger.storage, manifest, {member.key: {"state": b"x"}}))
         ledger.end_attempt(number, "stopped")
 
 
-def measure(spec, size, share, threads):
+def measure(spec: RunSpec, size: int, share: float, threads: int) -> Measured:
     """A GPU that any pack keeps equally busy."""
     return Measured(0.01, 0.1 * size, 22.0 * share)
 
 
-def together(spec, size, num_packs, threads):
+def together(spec: RunSpec, size: int, num_packs: int, threads: int) -> float:
     return 0.01 * num_packs
 
 
-def settled(machine, resources, *questions, records=None):
+def never(*_: object) -> NoReturn:
+    pytest.fail("a pack was measured")
+
+
+def settled(
+    machine: Machine, resources: Resources, *questions: Planned, records: Records | None = None
+) -> tuple[Machine, str]:
     return settle(machine, questions or [planned()], records, resources, measure, together)
 
 
@@ -77,18 +86,18 @@ def test_a_gpu_is_used_unasked_and_the_choice_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("machine", [replace(AUTO, gpus_per_pack=0.0), replace(AUTO, device="cpu")])
-def test_a_cpu_is_used_where_it_is_asked_for(machine) -> None:
+def test_a_cpu_is_used_where_it_is_asked_for(machine: Machine) -> None:
     found, words = settled(machine, ONE_GPU)
     assert (found.gpus_per_pack, words) == (0.0, "")
 
 
 def test_a_share_that_is_asked_for_is_not_measured() -> None:
-    found, words = settle(replace(AUTO, gpus_per_pack=0.25), [planned()], None, ONE_GPU, None, None)
+    found, words = settle(replace(AUTO, gpus_per_pack=0.25), [planned()], None, ONE_GPU, never, None)
     assert (found.gpus_per_pack, words) == (0.25, "")
 
 
 def test_without_ray_packs_that_share_a_gpu_are_not_measured() -> None:
-    def refuse(*_) -> None:
+    def refuse(*_: object) -> NoReturn:
         raise AssertionError("one pack trains at a time")
 
     settle(replace(AUTO, is_without_ray=True), [planned()], None, ONE_GPU, measure, refuse)
@@ -96,12 +105,12 @@ def test_without_ray_packs_that_share_a_gpu_are_not_measured() -> None:
         settle(AUTO, [planned()], None, ONE_GPU, measure, refuse)
 
 
-def test_where_nothing_is_left_to_train_nothing_is_measured(ledger) -> None:
+def test_where_nothing_is_left_to_train_nothing_is_measured(ledger: Ledger) -> None:
     question = planned(0)
-    assert settle(AUTO, [question], ledger.records, ONE_GPU, None, None)[0].gpus_per_pack == 1.0
+    assert settle(AUTO, [question], ledger.records, ONE_GPU, never, None)[0].gpus_per_pack == 1.0
 
 
-def test_a_sweep_begun_on_a_cpu_goes_on_there_and_says_so(ledger) -> None:
+def test_a_sweep_begun_on_a_cpu_goes_on_there_and_says_so(ledger: Ledger) -> None:
     question = planned()
     begin(ledger, question, CPU_CLASS)
     machine, words = settled(AUTO, ONE_GPU, question, records=ledger.records)
@@ -124,22 +133,22 @@ def test_a_sweep_begun_on_a_cpu_goes_on_there_and_says_so(ledger) -> None:
     ],
 )
 def test_another_kind_of_device_is_refused_unless_it_is_named(
-    ledger, numerics, machine, resources, said: str
+    ledger: Ledger, numerics: str, machine: Machine, resources: Resources, said: str
 ) -> None:
     question = planned()
     begin(ledger, question, numerics)
     with pytest.raises(InputError, match=said):
         settled(machine, resources, question, records=ledger.records)
-    device = "cpu" if machine.gpus_per_pack == 0 or not resources.num_gpus else "gpu"
+    device: Device = "cpu" if machine.gpus_per_pack == 0 or not resources.num_gpus else "gpu"
     settled(replace(machine, device=device), resources, question, records=ledger.records)
 
 
-def test_a_sweep_that_is_done_may_have_been_begun_anywhere(ledger) -> None:
+def test_a_sweep_that_is_done_may_have_been_begun_anywhere(ledger: Ledger) -> None:
     question = planned(1)
     question.register(ledger)
     (member,) = question.members
     number = ledger.begin_attempt([member.key])
-    entry = RunEntry(member.key, member.seed, "done", 200, 200, dict(member.spec))
+    entry = RunEntry(member.key, member.seed, "done", 200, 200, member.spec)
     manifest = Manifest(number, 0, 0, 200, gpu_class(8), "1", 1e9, 1.0, (entry,), ())
     ledger.take(write_block(ledger.storage, manifest, {member.key: {"state": b"x"}}))
     settled(AUTO, NO_GPU, question, records=ledger.records)
@@ -153,14 +162,14 @@ def test_a_driver_of_gpus_that_fails_is_told() -> None:
     assert settled(replace(AUTO, device="cpu"), broken)[1] == ""
 
 
-def test_what_is_mixed_already_goes_anywhere(ledger) -> None:
+def test_what_is_mixed_already_goes_anywhere(ledger: Ledger) -> None:
     question = planned()
     begin(ledger, question, CPU_CLASS, gpu_class(8))
     assert settled(AUTO, ONE_GPU, question, records=ledger.records)[0].gpus_per_pack == 1.0
     assert settled(AUTO, NO_GPU, question, records=ledger.records)[0].gpus_per_pack == 0.0
 
 
-def test_sweeps_begun_on_different_devices_are_run_one_by_one(ledger) -> None:
+def test_sweeps_begun_on_different_devices_are_run_one_by_one(ledger: Ledger) -> None:
     one, other = planned(), planned(name="factorvae_gamma")
     begin(ledger, one, CPU_CLASS)
     begin(ledger, other, gpu_class(8))
@@ -168,7 +177,7 @@ def test_sweeps_begun_on_different_devices_are_run_one_by_one(ledger) -> None:
         settled(AUTO, ONE_GPU, one, other, records=ledger.records)
 
 
-def test_added_seeds_are_computed_in_packs_of_the_size_of_the_first(ledger) -> None:
+def test_added_seeds_are_computed_in_packs_of_the_size_of_the_first(ledger: Ledger) -> None:
     """Else the runs of a draw would be of different classes."""
     question = planned()
     begin(ledger, question, gpu_class(64), gpu_class(64))
@@ -188,7 +197,7 @@ def test_precision_that_a_cpu_does_not_have_is_refused() -> None:
     settled(AUTO, NO_GPU, planned(precision="bf16"))
 
 
-def test_runs_whose_states_were_dropped_are_said_to_start_over(ledger) -> None:
+def test_runs_whose_states_were_dropped_are_said_to_start_over(ledger: Ledger) -> None:
     question = planned(3)
     begin(ledger, question, CPU_CLASS, CPU_CLASS)
     ledger.drop_states([question.members[0].key])

@@ -1,5 +1,7 @@
 import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
 from sweeper.machines.probe import Probe
-from sweeper.scheduling.plan import find_question, plan
+from sweeper.scheduling.plan import Planned, Question, find_question, plan
 from tests.specs import run_spec
-from trainables.blocks import Manifest, RunEntry, write_block
+from trainables.blocks import Manifest, RunEntry, Status, write_block
 from trainables.config import Schedule
 from trainables.errors import InputError
 
@@ -21,25 +23,25 @@ SMOKE = factorvae_gamma.SWEEP.scales["smoke"]
 
 
 @pytest.fixture(scope="module")
-def probe():
+def probe() -> Iterator[Probe]:
     with Probe() as probe:
         yield probe
 
 
 @pytest.fixture(scope="module")
-def planned(probe):
+def planned(probe: Probe) -> Planned:
     """A question of two draws and two seeds, its runs identified."""
     (planned,) = plan([find_question("factorvae_gamma", "smoke")], probe, None)
     return planned
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         yield ledger
 
 
-def commit(ledger, key, status, step, horizon) -> None:
+def commit(ledger: Ledger, key: str, status: Status, step: int, horizon: int) -> None:
     """A worker's block that ends a run."""
     number = ledger.begin_attempt([key])
     bad = step if status == "diverged" else None
@@ -96,13 +98,13 @@ def test_changes_reach_the_space_the_protocol_and_the_model() -> None:
         (("factorvae_gamma", "smoke", None, {}, "a/b"), ["a/b", "letters"]),
     ],
 )
-def test_a_wrong_word_is_refused_with_a_remedy(asked, words: list[str]) -> None:
+def test_a_wrong_word_is_refused_with_a_remedy(asked: tuple[Any, ...], words: list[str]) -> None:
     with pytest.raises(InputError) as raised:
         find_question(*asked)
     assert all(word in str(raised.value) for word in words)
 
 
-def test_a_plan_holds_each_run_once_under_its_draw(planned) -> None:
+def test_a_plan_holds_each_run_once_under_its_draw(planned: Planned) -> None:
     assert [draw.number for draw in planned.draws] == [0, 1]
     assert [draw.params for draw in planned.draws] == SMOKE.draws()
     members = [(draw, member) for draw in planned.draws for member in draw.members]
@@ -113,7 +115,9 @@ def test_a_plan_holds_each_run_once_under_its_draw(planned) -> None:
         assert (member.spec["seed"], member.horizon_steps) == (member.seed, SMOKE.steps)
 
 
-def test_planning_again_gives_the_same_runs_and_more_seeds_or_steps_leave_them_alone(planned, probe) -> None:
+def test_planning_again_gives_the_same_runs_and_more_seeds_or_steps_leave_them_alone(
+    planned: Planned, probe: Probe
+) -> None:
     keys = [member.key for draw in planned.draws for member in draw.members]
     longer = {"steps": "1000", "evaluate_every": "500"}
     questions = [
@@ -128,7 +132,7 @@ def test_planning_again_gives_the_same_runs_and_more_seeds_or_steps_leave_them_a
     assert all(member.horizon_steps == 1000 for draw in steps.draws for member in draw.members)
 
 
-def test_all_runs_wait_where_there_is_no_ledger_or_an_empty_one(planned, ledger) -> None:
+def test_all_runs_wait_where_there_is_no_ledger_or_an_empty_one(planned: Planned, ledger: Ledger) -> None:
     waiting = planned.waiting(None)
     assert waiting == planned.waiting(ledger.records)
     planned.register(ledger)
@@ -139,7 +143,9 @@ def test_all_runs_wait_where_there_is_no_ledger_or_an_empty_one(planned, ledger)
     assert all(planned.runs[run.key].static_key == run.static_key for run in waiting)
 
 
-def test_done_and_diverged_runs_wait_no_more_failed_and_begun_ones_do(planned, ledger) -> None:
+def test_done_and_diverged_runs_wait_no_more_failed_and_begun_ones_do(
+    planned: Planned, ledger: Ledger
+) -> None:
     planned.register(ledger)
     done, diverged, failed, begun = [member.key for draw in planned.draws for member in draw.members]
     commit(ledger, done, "done", SMOKE.steps, SMOKE.steps)
@@ -151,7 +157,9 @@ def test_done_and_diverged_runs_wait_no_more_failed_and_begun_ones_do(planned, l
     assert [(run.key, run.step) for run in planned.waiting(ledger.records)] == [(failed, 0), (begun, 50)]
 
 
-def test_a_run_that_is_done_waits_again_for_a_longer_question(planned, ledger, probe) -> None:
+def test_a_run_that_is_done_waits_again_for_a_longer_question(
+    planned: Planned, ledger: Ledger, probe: Probe
+) -> None:
     planned.register(ledger)
     key = planned.draws[0].members[0].key
     commit(ledger, key, "done", SMOKE.steps, SMOKE.steps)
@@ -163,7 +171,7 @@ def test_a_run_that_is_done_waits_again_for_a_longer_question(planned, ledger, p
     assert (first.key, first.step) == (key, SMOKE.steps)
 
 
-def test_registering_twice_adds_nothing(planned, ledger) -> None:
+def test_registering_twice_adds_nothing(planned: Planned, ledger: Ledger) -> None:
     planned.register(ledger)
     before = ledger.records.members(planned.question.id)
     planned.register(ledger)
@@ -171,8 +179,8 @@ def test_registering_twice_adds_nothing(planned, ledger) -> None:
     assert len(before) == 4
 
 
-def test_seeds_are_added_and_never_removed(planned, ledger, probe) -> None:
-    def seeds(question):
+def test_seeds_are_added_and_never_removed(planned: Planned, ledger: Ledger, probe: Probe) -> None:
+    def seeds(question: Question) -> tuple[int, ...]:
         (planned,) = plan([question], probe, ledger.records)
         return planned.question.seeds
 
@@ -184,21 +192,19 @@ def test_seeds_are_added_and_never_removed(planned, ledger, probe) -> None:
 
 
 def test_another_question_under_a_known_name_is_refused_when_it_is_planned(
-    ledger, probe, tmp_path: Path
+    ledger: Ledger, probe: Probe, tmp_path: Path
 ) -> None:
-    def ask(fields=None, data=None):
+    def ask(fields: Mapping[str, str] | None = None, data: str | None = None) -> list[Planned]:
         return plan([find_question("factorvae_gamma", "smoke", (0,), fields, "mine", data)], probe, records)
 
     with contextlib.closing(Records.open(ledger.path)) as records:
         (planned,) = ask({"steps": "200"})
         planned.register(ledger)
         before = ledger.records.members(planned.question.id)
-        with pytest.raises(
-            InputError, match=r"differs from the one in this home: .*its model, data or precision"
-        ):
+        with pytest.raises(InputError, match=r"differs from the one in this home: data=sprites became "):
             ask({"steps": "200"}, str(own_images(tmp_path, factors=np.arange(24)[:, None] // 4)))
         with pytest.raises(
-            InputError, match=r"its 200 steps became 100\.\nName the changed sweep with --as LABEL"
+            InputError, match=r"steps=200 became 100\.\nRepeat --set steps=200, or choose another label"
         ):
             ask({"steps": "100"})
         (more,) = ask({"steps": "300", "gamma": "1,7"})
@@ -208,7 +214,7 @@ def test_another_question_under_a_known_name_is_refused_when_it_is_planned(
 
 
 def test_a_horizon_that_was_passed_without_an_evaluation_is_refused_when_it_is_planned(
-    planned, ledger, probe
+    planned: Planned, ledger: Ledger, probe: Probe
 ) -> None:
     planned.register(ledger)
     commit(ledger, planned.draws[0].members[0].key, "done", SMOKE.steps, SMOKE.steps)
@@ -217,15 +223,15 @@ def test_a_horizon_that_was_passed_without_an_evaluation_is_refused_when_it_is_p
         plan([shorter], probe, ledger.records)
 
 
-def own_images(folder, **arrays):
+def own_images(folder: Path, **arrays: np.ndarray) -> Path:
     path = folder / "images.npz"
     images = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
-    np.savez(path, images=images, **arrays)
+    np.savez(path, allow_pickle=False, images=images, **arrays)
     return path
 
 
 def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: Probe
 ) -> None:
     path = own_images(tmp_path, factors=np.arange(24)[:, None] // 4)
     monkeypatch.chdir(tmp_path)
@@ -239,7 +245,9 @@ def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(
     assert recipes.pop().startswith("own images (")
 
 
-def test_images_without_ground_truth_are_asked_what_needs_none(tmp_path: Path, probe, ledger) -> None:
+def test_images_without_ground_truth_are_asked_what_needs_none(
+    tmp_path: Path, probe: Probe, ledger: Ledger
+) -> None:
     path = own_images(tmp_path)
     (planned,) = plan([find_question("infowgan_gp", "smoke", None, {}, "mine", str(path))], probe, None)
     sweep = planned.question.sweep

@@ -4,28 +4,33 @@ import pickle
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from ray.tune.search import Searcher
 
 from sweeper.scheduling import ray_tune
-from sweeper.scheduling.pack_queue import FINISHED
+from sweeper.scheduling.pack_queue import FINISHED, PackQueue
 from sweeper.scheduling.ray_tune import BlockListener, PackSearcher, StopEarly
-from tests.sweeper.scheduling.test_pack_queue import Book, pack_of, report_of
-from trainables.assignment import Assignment
+from tests.sweeper.scheduling.test_pack_queue import Book, assignment_of, pack_of, report_of
 from trainables.stopping import StopRequest
 
 
-def stop_of(book, asked=None):
+def stop_of(book: Book, asked: list[bool] | None = None) -> tuple[StopEarly, StopRequest]:
     """What ends an experiment, and the user's request that it looks at."""
     request = StopRequest()
-    return StopEarly(book.queue, request, lambda: asked is None or asked.append(True), 60.0), request
+
+    def ask() -> None:
+        if asked is not None:
+            asked.append(True)
+
+    return StopEarly(book.queue, request, ask, 60.0), request
 
 
 def test_the_searcher_hands_out_assignments_and_ends_as_the_queue_does() -> None:
-    given = [Assignment(1, "", [], None, [], 1.0, 1.0, None, 1, 0.0), None, FINISHED]
-    searcher = PackSearcher(SimpleNamespace(hand_out=lambda _: given.pop(0)))
-    assert searcher.suggest("1")["assignment"].attempt == 1
+    given = [assignment_of(1), None, FINISHED]
+    searcher = PackSearcher(cast(PackQueue, SimpleNamespace(hand_out=lambda _: given.pop(0))))
+    assert searcher.suggest("1") == {"assignment": assignment_of(1)}
     assert searcher.suggest("2") is None, "a pack that runs may still come back"
     assert searcher.suggest("2") == Searcher.FINISHED
 
@@ -64,7 +69,8 @@ def test_tune_may_pickle_what_it_is_given_and_learns_nothing() -> None:
 
 
 def test_who_wants_to_stop_has_packs_write_their_states_and_end() -> None:
-    asked, book = [], Book(pack_of("a"), pack_of("b"), pack_of("c"))
+    asked: list[bool] = []
+    book = Book(pack_of("a"), pack_of("b"), pack_of("c"))
     stop, request = stop_of(book, asked)
     for trial in "12":
         book.queue.hand_out(trial)
@@ -109,13 +115,14 @@ def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch: pytest.MonkeyPa
     stop, _ = stop_of(book)
     book.queue.hand_out("1")
     monkeypatch.setattr(ray_tune, "LOOK_EVERY_S", -1.0)
-    monkeypatch.setattr(ray_tune.ray, "nodes", lambda: [{"Alive": False}])
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": False}])
     assert stop.stop_all()
     assert "every node" in str(book.queue.error)
 
 
 def test_a_queue_that_cannot_record_has_packs_write_their_states_and_end() -> None:
-    asked, book = [], Book(pack_of("a"))
+    asked: list[bool] = []
+    book = Book(pack_of("a"))
     stop, _ = stop_of(book, asked)
     book.problems = [OSError("disk full")]
     book.queue.hand_out("1")

@@ -1,19 +1,24 @@
 """Metrics that change their version: finished runs are scored anew, and old and new are never read as one."""
 
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from sweeper.analysis import results
 from sweeper.figures.curves_data import curves
 from sweeper.figures.selection import Asked
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import check
 from sweeper.ledger.writer import Ledger
 from sweeper.scheduling import scoring
 from tests.sweeper.analysis import test_results
-from tests.sweeper.analysis.test_results import GAMMA, gamma, train
+from tests.sweeper.analysis.test_results import GAMMA, Outcomes, gamma, train
 from tests.sweeper.figures.test_factor_matching import grid
 from tests.sweeper.figures.test_paper import keep
 from trainables.durable import DamagedBlockError
@@ -23,12 +28,12 @@ from trainables.metric_identity import identities, identity, is_current
 from trainables.metrics import mig
 
 OBJECTIVES = ("recon_error", "mig")
-OUTCOMES = {gamma(1.0): {0: (1.0, 0.5), 1: (2.0, 0.625)}, gamma(10.0): {0: (2.0, 0.25)}}
+OUTCOMES: Outcomes = {gamma(1.0): {0: (1.0, 0.5), 1: (2.0, 0.625)}, gamma(10.0): {0: (2.0, 0.25)}}
 NUM_IMAGES = len(grid())
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     """Runs with the estimators of today, and the encodings that finished runs keep."""
     monkeypatch.setattr(test_results, "settings", identity)
     # Threads see the version that a test sets; the processes of a user see that of the file.
@@ -39,11 +44,13 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         yield ledger
 
 
-def evaluate(ledger):
+def evaluate(ledger: Ledger) -> str:
     return scoring.evaluate(ledger, GAMMA, ["mig"], Console(quiet=True))
 
 
-def migs(ledger, table=results.run_table):
+def migs(
+    ledger: Ledger, table: Callable[[Records, SweepId], pd.DataFrame] = results.run_table
+) -> dict[Hashable, Any]:
     """Values of the metric by full name."""
     runs = table(ledger.records, GAMMA)
     rows = runs[runs["metric"] == "mig"]
@@ -52,7 +59,7 @@ def migs(ledger, table=results.run_table):
 
 
 def test_a_metric_of_a_newer_version_takes_the_place_of_the_old_one(
-    ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = identity("mig", NUM_IMAGES)
     assert migs(ledger) == {old: [0.5, 0.625, 0.25]}
@@ -65,7 +72,7 @@ def test_a_metric_of_a_newer_version_takes_the_place_of_the_old_one(
 
 
 def test_runs_scored_in_two_ways_are_refused_until_they_are_scored_alike(
-    ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mig, "VERSION", mig.VERSION + 1)
     train(ledger, GAMMA, {gamma(10.0): {1: (2.0, 0.75)}}, objectives=OBJECTIVES, images=NUM_IMAGES)
@@ -77,8 +84,10 @@ def test_runs_scored_in_two_ways_are_refused_until_they_are_scored_alike(
     assert draws["mig"].tolist() == [1.0, 0.875]
 
 
-def test_parts_of_a_metric_are_told_apart_as_the_metric_is(ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    def parts():
+def test_parts_of_a_metric_are_told_apart_as_the_metric_is(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parts() -> tuple[set[float], set[str]]:
         runs = results.run_table(ledger.records, GAMMA)
         rows = runs[runs["metric"].str.startswith("mig/") & (runs["status"] == "done")]
         return set(rows["value"]), set(rows["metric_settings"])
@@ -94,7 +103,7 @@ def test_parts_of_a_metric_are_told_apart_as_the_metric_is(ledger, monkeypatch: 
 
 
 def test_a_damaged_encoding_is_named_when_all_others_are_scored(
-    ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = ledger.records.slices(ledger.records.members(GAMMA)[1].key, "encoding")[0]
     path = Layout(ledger.storage).manifest(stored.attempt, stored.index).with_name(stored.slice.file)
@@ -118,7 +127,7 @@ def test_a_damaged_encoding_is_named_when_all_others_are_scored(
 
 
 def test_a_curve_stays_what_it_was_when_its_end_is_scored_anew(
-    ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = identity("mig", NUM_IMAGES)
     before = migs(ledger, results.curve_table)
@@ -129,7 +138,7 @@ def test_a_curve_stays_what_it_was_when_its_end_is_scored_anew(
     assert column.lines[0][0].mean_T.tolist() == [10.5625, 0.5625]
 
 
-def test_a_curve_of_two_estimators_is_refused(ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_curve_of_two_estimators_is_refused(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mig, "VERSION", mig.VERSION + 1)
     later = {gamma(1.0): {2: (1.0, 0.5), 3: (1.0, 0.5), 4: (1.0, 0.5), 5: (1.0, 0.5)}}
     train(ledger, GAMMA, later, objectives=OBJECTIVES, images=NUM_IMAGES)

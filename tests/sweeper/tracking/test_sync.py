@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,8 @@ from sweeper.tracking.outline import outline
 from sweeper.tracking.store import HeldError, Store, UndeliveredError, reaching
 from sweeper.tracking.sync import lock_projection
 from tests.specs import run_spec, sweep_spec
-from trainables.blocks import Manifest, Point, RunEntry, pack_arrays, write_block
+from trainables.blocks import Manifest, Point, RunEntry, Status, pack_arrays, write_block
+from trainables.config import StoredSpec
 from trainables.errors import InputError, UnknownNameError
 
 # MLflow 3.17.2 itself, under SQLAlchemy 2.1 and its own server's Starlette.
@@ -45,21 +48,21 @@ DEAD = "http://127.0.0.1:9"
 IDENTITY = "factor_vae_score(v1, images=64)"
 
 
-def spec_of(gamma, seed):
+def spec_of(gamma: float, seed: int) -> StoredSpec:
     fields = {"gamma": gamma, "vae.latent_dim": 3}
     return run_spec("factor_vae", fields=fields, seed=seed)
 
 
-def key_of(gamma, seed):
+def key_of(gamma: float, seed: int) -> str:
     return f"key {gamma} {seed}"
 
 
 def register(
-    ledger,
+    ledger: Ledger,
     gammas: tuple[float, ...] = (1.0, 10.0),
     seeds: tuple[int, ...] = (0, 1),
-    horizon=HORIZON,
-    sweep=SWEEP,
+    horizon: int = HORIZON,
+    sweep: SweepId = SWEEP,
 ) -> None:
     draws = [
         Draw(
@@ -72,11 +75,11 @@ def register(
     ledger.register_sweep(sweep, SPEC, draws)
 
 
-def value(key, name, step):
+def value(key: str, name: str, step: int) -> float:
     return random.Random(f"{key} {name} {step}").uniform(-1, 1)
 
 
-def points(key, start, end, begun_s: float = 1e9):
+def points(key: str, start: int, end: int, begun_s: float = 1e9) -> list[Point]:
     """Training statistics every 5 steps, an evaluation every 20."""
     names = [(5, ("train/loss",)), (20, ("recon_error", "factor_vae_score", "kl/dim_0"))]
     return [
@@ -88,21 +91,29 @@ def points(key, start, end, begun_s: float = 1e9):
     ]
 
 
-def pictures(seed):
+def pictures(seed: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
     shapes = {"inputs": (8, 1, 5, 4), "reconstructions": (8, 1, 5, 4), "traversal": (3, 7, 1, 5, 4)}
     return {name: generator.integers(0, 256, shape, dtype=np.uint8) for name, shape in shapes.items()}
 
 
 def work(
-    ledger, keys, start, end, horizon=HORIZON, found=None, bad=(), numerics: str = "toy", identity=IDENTITY
+    ledger: Ledger,
+    keys: Sequence[str],
+    start: int,
+    end: int,
+    horizon: int = HORIZON,
+    found: Sequence[Point] | None = None,
+    bad: Collection[str] = (),
+    numerics: str = "toy",
+    identity: str = IDENTITY,
 ) -> None:
     """One attempt at a pack that commits one block and ends."""
     number = ledger.begin_attempt(keys)
     specs = {row.key: row for sweep in ledger.records.sweeps() for row in ledger.records.members(sweep)}
     entries = []
     for key in keys:
-        status = "diverged" if key in bad else "done" if end == horizon else "running"
+        status: Status = "diverged" if key in bad else "done" if end == horizon else "running"
         step, first_bad = (end - 1, end - 1) if key in bad else (end, None)
         entries.append(RunEntry(key, specs[key].seed, status, step, horizon, specs[key].spec, first_bad))
     blobs = {
@@ -134,7 +145,7 @@ KEYS = [key_of(gamma, seed) for gamma in (1.0, 10.0) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory):
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with MLflow's tables, made once, since it takes seconds, in a home where a kill came in between."""
     home = Home.at(tmp_path_factory.mktemp("store"))
     partial = home.mlflow.with_name("mlflow.db.partial")
@@ -155,7 +166,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def home(tmp_path: Path, empty_store):
+def home(tmp_path: Path, empty_store: Path) -> Home:
     home = Home.at(tmp_path / "home")
     home.path.mkdir()
     shutil.copyfile(empty_store, home.mlflow)
@@ -163,7 +174,7 @@ def home(tmp_path: Path, empty_store):
 
 
 @pytest.fixture
-def ledger(home):
+def ledger(home: Home) -> Iterator[Ledger]:
     with Ledger(home.ledger, home.storage) as ledger:
         register(ledger)
         yield ledger
@@ -178,17 +189,17 @@ class Seen:
     status: str
     start_ms: int
     end_ms: int
-    tags: dict
-    params: dict
-    points: list
+    tags: dict[str, str]
+    params: dict[str, str]
+    points: list[tuple[str, int, int, float | None]]
 
 
-def query(home, text):
+def query(home: Home, text: str) -> list[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(home.mlflow)) as db:
         return db.execute(text).fetchall()
 
 
-def seen(home, experiment: str = "factorvae_gamma smoke"):
+def seen(home: Home, experiment: str = "factorvae_gamma smoke") -> dict[str, Seen]:
     """Active runs by the entry that they stand for; each is there once."""
     found = {}
     for run_id, name, status, start_ms, end_ms in query(
@@ -210,20 +221,22 @@ def seen(home, experiment: str = "factorvae_gamma smoke"):
     return found
 
 
-def everything(home):
+def everything(home: Home) -> dict[str, list[tuple[Any, ...]]]:
     """All rows of the tables that a projection writes, but times of change and identities of experiments."""
     tables = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags")
     return {table: sorted(query(home, f"SELECT * FROM {table}"), key=repr) for table in tables}
 
 
-def expected_points(keys=KEYS, end=HORIZON):
+def expected_points(
+    keys: Sequence[str] = KEYS, end: int = HORIZON
+) -> dict[str, list[tuple[str, int, int, float]]]:
     return {
         key: sorted((p.name, p.step, round(p.time_s * 1000), p.value) for p in points(key, 0, end))
         for key in keys
     }
 
 
-def run_points(home):
+def run_points(home: Home) -> dict[str, list[tuple[str, int, int, float | None]]]:
     return {
         run.tags["sweeper.run_key"]: run.points
         for run in seen(home).values()
@@ -231,11 +244,11 @@ def run_points(home):
     }
 
 
-def artifact_folder(home, run):
+def artifact_folder(home: Home, run: Seen) -> Path:
     return home.path / "mlartifacts" / str(SWEEP) / run.run_id / "artifacts"
 
 
-def test_a_finished_sweep_has_three_levels_with_all_that_was_committed(home, ledger) -> None:
+def test_a_finished_sweep_has_three_levels_with_all_that_was_committed(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 20)
     work(ledger, KEYS, 20, 40)
     worker.deliver(home, None)
@@ -257,6 +270,7 @@ def test_a_finished_sweep_has_three_levels_with_all_that_was_committed(home, led
         "model": "factor_vae",
         "data": "sprites",
         "precision": "fp32",
+        "recipe": "sprites (rendered v1)",
         "seed": "1",
         "gamma": "10.0",
         "vae.latent_dim": "3",
@@ -274,14 +288,15 @@ def test_a_finished_sweep_has_three_levels_with_all_that_was_committed(home, led
     assert process.pending(home, None) == 0
 
 
-def test_a_draw_has_the_mean_of_its_seeds_and_at_the_end_its_interval(home, ledger) -> None:
+def test_a_draw_has_the_mean_of_its_seeds_and_at_the_end_its_interval(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     found = {(name, step): (time_ms, value) for name, step, time_ms, value in seen(home)["draw 1"].points}
     for name in ("recon_error", "factor_vae_score"):
         for step in (20, 40):
             mean = np.mean([value(key, name, step) for key in KEYS[2:]])
-            assert found[name, step] == (round((1e9 + step / 8) * 1000) + 2, pytest.approx(mean))
+            assert found[name, step][0] == round((1e9 + step / 8) * 1000) + 2
+            assert found[name, step][1] == pytest.approx(mean)
         interval = mean_interval(np.array([value(key, name, 40) for key in KEYS[2:]]))
         assert found[f"{name}_lower", 40][1] == pytest.approx(float(interval.lower))
         assert found[f"{name}_upper", 40][1] == pytest.approx(float(interval.upper))
@@ -290,7 +305,7 @@ def test_a_draw_has_the_mean_of_its_seeds_and_at_the_end_its_interval(home, ledg
     assert found["num_seeds", 40][1] == 2
 
 
-def test_statuses_follow_the_ledger(home, ledger) -> None:
+def test_statuses_follow_the_ledger(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS[:1], 0, 40)
     work(ledger, KEYS[1:2], 0, 40, bad=KEYS[1:2])
     failed = ledger.begin_attempt(KEYS[2:3])
@@ -324,7 +339,7 @@ def test_statuses_follow_the_ledger(home, ledger) -> None:
     assert worker.compare(home, None) == []
 
 
-def test_what_has_not_begun_is_not_shown(home, ledger) -> None:
+def test_what_has_not_begun_is_not_shown(home: Home, ledger: Ledger) -> None:
     worker.deliver(home, None)
     assert query(home, "SELECT COUNT(*) FROM runs") == [(0,)]
     work(ledger, KEYS[:1], 0, 20)
@@ -332,7 +347,9 @@ def test_what_has_not_begun_is_not_shown(home, ledger) -> None:
     assert set(seen(home)) == {"sweep", "draw 0", f"draw 0 run {KEYS[0]}"}
 
 
-def test_projecting_again_changes_nothing_and_following_adds_only_what_is_new(home, ledger) -> None:
+def test_projecting_again_changes_nothing_and_following_adds_only_what_is_new(
+    home: Home, ledger: Ledger
+) -> None:
     for start in range(0, 40, 10):
         work(ledger, KEYS, start, start + 10)
         assert process.pending(home, None) >= 6
@@ -351,7 +368,7 @@ def test_projecting_again_changes_nothing_and_following_adds_only_what_is_new(ho
     assert process.pending(home, None) == 0
 
 
-def test_killed_at_any_moment_and_begun_again_it_delivers_everything_once(home, ledger) -> None:
+def test_killed_at_any_moment_and_begun_again_it_delivers_everything_once(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     generator = random.Random(0)
     began_s = time.monotonic()
@@ -380,7 +397,7 @@ def test_killed_at_any_moment_and_begun_again_it_delivers_everything_once(home, 
     assert worker.compare(home, None) == []
 
 
-def kill_after(home, delay_s, is_anew: bool = False):
+def kill_after(home: Home, delay_s: float | None, is_anew: bool = False) -> int:
     """Project in another process and kill it after a while, or let it end; returns whether it was killed."""
     child = os.fork()
     if child == 0:
@@ -397,7 +414,9 @@ def kill_after(home, delay_s, is_anew: bool = False):
 
 
 @pytest.mark.parametrize("is_seen_half_way", [True, False])
-def test_a_seed_added_later_replaces_the_means_by_later_ones(home, ledger, is_seen_half_way: bool) -> None:
+def test_a_seed_added_later_replaces_the_means_by_later_ones(
+    home: Home, ledger: Ledger, is_seen_half_way: bool
+) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     old = seen(home)["draw 0"]
@@ -425,7 +444,7 @@ def test_a_seed_added_later_replaces_the_means_by_later_ones(home, ledger, is_se
     assert worker.compare(home, None) == []
 
 
-def test_a_longer_horizon_adds_points_and_those_beyond_it_are_not_shown(home, ledger) -> None:
+def test_a_longer_horizon_adds_points_and_those_beyond_it_are_not_shown(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     register(ledger, horizon=80, sweep=SweepId("factorvae_gamma", "smoke", "long"))
     work(ledger, KEYS, 40, 80, horizon=80)
@@ -440,7 +459,7 @@ def test_a_longer_horizon_adds_points_and_those_beyond_it_are_not_shown(home, le
     assert worker.compare(home, None) == []
 
 
-def test_values_that_are_not_finite_are_nan(home, ledger) -> None:
+def test_values_that_are_not_finite_are_nan(home: Home, ledger: Ledger) -> None:
     odd = {0: math.nan, 1: math.inf, 2: -math.inf, 3: 1.0}
     found = [Point(key, 20, 1e9, "factor_vae_score", odd[i]) for i, key in enumerate(KEYS)]
     work(ledger, KEYS, 0, 20, found=found)
@@ -453,7 +472,7 @@ def test_values_that_are_not_finite_are_nan(home, ledger) -> None:
     assert worker.compare(home, None) == []
 
 
-def test_more_points_than_one_request_takes_arrive_whole(home, ledger) -> None:
+def test_more_points_than_one_request_takes_arrive_whole(home: Home, ledger: Ledger) -> None:
     found = [Point(KEYS[0], 1 + i // 100, 1e9, f"metric {i % 100}", float(i)) for i in range(3950)]
     work(ledger, KEYS[:1], 0, 40, found=found)
     worker.deliver(home, None)
@@ -461,8 +480,8 @@ def test_more_points_than_one_request_takes_arrive_whole(home, ledger) -> None:
     assert worker.compare(home, None) == []
 
 
-def test_a_metric_computed_in_another_way_gets_another_name(home, ledger) -> None:
-    def scores(step, time_s):
+def test_a_metric_computed_in_another_way_gets_another_name(home: Home, ledger: Ledger) -> None:
+    def scores(step: int, time_s: float) -> list[Point]:
         return [Point(key, step, time_s, "factor_vae_score", float(step)) for key in KEYS[:2]]
 
     work(ledger, KEYS[:2], 0, 20, found=scores(20, 1e9))
@@ -478,7 +497,7 @@ def test_a_metric_computed_in_another_way_gets_another_name(home, ledger) -> Non
     assert worker.compare(home, None) == []
 
 
-def test_a_metric_that_is_computed_afterwards_arrives_too(home, ledger) -> None:
+def test_a_metric_that_is_computed_afterwards_arrives_too(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS[:1], 0, 20)
     worker.deliver(home, None)
     work(ledger, KEYS[:1], 20, 40, found=[Point(KEYS[0], step, 2e9, "mig", 0.5) for step in (10, 40)])
@@ -489,7 +508,7 @@ def test_a_metric_that_is_computed_afterwards_arrives_too(home, ledger) -> None:
     assert run_points(home)[KEYS[0]] == sorted(expected_points(KEYS[:1], 20)[KEYS[0]] + added)
 
 
-def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home, ledger) -> None:
+def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home: Home, ledger: Ledger) -> None:
     other = SweepId("betavae_beta", "smoke")
     register(ledger, gammas=(7.0,), sweep=other)
     export(ledger, home.exports / f"{SWEEP}.csv", "a,b\n", NEWEST_S)
@@ -519,7 +538,7 @@ def test_a_draw_shows_pictures_of_its_best_seed_and_the_sweep_its_front(home, le
     records.close()
 
 
-def hidden_pictures(home):
+def hidden_pictures(home: Home) -> list[tuple[Path, Path]]:
     """The files of the storage that pictures are made from, moved away."""
     paths = list(home.storage.glob("attempts/*/*.kept"))
     assert paths
@@ -527,7 +546,7 @@ def hidden_pictures(home):
 
 
 def test_an_entry_whose_picture_cannot_be_made_stays_pending_until_it_can(
-    home, ledger, capsys: pytest.CaptureFixture[str]
+    home: Home, ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     work(ledger, KEYS, 0, 40)
     hidden = hidden_pictures(home)
@@ -557,10 +576,12 @@ def test_an_entry_whose_picture_cannot_be_made_stays_pending_until_it_can(
     assert worker.compare(home, None) == []
 
 
-def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(home, ledger) -> None:
+def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(
+    home: Home, ledger: Ledger
+) -> None:
     work(ledger, KEYS[:2], 0, 40)
     hidden_pictures(home)
-    requests = []
+    requests: list[str] = []
     with served(home, requests.append) as uri, worker._projecting(home, uri, None) as catch_up:
         (first, second) = catch_up()
         requests.clear()
@@ -574,7 +595,7 @@ def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(h
     assert projector.complaint() == second
 
 
-def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home, ledger) -> None:
+def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 20)
     with worker._projecting(home, None, None) as catch_up:
         catch_up()
@@ -587,7 +608,7 @@ def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home, ledger) -> Non
     assert run_points(home) == expected_points()
 
 
-def test_a_sync_forgets_only_what_it_is_asked_to_deliver(home, ledger) -> None:
+def test_a_sync_forgets_only_what_it_is_asked_to_deliver(home: Home, ledger: Ledger) -> None:
     other = SweepId("factorvae_gamma", "smoke", "b")
     register(ledger, sweep=other)
     work(ledger, KEYS, 0, 40)
@@ -610,7 +631,7 @@ def test_a_sync_forgets_only_what_it_is_asked_to_deliver(home, ledger) -> None:
 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_points_that_a_rebuilt_ledger_has_not_are_replaced_by_those_it_has(
-    home, ledger, is_killed: bool
+    home: Home, ledger: Ledger, is_killed: bool
 ) -> None:
     work(ledger, KEYS, 0, 20)
     work(ledger, KEYS, 20, 40)
@@ -646,7 +667,7 @@ def test_points_that_a_rebuilt_ledger_has_not_are_replaced_by_those_it_has(
         assert everything(home) == before
 
 
-def test_a_sync_replaces_what_holds_points_or_runs_that_are_not_committed(home, ledger) -> None:
+def test_a_sync_replaces_what_holds_points_or_runs_that_are_not_committed(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     old = seen(home)
@@ -668,7 +689,7 @@ def test_a_sync_replaces_what_holds_points_or_runs_that_are_not_committed(home, 
     assert run_points(home) == expected_points()
 
 
-def test_a_sync_keeps_a_draw_with_means_of_fewer_seeds(home, ledger) -> None:
+def test_a_sync_keeps_a_draw_with_means_of_fewer_seeds(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     old = seen(home)["draw 0"]
@@ -685,7 +706,7 @@ NEWEST_S = 2e9 + 40
 """When `work` writes the blocks that end at step 40."""
 
 
-def export(ledger, path, text, changed_at_s, *sweeps) -> None:
+def export(ledger: Ledger, path: Path, text: str, changed_at_s: float, *sweeps: SweepId) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     os.utime(path, (changed_at_s, changed_at_s))
@@ -694,7 +715,7 @@ def export(ledger, path, text, changed_at_s, *sweeps) -> None:
 
 @pytest.mark.parametrize("is_recorded", [True, False])
 def test_an_answer_to_two_sweeps_goes_once_one_of_them_has_newer_blocks(
-    home, ledger, is_recorded: bool
+    home: Home, ledger: Ledger, is_recorded: bool
 ) -> None:
     beta, longer = SweepId("betavae_beta", "smoke"), SweepId("factorvae_gamma", "smoke", "long")
     register(ledger, gammas=(7.0,), sweep=beta)
@@ -737,7 +758,7 @@ def test_an_answer_to_two_sweeps_goes_once_one_of_them_has_newer_blocks(
     assert worker.compare(home, None) == []
 
 
-def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home, ledger) -> None:
+def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home: Home, ledger: Ledger) -> None:
     export(ledger, home.exports / f"{SWEEP}.csv", "a,b\n", NEWEST_S)
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
@@ -758,7 +779,7 @@ def test_files_that_mlflow_lacks_or_has_cut_are_named_and_mended(home, ledger) -
 
 
 def test_two_homes_with_a_sweep_of_one_name_share_an_experiment_and_no_run(
-    home, ledger, tmp_path: Path
+    home: Home, ledger: Ledger, tmp_path: Path
 ) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
@@ -774,7 +795,7 @@ def test_two_homes_with_a_sweep_of_one_name_share_an_experiment_and_no_run(
     assert len(query(home, "SELECT name FROM experiments WHERE name <> 'Default'")) == 1
 
 
-def test_only_the_sweeps_asked_for_are_projected(home, ledger) -> None:
+def test_only_the_sweeps_asked_for_are_projected(home: Home, ledger: Ledger) -> None:
     other = SweepId("factorvae_gamma", "smoke", "b")
     register(ledger, sweep=other)
     work(ledger, KEYS, 0, 40)
@@ -786,7 +807,7 @@ def test_only_the_sweeps_asked_for_are_projected(home, ledger) -> None:
         worker.deliver(home, None, [SweepId("factorvae_gamma", "paper")])
 
 
-def test_what_is_changed_in_mlflow_is_seen_and_mended(home, ledger) -> None:
+def test_what_is_changed_in_mlflow_is_seen_and_mended(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     found = seen(home)
@@ -827,7 +848,7 @@ def test_what_is_changed_in_mlflow_is_seen_and_mended(home, ledger) -> None:
     assert worker.compare(home, None) == []
 
 
-def test_a_deleted_experiment_is_said_to_be_so(home, ledger) -> None:
+def test_a_deleted_experiment_is_said_to_be_so(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     client = Store(home, f"sqlite:///{home.mlflow}")._client
@@ -838,7 +859,7 @@ def test_a_deleted_experiment_is_said_to_be_so(home, ledger) -> None:
 
 
 def test_a_dead_server_is_given_up_quickly_and_a_live_store_takes_all_later(
-    home, ledger, capsys: pytest.CaptureFixture[str]
+    home: Home, ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     work(ledger, KEYS, 0, 40)
     began_s = time.monotonic()
@@ -846,11 +867,8 @@ def test_a_dead_server_is_given_up_quickly_and_a_live_store_takes_all_later(
     assert worker.main([str(home.path), "--uri", DEAD, "--verify"]) == 1
     assert time.monotonic() - began_s < 10
     printed = capsys.readouterr()
-    assert (
-        f"python -m sweeper.tracking.worker {home.path} --storage={home.storage} --uri={DEAD} --once"
-        in printed.err
-    )
-    assert f"MLflow at {DEAD}: Connection refused" in printed.err.splitlines()[-1]
+    assert f"MLflow at {DEAD}: Connection refused\nNothing is lost." in printed.err
+    assert f"python -m sweeper sync NAME --home {home.path} --tracking-uri {DEAD}" in printed.err
     assert process.pending(home, DEAD) == 7
     assert worker.main([str(home.path), "--once"]) == 0
     assert (process.pending(home, None), process.pending(home, DEAD)) == (0, 7)
@@ -859,23 +877,23 @@ def test_a_dead_server_is_given_up_quickly_and_a_live_store_takes_all_later(
 
 
 @contextlib.contextmanager
-def served(home, spoil):
+def served(home: Home, spoil: Callable[[str], object]) -> Iterator[str]:
     """MLflow's server on the store of a home; `spoil` is asked whether the answer to a request gets lost."""
     from mlflow.server import app, handlers
     from werkzeug.serving import make_server
 
-    def flaky(environ, start_response):
-        answer = app.wsgi_app(environ, start_response)
+    def flaky(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        answer: Iterable[bytes] = app.wsgi_app(environ, start_response)
         if spoil(environ["PATH_INFO"]):
             raise ConnectionError("the answer is lost")
         return answer
 
     server = make_server("127.0.0.1", 0, flaky)
-    server.log = lambda *_: None
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(server, "log", lambda *_: None)
             patch.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{home.mlflow}")
             patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(home.path / "served"))
             yield f"http://127.0.0.1:{server.port}"
@@ -886,10 +904,11 @@ def served(home, spoil):
         handlers._tracking_store = None
 
 
-def test_answers_of_a_server_that_get_lost_double_nothing(home, ledger) -> None:
-    generator, lost, is_flaky = random.Random(0), [], True
+def test_answers_of_a_server_that_get_lost_double_nothing(home: Home, ledger: Ledger) -> None:
+    lost: list[str] = []
+    generator, is_flaky = random.Random(0), True
 
-    def spoil(path):
+    def spoil(path: str) -> bool:
         is_lost = is_flaky and (path not in lost or generator.random() < 0.2)
         lost.extend([path] * is_lost)
         return is_lost
@@ -915,8 +934,8 @@ def test_answers_of_a_server_that_get_lost_double_nothing(home, ledger) -> None:
     assert len(list((home.path / "served").rglob("*.png"))) == 4
 
 
-def test_a_round_sends_only_what_is_new(home, ledger) -> None:
-    requests = []
+def test_a_round_sends_only_what_is_new(home: Home, ledger: Ledger) -> None:
+    requests: list[str] = []
     work(ledger, KEYS, 0, 20)
     with served(home, requests.append) as uri, worker._projecting(home, uri, None) as catch_up:
         catch_up()
@@ -930,7 +949,7 @@ def test_a_round_sends_only_what_is_new(home, ledger) -> None:
     assert run_points(home)[KEYS[0]] == expected_points(KEYS[:1], 30)[KEYS[0]]
 
 
-def test_runs_move_under_a_sweep_that_was_made_again(home, ledger) -> None:
+def test_runs_move_under_a_sweep_that_was_made_again(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     worker.deliver(home, None)
     Store(home, f"sqlite:///{home.mlflow}").delete(seen(home)["sweep"].run_id)
@@ -943,7 +962,9 @@ def test_runs_move_under_a_sweep_that_was_made_again(home, ledger) -> None:
     }
 
 
-def test_one_process_at_a_time_projects_a_home(home, ledger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_process_at_a_time_projects_a_home(
+    home: Home, ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
     work(ledger, KEYS, 0, 40)
     with lock_projection(home):
         with pytest.raises(HeldError, match="being synced by pid"):
@@ -953,7 +974,7 @@ def test_one_process_at_a_time_projects_a_home(home, ledger, capsys: pytest.Capt
     worker.deliver(home, None)
 
 
-def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home, ledger) -> None:
+def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 20)
     with process.Projector.start(home, None, [SWEEP]) as projector:
         deadline_s = time.monotonic() + 60
@@ -969,7 +990,7 @@ def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home, led
     assert process.run_verify(home, None) == []
 
 
-def test_a_projector_without_a_server_harms_nobody_and_says_why(home, ledger) -> None:
+def test_a_projector_without_a_server_harms_nobody_and_says_why(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     with process.Projector.start(home, DEAD) as projector:
         deadline_s = time.monotonic() + 60
@@ -983,7 +1004,7 @@ def test_a_projector_without_a_server_harms_nobody_and_says_why(home, ledger) ->
         assert projector.stop(timeout_s=0) == 7
 
 
-def test_a_projector_whose_driver_is_killed_ends_by_itself(home, ledger) -> None:
+def test_a_projector_whose_driver_is_killed_ends_by_itself(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     code = (
         "import sys, time; from pathlib import Path; from sweeper.home import Home; from sweeper.tracking import process\n"
@@ -991,6 +1012,7 @@ def test_a_projector_whose_driver_is_killed_ends_by_itself(home, ledger) -> None
         "print(projector._process.pid, flush=True); time.sleep(60)"
     )
     driver = subprocess.Popen([sys.executable, "-c", code, str(home.path)], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
     pid = int(driver.stdout.readline())
     driver.kill()
     driver.wait()
@@ -1025,7 +1047,7 @@ def test_stores_that_can_be_are_accepted(uri: str) -> None:
         *("sqlite:///", "sqlite:///:memory:", "postgresql://", "databricks", "http:/host"),
     ],
 )
-def test_what_cannot_be_a_store_is_refused_with_what_can(uri) -> None:
+def test_what_cannot_be_a_store_is_refused_with_what_can(uri: str) -> None:
     with pytest.raises(InputError, match="valid addresses begin with http, https, postgresql, sqlite"):
         process.check_uri(uri)
 

@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from trainables.data.readers import cache as image_cache
+from trainables.data.readers.preparation import Preparation
 from trainables.errors import InputError
 
 TINY_ROWS = np.random.default_rng(3).integers(0, 256, (5, 2), dtype=np.uint8)
@@ -22,6 +24,7 @@ PROCESS = f"""
 import sys
 import numpy as np
 from trainables.data.readers import cache as image_cache
+from trainables.data.readers.preparation import Preparation
 
 def blocks(first):
     for row in {TINY_ROWS.tolist()}:
@@ -29,7 +32,7 @@ def blocks(first):
         print("rendering", flush=True)
         sys.stdin.readline()
 
-rows = image_cache.load(image_cache.Preparation("tiny (v1)", (1, 3, 4), 5, blocks, "{TINY_SHA256}"))
+rows = image_cache.load(Preparation("tiny (v1)", (1, 3, 4), 5, blocks, "{TINY_SHA256}"))
 print(rows.tolist(), flush=True)
 """
 
@@ -40,7 +43,7 @@ def tiny_blocks(first: int) -> Iterator[np.ndarray]:
             yield TINY_ROWS[start:stop]
 
 
-TINY = image_cache.Preparation("tiny (v1)", (1, 3, 4), 5, tiny_blocks, TINY_SHA256)
+TINY = Preparation("tiny (v1)", (1, 3, 4), 5, tiny_blocks, TINY_SHA256)
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def processes(cache) -> Iterator[list[subprocess.Popen[str]]]:
+def processes(cache: Path) -> Iterator[list[subprocess.Popen[str]]]:
     """Two processes that want the same set; while one renders it waits for its stdin after each image."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", PROCESS]
@@ -61,7 +64,12 @@ def processes(cache) -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_a_set_is_rendered_once_and_then_read(cache) -> None:
+def next_line(stream: IO[str] | None) -> str:
+    assert stream is not None
+    return stream.readline()
+
+
+def test_a_set_is_rendered_once_and_then_read(cache: Path) -> None:
     np.testing.assert_array_equal(image_cache.load(TINY), TINY_ROWS)
     written_ns = (cache / "tiny_v1.h5").stat().st_mtime_ns
     np.testing.assert_array_equal(image_cache.load(TINY), TINY_ROWS)
@@ -69,16 +77,16 @@ def test_a_set_is_rendered_once_and_then_read(cache) -> None:
     assert sorted(p.name for p in cache.iterdir()) == ["tiny_v1.h5", "tiny_v1.lock", "tiny_v1.verified"]
 
 
-def test_writing_to_loaded_images_changes_neither_the_file_nor_others(cache) -> None:
+def test_writing_to_loaded_images_changes_neither_the_file_nor_others(cache: Path) -> None:
     mine, other = torch.from_numpy(image_cache.load(TINY)), image_cache.load(TINY)
     mine.fill_(7)
     np.testing.assert_array_equal(other, TINY_ROWS)
     np.testing.assert_array_equal(image_cache.load(TINY), TINY_ROWS)
 
 
-def test_of_two_processes_one_renders_and_the_other_waits(processes) -> None:
+def test_of_two_processes_one_renders_and_the_other_waits(processes: list[subprocess.Popen[str]]) -> None:
     # The first line of one is "Rendering", that of the other "Waiting"; only then may the first go on.
-    said = {process.stderr.readline().split()[0]: process for process in processes}
+    said = {next_line(process.stderr).split()[0]: process for process in processes}
     assert set(said) == {"Rendering", "Waiting"}
     rendered_out, rendered_err = said["Rendering"].communicate(timeout=60)
     waited_out, _ = said["Waiting"].communicate(timeout=60)
@@ -87,9 +95,11 @@ def test_of_two_processes_one_renders_and_the_other_waits(processes) -> None:
     assert "100%" in rendered_err
 
 
-def test_killing_a_process_that_renders_leaves_no_file_and_the_next_takes_over(processes, cache) -> None:
-    said = {process.stderr.readline().split()[0]: process for process in processes}
-    assert said["Rendering"].stdout.readline() == "rendering\n"
+def test_killing_a_process_that_renders_leaves_no_file_and_the_next_takes_over(
+    processes: list[subprocess.Popen[str]], cache: Path
+) -> None:
+    said = {next_line(process.stderr).split()[0]: process for process in processes}
+    assert next_line(said["Rendering"].stdout) == "rendering\n"
     assert (cache / "tiny_v1.partial").exists()
     assert not (cache / "tiny_v1.h5").exists()
     said["Rendering"].send_signal(signal.SIGKILL)
@@ -99,20 +109,40 @@ def test_killing_a_process_that_renders_leaves_no_file_and_the_next_takes_over(p
     assert sorted(p.name for p in cache.iterdir()) == ["tiny_v1.h5", "tiny_v1.lock", "tiny_v1.verified"]
 
 
-def test_a_machine_that_renders_other_bits_leaves_no_file(cache) -> None:
+def test_a_machine_that_renders_other_bits_leaves_no_file(cache: Path) -> None:
     other = dataclasses.replace(TINY, sha256="ab" * 32)
     with pytest.raises(InputError, match=rf"tiny \(v1\).*different bits[^$]*{TINY_SHA256[:12]}[^$]*abab"):
         image_cache.load(other)
     assert [p.name for p in cache.iterdir()] == ["tiny_v1.lock"]
 
 
-def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(cache) -> None:
+def test_a_file_in_the_place_of_the_folder_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.write_text("a file, not a folder")
-    with pytest.raises(InputError, match=rf"{cache}[^$]*Set SWEEPER_DATA"):
+    with pytest.raises(InputError) as refusal:
+        image_cache.load(TINY)
+    remedy = "Set it to a folder on a local disk."
+    assert str(refusal.value) == f"SWEEPER_DATA={cache}: is a file; expected a folder.\n{remedy}"
+    monkeypatch.setenv("SWEEPER_DATA", str(cache / "deeper"))
+    with pytest.raises(
+        InputError, match=rf"SWEEPER_DATA={cache}/deeper: {cache} is a file; expected a folder"
+    ):
         image_cache.load(TINY)
 
 
-def test_a_full_disk_is_named_with_the_room_that_is_needed(cache) -> None:
+def test_a_folder_that_may_not_be_written_to_is_named_in_words_with_the_remedy(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: object, **__: object) -> None:  # root, as whom tests may run, may write everywhere
+        raise PermissionError(13, "Permission denied", str(cache))
+
+    monkeypatch.setattr(Path, "mkdir", deny)
+    with pytest.raises(InputError) as refusal:
+        image_cache.load(TINY)
+    remedy = "Set SWEEPER_DATA to a folder on a local disk with 1 MiB free."
+    assert str(refusal.value) == f"Cannot store tiny (v1) in {cache}: Permission denied.\n{remedy}"
+
+
+def test_a_full_disk_is_named_with_the_room_that_is_needed(cache: Path) -> None:
     vast = dataclasses.replace(TINY, num_images=2**59)
     with pytest.raises(InputError, match=rf"{cache}.*No space[^$]*SWEEPER_DATA.* 1.07e.09 GiB"):
         image_cache.load(vast)
@@ -136,7 +166,11 @@ def replace_by_text(path: Path) -> None:
 
 
 def rewrite(
-    path: Path, rows: np.ndarray = TINY_ROWS, name: str = "images", chunks=None, **attributes
+    path: Path,
+    rows: np.ndarray = TINY_ROWS,
+    name: str = "images",
+    chunks: tuple[int, ...] | None = None,
+    **attributes: object,
 ) -> None:
     with h5py.File(path, "w") as file:
         images = file.create_dataset(name, data=rows, chunks=chunks)
@@ -158,7 +192,9 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("said", "damage"), DAMAGES.items())
-def test_a_damaged_or_foreign_file_is_refused_by_name(cache, said, damage) -> None:
+def test_a_damaged_or_foreign_file_is_refused_by_name(
+    cache: Path, said: str, damage: Callable[[Path], None]
+) -> None:
     image_cache.load(TINY)
     path = cache / "tiny_v1.h5"
     damage(path)
@@ -171,7 +207,9 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(cache, said, damage) -> No
     np.testing.assert_array_equal(image_cache.load(TINY), TINY_ROWS)
 
 
-def test_a_copy_on_a_read_only_disk_is_read(cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_copy_on_a_read_only_disk_is_read(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     image_cache.load(TINY)
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -197,7 +235,9 @@ def stop_after_a_block(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (cache / "tiny_v1.h5").exists()
 
 
-def test_what_was_interrupted_goes_on_where_it_was_noted(cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_interrupted_goes_on_where_it_was_noted(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop_after_a_block(cache, monkeypatch)
     asked = []
 
@@ -212,7 +252,7 @@ def test_what_was_interrupted_goes_on_where_it_was_noted(cache, monkeypatch: pyt
 
 @pytest.mark.parametrize("changed", ["origin", "note", "partial"])
 def test_what_was_interrupted_starts_over_where_it_is_no_more_what_it_was(
-    cache, monkeypatch: pytest.MonkeyPatch, changed: str
+    cache: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     stop_after_a_block(cache, monkeypatch)
     asked = []
@@ -232,7 +272,7 @@ def test_what_was_interrupted_starts_over_where_it_is_no_more_what_it_was(
     assert asked == [0]
 
 
-def test_an_old_note_is_not_believed_of_a_new_file(cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_note_is_not_believed_of_a_new_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after_a_block(cache, monkeypatch)
     (cache / "tiny_v1.partial").unlink()
     monkeypatch.setattr(image_cache, "NOTE_EVERY_S", 5.0)
@@ -247,7 +287,7 @@ def test_an_old_note_is_not_believed_of_a_new_file(cache, monkeypatch: pytest.Mo
 
 
 def test_images_that_are_found_wrong_leave_nothing_to_go_on_from(
-    cache, monkeypatch: pytest.MonkeyPatch
+    cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_cache, "NOTE_EVERY_S", -1.0)
 
@@ -268,12 +308,12 @@ def test_images_that_are_found_wrong_leave_nothing_to_go_on_from(
         assert [p.name for p in cache.iterdir()] == ["tiny_v1.lock"]
 
 
-def test_fewer_images_than_there_should_be_are_a_bug(cache) -> None:
+def test_fewer_images_than_there_should_be_are_a_bug(cache: Path) -> None:
     with pytest.raises(ValueError, match="got 3 images; expected 5"):
         image_cache.load(dataclasses.replace(TINY, blocks=lambda _: iter([TINY_ROWS[:3]])))
 
 
-def test_images_whose_bits_are_not_known_beforehand_are_checked_against_those_that_came(cache) -> None:
+def test_images_whose_bits_are_not_known_beforehand_are_checked_against_those_that_came(cache: Path) -> None:
     unknown = dataclasses.replace(TINY, sha256=None)
     assert image_cache.prepare(unknown) == TINY_SHA256
     np.testing.assert_array_equal(image_cache.load(unknown), TINY_ROWS)

@@ -2,6 +2,8 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from trainables import engine, sources
+from trainables import engine, probe, sources
 from trainables.__main__ import main
-from trainables.config import RunSpec
-from trainables.data.readers import custom
+from trainables.config import RunSpec, Value
+from trainables.data.readers import cache, custom, custom_arrays, custom_pictures
+from trainables.data.readers.preparation import Preparation
 from trainables.engine import Pack
 from trainables.errors import InputError
 
@@ -28,9 +31,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def npz(folder: Path, **arrays) -> Path:
+def npz(folder: Path, **arrays: np.ndarray) -> Path:
     path = folder / "mine.npz"
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=True, **arrays)
     return path
 
 
@@ -53,21 +56,23 @@ def found(path: Path) -> np.ndarray:
     ],
     ids=["color", "grey, one channel", "grey", "channels first", "floats", "bits", "bools", "floats of bits"],
 )
-def test_images_come_back_whatever_their_layout_and_type(folder, stored, expected) -> None:
+def test_images_come_back_whatever_their_layout_and_type(
+    folder: Path, stored: np.ndarray, expected: np.ndarray
+) -> None:
     np.testing.assert_allclose(found(npz(folder, images=stored)), expected, atol=1e-7)
     with h5py.File(folder / "mine.h5", "w") as file:
         file.create_dataset("images", data=stored, chunks=(3, *stored.shape[1:]), compression="gzip")
     np.testing.assert_array_equal(found(folder / "mine.h5"), found(folder / "mine.npz"))
 
 
-def test_binary_images_are_packed_and_levels_are_not(folder) -> None:
+def test_binary_images_are_packed_and_levels_are_not(folder: Path) -> None:
     sources.find(str(npz(folder, images=BITS)))
     sources.find(str(npz(folder, images=LEVELS)))
     widths = sorted(h5py.File(path)["images"].shape[1] for path in (folder / "data").glob("*.h5"))
     assert widths == [5, 105]
 
 
-def test_factors_are_coded_by_the_order_of_their_values(folder) -> None:
+def test_factors_are_coded_by_the_order_of_their_values(folder: Path) -> None:
     factors_NK = np.stack([np.repeat([0.5, -1.0, 7.0, 0.5], 5), np.arange(20) % 4 * 10], axis=1)
     source = sources.find(str(npz(folder, images=BITS, factors=factors_NK)))
     assert source.factor_names == ("factor_0", "factor_1")
@@ -77,7 +82,7 @@ def test_factors_are_coded_by_the_order_of_their_values(folder) -> None:
     np.testing.assert_array_equal(found_NK[:, 1], np.arange(20) % 4)
 
 
-def test_images_are_known_by_their_content_and_not_by_their_path(folder) -> None:
+def test_images_are_known_by_their_content_and_not_by_their_path(folder: Path) -> None:
     first = sources.find(str(npz(folder, images=BITS))).recipe
     assert first.startswith("own images (")
     (folder / "elsewhere").mkdir()
@@ -97,7 +102,28 @@ def test_images_are_known_by_their_content_and_not_by_their_path(folder) -> None
     )
 
 
-def test_a_file_is_converted_once(folder) -> None:
+RECIPES = {
+    "own images (8e0f1a5ec6e3)": {"images": LEVELS},
+    "own images (b52020add9f0)": {"images": LEVELS, "factors": np.arange(20)[:, None] // 5},
+    "own images (659d68b9029e)": {"images": BITS},
+}
+
+
+@pytest.mark.parametrize(("recipe", "arrays"), RECIPES.items())
+def test_the_recipe_of_images_is_for_ever(folder: Path, recipe: str, arrays: dict[str, np.ndarray]) -> None:
+    """It is part of the keys of runs that were trained on them."""
+    assert sources.find(str(npz(folder, **arrays))).recipe == recipe
+
+
+def test_the_recipe_of_pictures_is_for_ever(folder: Path) -> None:
+    (folder / "pictures").mkdir()
+    for number, picture in enumerate(LEVELS):
+        enlarged = Image.fromarray(picture).resize((70, 90), Image.Resampling.NEAREST)
+        enlarged.save(folder / "pictures" / f"{number:02d}.png")
+    assert sources.find(str(folder / "pictures")).recipe == "own images (e202495b2266)"
+
+
+def test_a_file_is_converted_once(folder: Path) -> None:
     path = npz(folder, images=LEVELS)
     sources.find(str(path))
     (kept,) = (folder / "data").glob("*.h5")
@@ -106,7 +132,7 @@ def test_a_file_is_converted_once(folder) -> None:
     assert kept.stat().st_mtime_ns == written_ns
 
 
-def pictures(folder: Path, mode: str, sizes=((64, 64),) * 3) -> Path:
+def pictures(folder: Path, mode: str, sizes: Sequence[tuple[int, int]] = ((64, 64),) * 3) -> Path:
     place = folder / "pictures"
     (place / "deep").mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(2)
@@ -120,7 +146,9 @@ def pictures(folder: Path, mode: str, sizes=((64, 64),) * 3) -> Path:
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
-def test_a_folder_and_an_archive_of_pictures_are_the_same_images(folder, mode: str, channels: int) -> None:
+def test_a_folder_and_an_archive_of_pictures_are_the_same_images(
+    folder: Path, mode: str, channels: int
+) -> None:
     place = pictures(folder, mode, ((64, 64), (128, 130), (200, 64)))
     with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
         for path in sorted(place.rglob("*.png")):
@@ -137,9 +165,24 @@ def test_a_folder_and_an_archive_of_pictures_are_the_same_images(folder, mode: s
 
 
 def late_color(folder: Path) -> Path:
-    place = pictures(folder, "L", ((64, 64),) * custom.NUM_LOOKED_AT)
+    place = pictures(folder, "L", ((64, 64),) * custom_pictures.NUM_LOOKED_AT)
     Image.new("RGB", (64, 64), (255, 0, 0)).save(place / "late.png")
     return place
+
+
+def single(folder: Path) -> Path:
+    Image.new("L", (64, 64)).save(folder / "mine.png")
+    return folder / "mine.png"
+
+
+def text(folder: Path) -> Path:
+    (folder / "mine.txt").write_text("# notes")
+    return folder / "mine.txt"
+
+
+def lone(folder: Path) -> Path:
+    np.save(folder / "mine.npy", LEVELS)
+    return folder / "mine.npy"
 
 
 def web_page(folder: Path) -> Path:
@@ -160,43 +203,75 @@ def climbing(folder: Path) -> Path:
     return folder / "mine.zip"
 
 
-def late_level(folder: Path) -> Path:
-    images = np.zeros((custom.PEEK + 5, 2, 2), dtype=np.uint8)
-    images[-1] = 7
-    return npz(folder, images=images)
-
-
 def empty(folder: Path) -> Path:
     (folder / "nothing").mkdir()
     return folder / "nothing"
 
 
-WRONG = {
+def with_third(value: float) -> np.ndarray:
+    """Images with a value in the third of them."""
+    images = np.full((20, 2, 2), 0.5)
+    images[2, 0, 1] = value
+    return images
+
+
+WRONG: dict[str, Callable[[Path], Path]] = {
     "A web page was saved": web_page,
-    "object|pickle": pickled,
+    "holds objects, which are never unpickled": pickled,
     r"\.\./evil\.png": climbing,
-    "picture": empty,
+    r"nothing is an empty folder; expected pictures \(\.png .*\)\.\nCheck the path": empty,
     r"late\.png' is in color, but the first 16 pictures are grey": late_color,
-    "has 1 images, too few to train on": lambda folder: npz(folder, images=BITS[:1]),
+    r"is a single picture; expected an \.npz or HDF5 file, or a folder, .*\nGive the folder that it is in": single,
+    r"begins with '# notes'; expected an \.npz or HDF5 file, or a folder, \.zip or \.tar .*\nCheck the path\.$": text,
+    r"without a name .*\n.* np\.savez\('mine\.npz', images=np\.load\('mine\.npy'\)\)": lone,
+    r"mine\.npz has 1 image; at least 2 are needed\.\nAdd images": lambda f: npz(f, images=BITS[:1]),
     "factor 0 has 20 values in 20 images": lambda f: npz(f, images=BITS, factors=np.arange(20.0)[:, None]),
-    "images": lambda folder: npz(folder, imgs=BITS),
-    r"images are int64 \(20, 5, 7\); expected": lambda folder: npz(folder, images=BITS.astype(np.int64)),
-    r"images are uint8 \(20, 5, 7, 2\); expected": lambda folder: npz(folder, images=LEVELS[..., :2]),
-    r"images are uint8 \(20, 105\); expected": lambda folder: npz(folder, images=LEVELS.reshape(20, -1)),
-    "sides of at most 1024": lambda folder: npz(folder, images=np.zeros((1, 1, 2000), dtype=np.uint8)),
-    "values 0 to 255; expected": lambda folder: npz(folder, images=LEVELS.astype(np.float32)),
-    "values 1 to 1 and NaN": lambda folder: npz(folder, images=np.full((2, 1, 2), [[1, np.nan]])),
-    "levels up to 7, but the first ones only 0 and 1": late_level,
-    r"factors have shape \(19, 1\); expected \(20, K\)": lambda f: npz(
+    r"is empty: its shape is \(0, 5, 7\)\.\nSave at least 2": lambda f: npz(f, images=BITS[:0]),
+    r"images are int64; expected uint8, .*\n.*save images\.astype\(np\.uint8\)": lambda f: npz(
+        f, images=BITS.astype(np.int64)
+    ),
+    r"images have 2 channels, .*; expected 1 or 3\.\n.* images\[\.\.\., :1\]": lambda f: npz(
+        f, images=LEVELS[..., :2]
+    ),
+    r"images have 4 channels, shape \(20, 5, 7, 4\); .*\n.* images\[\.\.\., :3\]": lambda f: npz(
+        f, images=LEVELS[..., [0, 1, 2, 0]]
+    ),
+    r"images have 4 channels, shape \(20, 4, 5, 7\); .*\n.* images\[:, :3\]": lambda f: npz(
+        f, images=LEVELS[..., [0, 1, 2, 0]].transpose(0, 3, 1, 2)
+    ),
+    r"images have shape \(20, 105\); expected \(N, H, W\)": lambda f: npz(f, images=LEVELS.reshape(20, -1)),
+    "images are 1 x 2000; expected sides of at most 1024": lambda f: npz(
+        f, images=np.zeros((1, 1, 2000), dtype=np.uint8)
+    ),
+    r"image 0 has values up to 248; expected 0 to 1\.\nDivide by 255, or save uint8": lambda f: npz(
+        f, images=LEVELS.astype(np.float32)
+    ),
+    r"image 2 has values down to -0\.5; expected 0 to 1\.\nSave \(images \+ 1\) / 2": lambda f: npz(
+        f, images=with_third(-0.5)
+    ),
+    r"image 2 has values from 0\.5 to 300; expected 0 to 1\.\nScale them": lambda f: npz(
+        f, images=with_third(300)
+    ),
+    "image 2 has NaN or infinity; expected 0 to 1": lambda f: npz(f, images=with_third(np.nan)),
+    "image 2 has NaN or infinity; expected 0 to 1.": lambda f: npz(f, images=with_third(np.inf)),
+    r"factors have shape \(19, 1\); expected \(20, K\).*\nSave them in this shape": lambda f: npz(
         f, images=BITS, factors=np.zeros((19, 1))
     ),
+    r"factors have shape \(20,\); .*\nSave factors\[:, None\], or leave": lambda f: npz(
+        f, images=BITS, factors=np.zeros(20)
+    ),
     "factors contain NaN": lambda f: npz(f, images=BITS, factors=np.full((20, 1), np.nan)),
+    r"'factors' holds text; expected numbers\.\nSave a number in place of each": lambda f: npz(
+        f, images=BITS, factors=np.full((20, 1), "red")
+    ),
     "K at most 32": lambda f: npz(f, images=BITS, factors=np.zeros((20, 33))),
 }
 
 
 @pytest.mark.parametrize(("said", "make"), WRONG.items())
-def test_what_are_no_images_is_refused_by_name_and_leaves_nothing(folder, said, make) -> None:
+def test_what_are_no_images_is_refused_by_name_and_leaves_nothing(
+    folder: Path, said: str, make: Callable[[Path], Path]
+) -> None:
     path = make(folder)
     with pytest.raises(InputError, match=said) as refusal:
         sources.find(str(path)).load(CPU)
@@ -206,16 +281,227 @@ def test_what_are_no_images_is_refused_by_name_and_leaves_nothing(folder, said, 
     assert not (folder.parent / "evil.png").exists()
 
 
-def test_a_model_trains_on_images_of_ones_own(folder, arithmetic) -> None:
+@pytest.mark.parametrize(
+    ("names", "remedy"),
+    [
+        (["pics"], "images=pics"),
+        (["whatever"], "images=whatever"),
+        (["a b"], "images=file['a b']"),
+        (["imgs", "labels"], "images=imgs, factors=labels[:, None]"),
+        (["y_train", "x_train"], "images=x_train, factors=y_train[:, None]"),
+        (["arr_0", "arr_1"], "images=arr_0, factors=arr_1[:, None]"),
+        (["image", "factors"], "images=image, factors=factors[:, None]"),
+        (["foo", "bar"], "images=..."),
+    ],
+)
+def test_arrays_under_other_names_are_named_with_how_to_save_them(
+    folder: Path, names: list[str], remedy: str
+) -> None:
+    arrays = {name: LEVELS if name in ("pics", "imgs", "x_train") else np.arange(20) for name in names}
+    with pytest.raises(InputError) as refusal:
+        sources.find(str(npz(folder, **arrays)))
+    listed = ", ".join(f"'{name}'" for name in names)
+    assert str(refusal.value) == (
+        f"{folder}/mine.npz has no array 'images'; it has {listed}.\nSave them as 'images': np.savez(path, {remedy})"
+    )
+
+
+def test_datasets_under_other_names_are_named_with_how_to_save_them(folder: Path) -> None:
+    with h5py.File(folder / "mine.h5", "w") as file:
+        file["train/x"], file["train/labels"] = LEVELS, np.arange(20)[:, None] // 5
+    with pytest.raises(InputError) as refusal:
+        sources.find(str(folder / "mine.h5"))
+    _, remedy = str(refusal.value).split("\n")
+    said = "with h5py, file['images'] = file['train/x']; file['factors'] = file['train/labels']"
+    assert remedy == f"Save them as 'images': {said}"
+    with h5py.File(folder / "mine.h5", "a") as file:  # as it says
+        file["images"] = file["train/x"]
+        file["factors"] = file["train/labels"]
+    assert sources.find(str(folder / "mine.h5")).factor_sizes == (4,)
+
+
+# What a person should know before training.
+
+LABELS = np.arange(20) // 5
+
+NOTES = [
+    ({}, ""),
+    ({"factors": LABELS[:, None]}, ""),
+    ({"factors": LABELS[:, None], "meta": LABELS}, ": not read: 'meta'."),
+    ({"meta": LABELS}, " has no array 'factors', so no ground truth; not read: 'meta'."),
+    *(
+        (
+            {name: LABELS},
+            f" has no array 'factors', so no ground truth; not read: '{name}'.\n"
+            f"If '{name}' is the ground truth, rename to 'factors': "
+            f"np.savez(path, images=images, factors={name}[:, None])",
+        )
+        for name in ("labels", "y_train", "Latents", "factor", "arr_1")
+    ),
+]
+
+
+@pytest.mark.parametrize(("arrays", "said"), NOTES)
+def test_arrays_that_are_not_read_are_told(folder: Path, arrays: dict[str, np.ndarray], said: str) -> None:
+    path = npz(folder, images=LEVELS, **arrays)
+    assert sources.find(str(path)).notes == ((f"{path}{said}",) if said else ())
+
+
+def mixed(folder: Path) -> Path:
+    place = pictures(folder, "RGB", ((64, 64),) * 2)
+    for name in ("a.gif", "b.GIF", "c.tif", "notes", ".hidden.gif"):
+        (place / name).write_bytes(b"x")
+    return place
+
+
+def test_files_that_are_left_out_are_counted_with_the_reason(folder: Path) -> None:
+    place = mixed(folder)
+    assert sources.find(str(place)).notes == (
+        f"{place}: 2 pictures are used. Left out: 2 .gif, 1 without suffix, 1 .tif;"
+        " only .png .jpg .jpeg .bmp .ppm .pgm .webp are read.",
+    )
+    for number in range(8):
+        (place / f"a.kind{number}").write_bytes(b"x")
+    (note,) = sources.find(str(place)).notes
+    assert ", 6 others; only " in note
+    (place / "deep" / "1.png").unlink()
+    with pytest.raises(
+        InputError, match=r"has 1 image; at least 2 are needed\.\n.*1 picture is used\. Left out: 2 \.gif"
+    ):
+        sources.find(str(place))
+
+
+def test_pictures_of_which_none_is_left_out_need_no_note(folder: Path) -> None:
+    assert sources.find(str(pictures(folder, "RGB"))).notes == ()
+
+
+def test_notes_are_printed_before_training_by_the_core_and_once_by_the_driver_s_probe(
+    folder: Path, capsys: pytest.CaptureFixture[str], arithmetic: None
+) -> None:
+    path = npz(folder, images=LEVELS, labels=LABELS)
+    small = ["--set", "vae.network=mlp", "--set", "vae.width=8", "--set", "vae.latent_dim=2"]
+    assert main(["beta_vae", "--data", str(path), *small, "--steps", "1"]) == 0
+    said = capsys.readouterr().err
+    assert f"Note: {path} has no array 'factors'" in said
+    assert said.count("Note: ") == 1
+    for _ in range(2):
+        probe.resolved([RunSpec("beta_vae", str(path), {"vae.network": "mlp"}, seed) for seed in (0, 1)])
+    assert capsys.readouterr().err.count("Note: ") == 1
+
+
+# Images that are not what the first of them are.
+
+
+@pytest.mark.parametrize("late", [2, 200])
+def test_levels_that_come_after_many_black_images_are_read(folder: Path, late: int) -> None:
+    images = np.zeros((custom_arrays.PEEK + 5, 2, 2), dtype=np.uint8)
+    images[-1] = late
+    path = npz(folder, images=images)
+    np.testing.assert_allclose(found(path), images[:, None] / 255, atol=1e-7)
+    written_ns = {kept: kept.stat().st_mtime_ns for kept in (folder / "data").glob("*.h5")}
+    recipe = sources.find(str(path)).recipe
+    assert {kept: kept.stat().st_mtime_ns for kept in (folder / "data").glob("*.h5")} == written_ns
+    assert len(written_ns) == 1
+    images[0] = 1
+    assert sources.find(str(npz(folder, images=images))).recipe != recipe
+
+
+# Pictures that are to be turned.
+
+
+def turned(place: Path, orientation: int, name: str = "0.png") -> None:
+    """A picture of random pixels, whose EXIF data have an orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    levels = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    place.mkdir(exist_ok=True)
+    Image.fromarray(levels).save(place / name, exif=exif)
+    Image.fromarray(levels).save(place / "1.png")
+
+
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda x_CHW: x_CHW,
+    2: lambda x_CHW: x_CHW[:, :, ::-1],
+    3: lambda x_CHW: x_CHW[:, ::-1, ::-1],
+    4: lambda x_CHW: x_CHW[:, ::-1],
+    5: lambda x_CHW: x_CHW.transpose(0, 2, 1),
+    6: lambda x_CHW: np.rot90(x_CHW, -1, (1, 2)),
+    7: lambda x_CHW: x_CHW.transpose(0, 2, 1)[:, ::-1, ::-1],
+    8: lambda x_CHW: np.rot90(x_CHW, 1, (1, 2)),
+    9: lambda x_CHW: x_CHW,
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_pictures_are_turned_as_their_exif_data_say(folder: Path, orientation: int) -> None:
+    turned(folder / "pictures", orientation)
+    first, second = found(folder / "pictures")
+    np.testing.assert_array_equal(first, UPRIGHT[orientation](second))
+
+
+def test_the_orientation_is_applied_before_the_middle_is_cut_out(folder: Path) -> None:
+    levels = np.zeros((64, 128, 3), dtype=np.uint8)
+    levels[:, 32:96] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (folder / "pictures").mkdir()
+    for name in ("0.png", "1.png"):
+        Image.fromarray(levels).save(folder / "pictures" / name, exif=exif)
+    np.testing.assert_allclose(found(folder / "pictures"), np.full((2, 1, 64, 64), 200 / 255), atol=1e-7)
+
+
+def older_conversion(place: Path) -> Preparation:
+    """What a version made that did not read EXIF data."""
+    (wanted,), _, _ = custom_pictures.read(place, custom.KINDS)
+
+    def blocks(first: int) -> Sequence[np.ndarray]:
+        paths = sorted(place.rglob("*.*"))[first:]
+        return [np.asarray(Image.open(path)).transpose(2, 0, 1).reshape(1, -1) for path in paths]
+
+    older = replace(
+        wanted, stem=wanted.stem.removesuffix("_upright"), blocks=lambda first: iter(blocks(first))
+    )
+    cache.prepare(older)
+    return older
+
+
+@pytest.mark.parametrize("orientation", [1, 9])
+def test_an_older_conversion_of_pictures_that_are_upright_stays(
+    folder: Path, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned(folder / "pictures", orientation)
+    older = older_conversion(folder / "pictures")
+    (wanted,), _, _ = custom_pictures.read(folder / "pictures", custom.KINDS)
+    assert wanted.path == older.path
+    monkeypatch.setattr(
+        "trainables.data.readers.pictures.Pictures.are_upright", lambda _: pytest.fail("again")
+    )
+    recipe = sources.find(str(folder / "pictures")).recipe
+    assert list((folder / "data").glob("*.h5")) == [older.path]
+    older.path.unlink()
+    assert sources.find(str(folder / "pictures")).recipe == recipe
+
+
+def test_an_older_conversion_of_a_picture_that_is_not_upright_is_made_again(folder: Path) -> None:
+    turned(folder / "pictures", 6)
+    older = older_conversion(folder / "pictures")
+    before = older.path.read_bytes()
+    images = found(folder / "pictures")
+    np.testing.assert_array_equal(images[0], np.rot90(images[1], -1, (1, 2)))
+    assert len(list((folder / "data").glob("*.h5"))) == 2
+    assert older.path.read_bytes() == before
+
+
+def test_a_model_trains_on_images_of_ones_own(folder: Path, arithmetic: None) -> None:
     path = npz(folder, images=LEVELS, factors=np.arange(20)[:, None] // 5)
-    fields = {"vae.network": "mlp", "vae.latent_dim": 2, "vae.width": 8}
+    fields: dict[str, Value] = {"vae.network": "mlp", "vae.latent_dim": 2, "vae.width": 8}
     run = engine.resolve(RunSpec("beta_vae", str(path), fields, 0))
     pack = Pack([run], run.source.load(CPU))
     pack.advance(3)
     assert pack.first_bad_steps() == [None]
 
 
-def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_built(folder) -> None:
+def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_built(folder: Path) -> None:
     path = npz(folder, images=LEVELS)
     with pytest.raises(InputError, match=r"64 x 64 images, but these are 5 x 7\.\nSet"):
         engine.resolve(RunSpec("beta_vae", str(path), {}, 0))
@@ -223,7 +509,7 @@ def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_bui
 
 @pytest.mark.parametrize("factors", [None, np.arange(20)[:, None] // 5, np.zeros((20, 2))])
 def test_a_pack_without_ray_trains_on_images_with_little_or_no_ground_truth(
-    folder, factors, capsys: pytest.CaptureFixture[str]
+    folder: Path, factors: np.ndarray | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = npz(folder, images=LEVELS, **({} if factors is None else {"factors": factors}))
     small = ["--set", "vae.network=mlp", "--set", "vae.width=8", "--set", "vae.latent_dim=2"]
@@ -234,7 +520,7 @@ def test_a_pack_without_ray_trains_on_images_with_little_or_no_ground_truth(
     assert "modularity" not in metrics
 
 
-def test_a_zip_of_pictures_may_hold_other_things(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_of_pictures_may_hold_other_things(folder: Path) -> None:
     place = pictures(folder, "RGB")
     np.save(place / "meta.npy", np.zeros(3))
     with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
@@ -243,7 +529,7 @@ def test_a_zip_of_pictures_may_hold_other_things(folder, monkeypatch: pytest.Mon
     assert sources.find(str(folder / "pictures.zip")).num_images == 3
 
 
-def test_an_edit_that_keeps_size_and_time_is_noticed(folder) -> None:
+def test_an_edit_that_keeps_size_and_time_is_noticed(folder: Path) -> None:
     path = npz(folder, images=LEVELS)
     before = sources.find(str(path)).recipe
     stat = path.stat()

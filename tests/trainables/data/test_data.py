@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - FROM_FILES))
-def test_a_data_set_is_what_it_says(name) -> None:
+def test_a_data_set_is_what_it_says(name: str) -> None:
     source = sources.find(name)
     assert isinstance(source, Source)
     assert source.recipe.startswith(f"{name} (")
@@ -41,7 +41,7 @@ def test_a_data_set_is_what_it_says(name) -> None:
 
 @pytest.mark.parametrize("name", sorted(FROM_FILES))
 def test_a_set_that_needs_files_says_which_and_where(
-    name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
     with pytest.raises(InputError, match=name) as refusal:

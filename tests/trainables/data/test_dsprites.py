@@ -10,6 +10,7 @@ import torch
 
 from trainables.data import dsprites
 from trainables.images import Images
+from trainables.pixels import Packed
 
 CPU = torch.device("cpu")
 REAL = Path(__file__).parents[4] / "shared/data/dsprites_real_12.npz"
@@ -20,6 +21,12 @@ OFFICIAL_ONES = 128_328_862
 def images() -> Images:
     """The set in the cache of whoever runs the tests: rendered by the first test run, in some seconds."""
     return dsprites.rendered().load(CPU)
+
+
+def stored(images: Images) -> torch.Tensor:
+    """Bit-packed, (737280, 512)."""
+    assert isinstance(images.pixels, Packed)
+    return images.pixels.stored_NB
 
 
 def rendered(factors_N5: np.ndarray) -> np.ndarray:
@@ -35,7 +42,7 @@ def random_factors(num_images: int) -> np.ndarray:
 def is_inside(shape: int, point: complex) -> bool:
     """Whether a point, x right and y up, is in the sprite of scale 1 at angle 0, said another way."""
     if shape == 0:  # on the inner side of all four edges, each turned to the right in its turn
-        return all((point * 1j**k).real <= 9.6 for k in range(4))
+        return all(bool((point * 1j**k).real <= 9.6) for k in range(4))
     if shape == 1:  # the gardener's ellipse
         focus = math.sqrt(12.77**2 - 7.21**2)
         return abs(point - focus) + abs(point + focus) <= 2 * 12.77
@@ -43,7 +50,8 @@ def is_inside(shape: int, point: complex) -> bool:
     angles, radii = zip(*dsprites.HEART_OUTLINE.tolist(), strict=True)
     k = min(bisect.bisect_right(angles, angle_deg), len(angles) - 1)
     share = (angle_deg - angles[k - 1]) / (angles[k] - angles[k - 1])
-    return abs(point) <= (1 - share) * radii[k - 1] + share * radii[k]
+    radius: float = (1 - share) * radii[k - 1] + share * radii[k]
+    return abs(point) <= radius
 
 
 def slow_image(shape: int, scale: int, orientation: int, pos_x: int, pos_y: int) -> list[list[bool]]:
@@ -89,7 +97,7 @@ def test_the_last_orientation_is_the_first() -> None:
         np.testing.assert_array_equal(dsprites._block(shape, 4, 0), dsprites._block(shape, 4, 39))
 
 
-def test_the_whole_set_is_the_grid_that_it_declares(images) -> None:
+def test_the_whole_set_is_the_grid_that_it_declares(images: Images) -> None:
     assert (images.recipe, images.shape) == (dsprites.RECIPE, (1, 64, 64))
     assert images.factor_names == ("shape", "scale", "orientation", "pos_x", "pos_y")
     assert images.factor_sizes == (3, 6, 40, 32, 32)
@@ -99,22 +107,22 @@ def test_the_whole_set_is_the_grid_that_it_declares(images) -> None:
     np.testing.assert_array_equal(found, rendered(images.factors(rows_N)))
 
 
-def test_the_cached_images_are_those_that_are_rendered_now(images) -> None:
-    blocks_SNB = images.pixels.stored_NB.numpy().reshape(720, 1024, 512)
+def test_the_cached_images_are_those_that_are_rendered_now(images: Images) -> None:
+    blocks_SNB = stored(images).numpy().reshape(720, 1024, 512)
     for k, sprite in enumerate(np.ndindex(3, 6, 40)):
         if k % 7 == 0:
             np.testing.assert_array_equal(dsprites._block(*sprite), blocks_SNB[k])
 
 
-def test_the_whole_set_has_the_pinned_bits(images) -> None:
-    packed_NB = images.pixels.stored_NB.numpy()
+def test_the_whole_set_has_the_pinned_bits(images: Images) -> None:
+    packed_NB = stored(images).numpy()
     assert hashlib.sha256(packed_NB.data).hexdigest() == dsprites.SHA256
     ones = sum(int(np.bitwise_count(part).sum()) for part in np.array_split(packed_NB, 100))
     assert ones == 128_299_332
     assert ones == pytest.approx(OFFICIAL_ONES, rel=2.5e-4)
 
 
-def test_the_images_are_mapped_from_the_file_and_not_copied(images) -> None:
+def test_the_images_are_mapped_from_the_file_and_not_copied(images: Images) -> None:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("this system does not list the mappings of a process")
@@ -122,4 +130,4 @@ def test_the_images_are_mapped_from_the_file_and_not_copied(images) -> None:
         line.split() for line in maps.read_text().splitlines() if line.endswith("/dsprites_rendered_v1.h5")
     ]
     ranges = [[int(end, 16) for end in fields[0].split("-")] for fields in mapped]
-    assert any(start <= images.pixels.stored_NB.data_ptr() < stop for start, stop in ranges)
+    assert any(start <= stored(images).data_ptr() < stop for start, stop in ranges)

@@ -1,5 +1,6 @@
 """The official file, stood in for by 960 images of the lookalike in two colorings."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -9,7 +10,7 @@ import torch
 
 from trainables.data import shapes3d
 from trainables.data.official import shapes3d as official
-from trainables.data.readers import cache as image_cache
+from trainables.data.readers import preparation
 from trainables.errors import InputError
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def labels() -> np.ndarray:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: np.ndarray) -> Path:
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
     means = tuple(images.mean(axis=(0, 1, 2)) / 255)
     for name, value in {"NUM_IMAGES": NUM_IMAGES, "SIZES": SIZES, "CHANNEL_MEANS": means}.items():
@@ -47,7 +48,9 @@ def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     return path
 
 
-def test_the_official_file_is_converted_level_for_level_and_not_needed_again(cache, images, labels) -> None:
+def test_the_official_file_is_converted_level_for_level_and_not_needed_again(
+    cache: Path, images: np.ndarray, labels: np.ndarray
+) -> None:
     path = write(cache, images, labels)
     for _ in range(2):
         source = shapes3d.find()
@@ -57,14 +60,16 @@ def test_the_official_file_is_converted_level_for_level_and_not_needed_again(cac
         path.unlink(missing_ok=True)
 
 
-def test_a_conversion_goes_on_inside_the_file(cache, images, labels) -> None:
+def test_a_conversion_goes_on_inside_the_file(cache: Path, images: np.ndarray, labels: np.ndarray) -> None:
     write(cache, images, labels)
-    blocks = list(official.conversion().blocks(0))
-    rest = np.concatenate(list(official.conversion().blocks(len(blocks[0]))))
+    wanted = official.conversion()
+    assert wanted is not None
+    blocks = list(wanted.blocks(0))
+    rest = np.concatenate(list(wanted.blocks(len(blocks[0]))))
     np.testing.assert_array_equal(rest, np.concatenate(blocks)[len(blocks[0]) :])
 
 
-def test_without_the_file_there_is_a_lookalike(cache) -> None:
+def test_without_the_file_there_is_a_lookalike(cache: Path) -> None:
     assert shapes3d.find().recipe == "shapes3d (lookalike v1)"
 
 
@@ -74,7 +79,9 @@ def swapped(images: np.ndarray) -> np.ndarray:
     return images
 
 
-WRONG = {
+Change = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+WRONG: dict[str, Change] = {
     r"images are uint8 \(959, 64, 64, 3\); expected": lambda i, y: (i[1:], y[1:]),
     r"images are float32 \(960, 64, 64, 3\); expected": lambda i, y: (i.astype(np.float32), y),
     r"labels have shape \(960, 5\); expected \(960, 6\)": lambda i, y: (i, y[:, 1:]),
@@ -89,17 +96,21 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("said", "change"), WRONG.items())
-def test_what_is_not_the_official_set_is_refused_by_name(cache, images, labels, said, change) -> None:
+def test_what_is_not_the_official_set_is_refused_by_name(
+    cache: Path, images: np.ndarray, labels: np.ndarray, said: str, change: Change
+) -> None:
     write(cache, *change(images, labels))
     with pytest.raises(InputError, match=said) as refusal:
         shapes3d.find()
     assert "3dshapes.h5" in str(refusal.value)
     assert "move it away" in str(refusal.value)
     assert not list(cache.glob("*.partial"))
-    assert not image_cache.folder().joinpath("shapes3d_official.h5").exists()
+    assert not preparation.folder().joinpath("shapes3d_official.h5").exists()
 
 
-def test_a_web_page_or_part_of_a_file_is_refused_by_name(cache, images, labels) -> None:
+def test_a_web_page_or_part_of_a_file_is_refused_by_name(
+    cache: Path, images: np.ndarray, labels: np.ndarray
+) -> None:
     path = write(cache, images, labels)
     path.write_bytes(path.read_bytes()[:-20_000])
     with pytest.raises(InputError, match=r"3dshapes\.h5"):

@@ -8,6 +8,8 @@ import torch
 from trainables.data import shapes3d
 from trainables.data.official import shapes3d as official
 from trainables.data.rendering import room, solids
+from trainables.images import Images
+from trainables.pixels import Layered
 
 REAL = Path(__file__).parents[4] / "shared/data/shapes3d_real_50.npy"
 FLOOR, WALL, OBJECT, SKY, WHITE = range(5)
@@ -15,31 +17,33 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> Images:
     """The lookalike in the cache of whoever runs the tests: rendered by the first test run, in some seconds."""
     return shapes3d.lookalike().load(CPU)
 
 
 @pytest.fixture(scope="module")
-def weights(images) -> np.ndarray:
+def weights(images: Images) -> np.ndarray:
     """(scale, shape, orientation, M, 64, 64)."""
-    return images.pixels.weights_GMS.numpy().reshape(8, 4, 15, 5, 64, 64)
+    assert isinstance(images.pixels, Layered)
+    weights_GMS: np.ndarray = images.pixels.weights_GMS.numpy()
+    return weights_GMS.reshape(8, 4, 15, 5, 64, 64)
 
 
-def test_the_layers_have_the_pinned_bits_and_are_those_that_are_rendered_now(weights) -> None:
+def test_the_layers_have_the_pinned_bits_and_are_those_that_are_rendered_now(weights: np.ndarray) -> None:
     assert hashlib.sha256(weights.tobytes()).hexdigest() == room.SHA256
     np.testing.assert_array_equal(next(room.blocks(450)), weights[7, 2])
 
 
-def test_the_layers_do_not_hang_on_the_last_bits_of_a_ray(weights) -> None:
+def test_the_layers_do_not_hang_on_the_last_bits_of_a_ray(weights: np.ndarray) -> None:
     np.testing.assert_array_equal(next(room.blocks(300, turn=1e-9)), weights[5, 0])
 
 
-def test_every_pixel_shows_something(weights) -> None:
+def test_every_pixel_shows_something(weights: np.ndarray) -> None:
     assert weights.sum(axis=3, dtype=np.int64).min() > 20
 
 
-def test_an_image_is_composed_of_the_layers_of_its_factors(images, weights) -> None:
+def test_an_image_is_composed_of_the_layers_of_its_factors(images: Images, weights: np.ndarray) -> None:
     rows = np.random.default_rng(0).integers(0, 480_000, 20)
     found = images.at(torch.from_numpy(rows)).numpy()
     for image, (floor, wall, hue, scale, shape, orientation) in zip(found, images.factors(rows), strict=True):
@@ -47,7 +51,7 @@ def test_an_image_is_composed_of_the_layers_of_its_factors(images, weights) -> N
         np.testing.assert_array_equal(image.transpose(1, 2, 0), expected.astype(np.float32) / 255)
 
 
-def test_a_hue_changes_nothing_but_its_material(weights) -> None:
+def test_a_hue_changes_nothing_but_its_material(weights: np.ndarray) -> None:
     layers = weights[3, 1, 4]
     before = room.compose(layers, room.colors(0, 0, 0)).astype(int)
     for material, hues in ((FLOOR, (6, 0, 0)), (WALL, (0, 6, 0)), (OBJECT, (0, 0, 6))):
@@ -56,18 +60,20 @@ def test_a_hue_changes_nothing_but_its_material(weights) -> None:
         assert not changed[layers[material] == 0].any()
 
 
-def test_an_object_grows_with_its_scale(weights) -> None:
+def test_an_object_grows_with_its_scale(weights: np.ndarray) -> None:
     area = (weights[:, :, :, OBJECT] > 0).sum(axis=(3, 4))
     assert (np.diff(area, axis=0) > 0).all()
 
 
-def test_round_objects_look_alike_from_all_sides(weights) -> None:
+def test_round_objects_look_alike_from_all_sides(weights: np.ndarray) -> None:
     area = (weights[:, 1:, :, OBJECT] > 0).sum(axis=(3, 4))
     assert (np.ptp(area, axis=2) <= 2).all()
     assert (np.ptp((weights[:, 0, :, OBJECT] > 0).sum(axis=(2, 3)), axis=1) > 20).all()
 
 
-def test_from_the_front_every_object_and_the_room_are_symmetric_but_not_the_light(weights) -> None:
+def test_from_the_front_every_object_and_the_room_are_symmetric_but_not_the_light(
+    weights: np.ndarray,
+) -> None:
     silhouette = weights[:, :, 7, OBJECT] > 0
     np.testing.assert_array_equal(silhouette, silhouette[..., ::-1])
     sky = weights[:, :, 7, SKY]
@@ -76,7 +82,7 @@ def test_from_the_front_every_object_and_the_room_are_symmetric_but_not_the_ligh
     assert floor[..., :20].mean() > 1.2 * floor[..., 44:].mean()
 
 
-def test_orientations_of_opposite_sign_show_opposite_walls(weights) -> None:
+def test_orientations_of_opposite_sign_show_opposite_walls(weights: np.ndarray) -> None:
     np.testing.assert_array_equal(weights[2, 2, 0, SKY], weights[2, 2, 14, SKY][:, ::-1])
     assert not np.array_equal(weights[2, 2, 0, SKY], weights[2, 2, 0, SKY][:, ::-1])
 
@@ -87,11 +93,13 @@ def test_orientations_of_opposite_sign_show_opposite_walls(weights) -> None:
 def inside(solid: int, r: float, point: np.ndarray) -> np.ndarray:
     x, y, z = np.moveaxis(point, -1, 0)
     if solid == solids.CUBE:
-        return (np.abs(x) <= r) & (np.abs(y) <= r) & (z >= 0) & (z <= 2 * r)
-    if solid == solids.CYLINDER:
-        return (x * x + y * y <= r * r) & (z >= 0) & (z <= 2 * r)
-    core = np.full_like(z, r) if solid == solids.SPHERE else np.clip(z, r, 3 * r)
-    return x * x + y * y + (z - core) ** 2 <= r * r
+        is_in: np.ndarray = (np.abs(x) <= r) & (np.abs(y) <= r) & (z >= 0) & (z <= 2 * r)
+    elif solid == solids.CYLINDER:
+        is_in = (x * x + y * y <= r * r) & (z >= 0) & (z <= 2 * r)
+    else:
+        core = np.full_like(z, r) if solid == solids.SPHERE else np.clip(z, r, 3 * r)
+        is_in = x * x + y * y + (z - core) ** 2 <= r * r
+    return is_in
 
 
 @pytest.mark.parametrize("solid", range(4))
@@ -123,7 +131,8 @@ def test_rays_enter_and_leave_solids_where_their_points_do(solid: int) -> None:
 def real() -> np.ndarray:
     if not REAL.exists():
         pytest.skip(f"no official images at {REAL}")
-    return np.load(REAL)
+    images_NHWC: np.ndarray = np.load(REAL)
+    return images_NHWC
 
 
 def hues(images_NHWC: np.ndarray) -> np.ndarray:
@@ -136,12 +145,14 @@ def hues(images_NHWC: np.ndarray) -> np.ndarray:
     return np.stack(found, axis=1)
 
 
-def test_official_images_are_told_apart_by_the_zones_that_the_check_reads(real) -> None:
+def test_official_images_are_told_apart_by_the_zones_that_the_check_reads(real: np.ndarray) -> None:
     assert (hues(real[25:])[:, 0] == 0).all()
     assert all(len(np.unique(column)) >= 9 for column in hues(real).T)
 
 
-def test_the_lookalike_comes_within_five_levels_of_official_images(real, weights) -> None:
+def test_the_lookalike_comes_within_five_levels_of_official_images(
+    real: np.ndarray, weights: np.ndarray
+) -> None:
     layers = weights.reshape(480, 5, 64, 64).astype(np.float32)
     errors = []
     for image, (floor, wall, hue) in zip(real.astype(np.float32), hues(real), strict=True):
@@ -157,7 +168,7 @@ def test_the_lookalike_comes_within_five_levels_of_official_images(real, weights
     assert np.max(errors) < 11
 
 
-def test_the_channels_are_as_bright_as_those_of_the_official_set(images) -> None:
+def test_the_channels_are_as_bright_as_those_of_the_official_set(images: Images) -> None:
     rows = np.random.default_rng(0).integers(0, 480_000, 2_000)
     means = images.at(torch.from_numpy(rows)).mean(dim=(0, 2, 3)).numpy()
     np.testing.assert_allclose(means, official.CHANNEL_MEANS, atol=0.02)

@@ -11,12 +11,14 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def pixels_NHW() -> np.ndarray:
     images = sprites.find().load(CPU)
-    return images.at(torch.arange(len(images))).numpy()[:, 0].astype(np.float64)
+    pixels_N1HW: np.ndarray = images.at(torch.arange(len(images))).numpy()
+    return pixels_N1HW[:, 0].astype(np.float64)
 
 
 def centers(factors_NK: np.ndarray) -> np.ndarray:
     """The definition: (x, y) from 4 to 12 pixels in 16 steps."""
-    return np.linspace(4, 12, 16)[factors_NK[:, 1:]]
+    centers_N2: np.ndarray = np.linspace(4, 12, 16)[factors_NK[:, 1:]]
+    return centers_N2
 
 
 def test_the_set_is_the_grid_that_it_declares() -> None:
@@ -31,13 +33,13 @@ def test_the_set_is_the_grid_that_it_declares() -> None:
     assert len(images) == 1536
 
 
-def test_a_perfect_model_still_pays_5_99_nats_per_image(pixels_NHW) -> None:
+def test_a_perfect_model_still_pays_5_99_nats_per_image(pixels_NHW: np.ndarray) -> None:
     p = pixels_NHW[(pixels_NHW > 0) & (pixels_NHW < 1)]
     entropy_nats = -(p * np.log(p) + (1 - p) * np.log1p(-p)).sum() / len(pixels_NHW)
     assert entropy_nats == pytest.approx(5.99, abs=0.005)
 
 
-def test_random_pixels_count_the_samples_inside_the_ellipse(pixels_NHW) -> None:
+def test_random_pixels_count_the_samples_inside_the_ellipse(pixels_NHW: np.ndarray) -> None:
     generator = np.random.default_rng(0)
     images = sprites.find().load(CPU)
     rows_N = generator.integers(0, 1536, 200)
@@ -54,7 +56,7 @@ def test_random_pixels_count_the_samples_inside_the_ellipse(pixels_NHW) -> None:
             assert pixels_NHW[row, i, j] == inside / 64
 
 
-def test_the_white_area_is_that_of_the_ellipse_at_its_place(pixels_NHW) -> None:
+def test_the_white_area_is_that_of_the_ellipse_at_its_place(pixels_NHW: np.ndarray) -> None:
     factors_NK = sprites.find().load(CPU).factors(np.arange(1536))
     area_N = pixels_NHW.sum((1, 2))
     scale_N = 0.5 + 0.1 * factors_NK[:, 0]
@@ -65,7 +67,7 @@ def test_the_white_area_is_that_of_the_ellipse_at_its_place(pixels_NHW) -> None:
     np.testing.assert_allclose(np.stack([x_N, y_N], 1), centers(factors_NK), atol=0.05)
 
 
-def test_a_mirrored_position_gives_the_mirrored_image(pixels_NHW) -> None:
+def test_a_mirrored_position_gives_the_mirrored_image(pixels_NHW: np.ndarray) -> None:
     grid = pixels_NHW.reshape(6, 16, 16, 16, 16)
     np.testing.assert_array_equal(grid[:, ::-1], np.flip(grid, 4))
     np.testing.assert_array_equal(grid[:, :, ::-1], np.flip(grid, 3))

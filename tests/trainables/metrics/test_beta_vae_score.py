@@ -17,7 +17,7 @@ from tests.trainables.metrics.test_factor_vae_score import (
 from trainables.encoding import Encoding
 from trainables.errors import InputError
 from trainables.metrics import beta_vae_score
-from trainables.metrics.beta_vae_score import NUM_PAIRS, sample_pairs, mean_distance
+from trainables.metrics.beta_vae_score import NUM_PAIRS, mean_distance, sample_pairs
 
 very_few_examples = settings(max_examples=4, deadline=None, derandomize=True, database=None)
 
@@ -76,7 +76,9 @@ def test_a_constant_code_changes_nothing() -> None:
     exponents=st.lists(st.integers(-20, 20), min_size=6, max_size=6),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
+def test_order_sign_and_scale_of_the_codes_do_not_matter(
+    order: list[int], signs: list[int], exponents: list[int], seed: int
+) -> None:
     codes_ND = entangled_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]
     before, after = (score(encoding_of(grid(SPRITES), codes), seed) for codes in (codes_ND, changed_ND))
@@ -85,7 +87,7 @@ def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents
 
 @very_few_examples
 @given(names=st.permutations([0, 1, 2, 7, -3]))
-def test_the_names_of_categories_do_not_matter(names) -> None:
+def test_the_names_of_categories_do_not_matter(names: list[int]) -> None:
     generator = np.random.default_rng(0)
     factors_NK = grid((5, 8, 16))
     noisy_N = np.where(generator.random(640) < 0.4, generator.integers(0, 5, 640), factors_NK[:, 0])

@@ -192,7 +192,9 @@ def test_concentration_of_known_matrices() -> None:
 
 @few_examples
 @given(matrix=matrices, seed=st.integers(0, 1000))
-def test_concentration_knows_neither_order_nor_scale_and_stays_in_range(matrix, seed) -> None:
+def test_concentration_knows_neither_order_nor_scale_and_stays_in_range(
+    matrix: np.ndarray, seed: int
+) -> None:
     generator = np.random.default_rng(seed)
     moved = matrix[generator.permutation(len(matrix))][:, generator.permutation(matrix.shape[1])]
     assert concentration(7 * moved) == pytest.approx(concentration(matrix), abs=1e-8)

@@ -39,7 +39,7 @@ def encoding_of(mu_ND: np.ndarray, std_ND: np.ndarray | float, discrete: Sequenc
 def score(encoding: Encoding, num_seeds: int = 8) -> dict[str, float]:
     """Mean over generators, by short names."""
     draws = [elbo_decomposition.score(encoding, np.random.default_rng(seed)) for seed in range(num_seeds)]
-    means = {name.rpartition("/")[2]: np.mean([draw[name] for draw in draws]) for name in draws[0]}
+    means = {name.rpartition("/")[2]: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
     means["total_correlation"] = means.pop("elbo_decomposition")
     return means
 
@@ -47,6 +47,7 @@ def score(encoding: Encoding, num_seeds: int = 8) -> dict[str, float]:
 def integrated(encoding: Encoding, limit: float = 8, step: float = 0.01) -> dict[str, float]:
     """The four terms for one or two codes, by Riemann sums over a fine grid and entropies of mixtures."""
     axis_g = np.arange(-limit, limit, step)
+    assert encoding.logvar_ND is not None
     mu_ND, std_ND = encoding.mu_ND.astype(float), np.exp(0.5 * encoding.logvar_ND.astype(float))
     pdf_DNg = [stats.norm.pdf(axis_g, mu_ND[:, [d]], std_ND[:, [d]]) for d in range(mu_ND.shape[1])]
     # The density of one code is an array over the axis, that of two codes one over the square.
@@ -158,7 +159,7 @@ def test_numerical_integration_agrees(seed: int, num_codes: int) -> None:
 
 @few_examples
 @given(seed=st.integers(0, 1000), num_codes=st.integers(1, 5))
-def test_total_correlation_and_dimensions_make_up_the_marginal_kl_exactly(seed, num_codes) -> None:
+def test_total_correlation_and_dimensions_make_up_the_marginal_kl_exactly(seed: int, num_codes: int) -> None:
     found = score(a_vae(seed, num_codes=num_codes), 1)
     assert found["marginal_kl"] == pytest.approx(found["total_correlation"] + found["dimension_kl"], abs=1e-9)
     assert found["information"] <= math.log(300) + 1e-9
@@ -166,7 +167,7 @@ def test_total_correlation_and_dimensions_make_up_the_marginal_kl_exactly(seed, 
 
 @few_examples
 @given(seed=st.integers(0, 1000))
-def test_information_and_marginal_kl_make_up_the_kl(seed) -> None:
+def test_information_and_marginal_kl_make_up_the_kl(seed: int) -> None:
     encoding = a_vae(seed, num_images=100)
     sums = []
     for generator_seed in range(24):
@@ -178,8 +179,11 @@ def test_information_and_marginal_kl_make_up_the_kl(seed) -> None:
 
 @few_examples
 @given(images=st.permutations(range(20)), codes=st.permutations(range(4)), seed=st.integers(0, 1000))
-def test_the_order_of_images_and_of_codes_does_not_matter(images, codes, seed) -> None:
+def test_the_order_of_images_and_of_codes_does_not_matter(
+    images: list[int], codes: list[int], seed: int
+) -> None:
     encoding, z_SD = a_vae(seed, num_images=20), np.random.default_rng(seed).normal(size=(9, 4))
+    assert encoding.logvar_ND is not None
     log_joint_S, log_marginal_SD = log_densities(z_SD, encoding.mu_ND, encoding.logvar_ND)
     moved = np.ix_(images, codes)
     moved_S, moved_SD = log_densities(z_SD[:, codes], encoding.mu_ND[moved], encoding.logvar_ND[moved])
@@ -189,8 +193,9 @@ def test_the_order_of_images_and_of_codes_does_not_matter(images, codes, seed) -
 
 @few_examples
 @given(exponents=st.lists(st.integers(-3, 3), min_size=4, max_size=4))
-def test_scale_and_sign_change_neither_total_correlation_nor_information(exponents) -> None:
+def test_scale_and_sign_change_neither_total_correlation_nor_information(exponents: list[int]) -> None:
     encoding = a_vae(1)
+    assert encoding.logvar_ND is not None
     scales = np.exp2(exponents)
     scaled = dataclasses.replace(
         encoding,
@@ -204,6 +209,7 @@ def test_scale_and_sign_change_neither_total_correlation_nor_information(exponen
 
 def test_a_category_is_left_out() -> None:
     encoding = a_vae(2)
+    assert encoding.logvar_ND is not None
     labels_N1 = np.arange(300)[:, None] % 3
     with_category = encoding_of(
         np.concatenate([labels_N1, encoding.mu_ND], axis=1),
@@ -217,6 +223,7 @@ def test_codes_without_a_posterior_have_no_value() -> None:
     point = dataclasses.replace(a_vae(0), logvar_ND=None, kl_D=np.zeros(4))
     all_categories = dataclasses.replace(a_vae(0), discrete_D=np.ones(4, dtype=bool))
     broken = a_vae(0)
+    assert broken.logvar_ND is not None
     broken.logvar_ND[0, 0] = np.nan
     for encoding in (point, all_categories, broken):
         values = elbo_decomposition.score(encoding, np.random.default_rng(0))

@@ -1,5 +1,7 @@
 """Explicitness against areas counted in pairs, a likelihood maximized by another solver, and closed forms."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,8 +30,8 @@ def scores(encoding: Encoding, seed: int = 0) -> dict[str, float]:
     return explicitness.score(encoding, np.random.default_rng(seed))
 
 
-def explicitness_of(factors_NK, codes_ND, **options):
-    return scores(encoding_of(factors_NK, codes_ND, **options))["explicitness"]
+def explicitness_of(factors_NK: np.ndarray, codes_ND: np.ndarray, discrete: Sequence[int] = ()) -> float:
+    return scores(encoding_of(factors_NK, codes_ND, discrete=discrete))["explicitness"]
 
 
 def mixed_codes(seed: int) -> np.ndarray:
@@ -88,7 +90,7 @@ def probability(train_ND: np.ndarray, value_N: np.ndarray, test_ND: np.ndarray) 
     num_codes, num_values = train_ND.shape[1], value_N.max() + 1
     onehot_NV = np.eye(num_values)[value_N]
 
-    def loss(flat):
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights_DV = flat.reshape(num_codes + 1, num_values)
         logits_NV = train_ND @ weights_DV[1:] + weights_DV[0]
         error_NV = np.exp(logits_NV - logsumexp(logits_NV, axis=1, keepdims=True)) - onehot_NV
@@ -101,7 +103,8 @@ def probability(train_ND: np.ndarray, value_N: np.ndarray, test_ND: np.ndarray) 
         -1, num_values
     )
     logits_NV = test_ND @ best_DV[1:] + best_DV[0]
-    return np.exp(logits_NV - logsumexp(logits_NV, axis=1, keepdims=True))
+    found_NV: np.ndarray = np.exp(logits_NV - logsumexp(logits_NV, axis=1, keepdims=True))
+    return found_NV
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -125,7 +128,9 @@ def test_another_solver_of_the_same_likelihood_agrees(seed: int) -> None:
     exponents=st.lists(st.integers(-20, 20), min_size=4, max_size=4),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
+def test_order_sign_and_scale_of_the_codes_do_not_matter(
+    order: list[int], signs: list[int], exponents: list[int], seed: int
+) -> None:
     codes_ND = mixed_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]
     before, after = (explicitness_of(grid(SMALL), codes) for codes in (codes_ND, changed_ND))

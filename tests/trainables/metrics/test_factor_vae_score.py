@@ -76,10 +76,10 @@ def slow_score(encoding: Encoding, factor_V: np.ndarray, rows_VL: np.ndarray) ->
 
     survivors = [d for d, kl in enumerate(encoding.kl_D) if kl > 0.01 or encoding.discrete_D[d]]
     whole = {d: variance(encoding.mu_ND[:, d], encoding.discrete_D[d]) for d in survivors}
-    votes = Counter()
+    votes: Counter[tuple[int, int]] = Counter()
     for factor, rows in zip(factor_V.tolist(), rows_VL, strict=True):
         ratios = {d: variance(encoding.mu_ND[rows, d], encoding.discrete_D[d]) / whole[d] for d in survivors}
-        votes[min(ratios, key=ratios.get), factor] += 1
+        votes[min(ratios, key=ratios.__getitem__), factor] += 1
     return sum(max(n for (d, _), n in votes.items() if d == code) for code in {d for d, _ in votes}) / len(
         factor_V
     )
@@ -126,7 +126,9 @@ def test_every_factor_may_have_two_codes() -> None:
     exponents=st.lists(st.integers(-20, 20), min_size=6, max_size=6),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
+def test_order_sign_and_scale_of_the_codes_do_not_matter(
+    order: list[int], signs: list[int], exponents: list[int], seed: int
+) -> None:
     codes_ND = entangled_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]  # powers of two: no bit is lost
     before, after = (score(encoding_of(grid(SPRITES), codes), seed) for codes in (codes_ND, changed_ND))
@@ -136,7 +138,7 @@ def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents
 
 @few_examples
 @given(names=st.permutations([0, 1, 2, 7, -3]), seed=st.integers(0, 1000))
-def test_the_names_of_categories_do_not_matter(names, seed) -> None:
+def test_the_names_of_categories_do_not_matter(names: list[int], seed: int) -> None:
     generator = np.random.default_rng(seed)
     factors_NK = grid((5, 8, 16))
     noisy_N = np.where(generator.random(640) < 0.4, generator.integers(0, 5, 640), factors_NK[:, 0])
@@ -160,7 +162,7 @@ def test_a_category_that_is_the_shape_scores_one_with_and_without_a_posterior() 
 @pytest.mark.parametrize("kl", [1.0, 0.0])
 @pytest.mark.parametrize("has_posterior", [True, False])
 @pytest.mark.parametrize("discrete", [(), (0, 1)])
-def test_a_constant_code_scores_zero(kl: float, has_posterior: bool, discrete) -> None:
+def test_a_constant_code_scores_zero(kl: float, has_posterior: bool, discrete: tuple[int, ...]) -> None:
     codes_ND = np.full((1536, 2), 0.7)
     assert score(encoding_of(grid(SPRITES), codes_ND, [kl, kl], discrete, has_posterior)) == 0.0
 

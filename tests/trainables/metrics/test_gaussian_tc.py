@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.trainables.metrics.test_metrics import a_vae, score
 
 
-def tc_of(codes_ND, discrete_D=None):
+def tc_of(codes_ND: np.ndarray, discrete_D: np.ndarray | None = None) -> float:
     codes_ND = np.asarray(codes_ND, dtype=np.float32)
     encoding = dataclasses.replace(
         a_vae(),
@@ -26,7 +26,7 @@ def tc_of(codes_ND, discrete_D=None):
     return score("gaussian_tc", encoding)["gaussian_tc"]
 
 
-def correlated(rho, num: int = 4000):
+def correlated(rho: float, num: int = 4000) -> np.ndarray:
     """Two codes whose sample correlation is exactly rho."""
     noise_N2 = np.random.default_rng(1).normal(size=(num, 2))
     noise_N2 -= noise_N2.mean(axis=0)
@@ -40,13 +40,13 @@ def test_two_codes_have_minus_half_the_log_of_what_is_unexplained(rho: float) ->
 
 
 @given(st.permutations(range(4)), st.lists(st.sampled_from([-9.0, -1.0, 0.5, 3.0]), min_size=4, max_size=4))
-def test_order_sign_and_scale_of_codes_do_not_matter(order, scales) -> None:
+def test_order_sign_and_scale_of_codes_do_not_matter(order: list[int], scales: list[float]) -> None:
     codes_N4 = np.random.default_rng(2).normal(size=(500, 4)) @ np.random.default_rng(3).normal(size=(4, 4))
     assert tc_of(codes_N4[:, order] * scales) == pytest.approx(tc_of(codes_N4), abs=1e-4)
 
 
 @pytest.mark.parametrize("weights", [[1, 0], [1, 1], [3, 0], [0.1, 0], [0.5, -2]])
-def test_a_linear_function_of_other_codes_is_infinitely_dependent(weights) -> None:
+def test_a_linear_function_of_other_codes_is_infinitely_dependent(weights: list[float]) -> None:
     """Codes are of single precision: rounding leaves 15 to 17 nats that mean nothing."""
     codes_N2 = np.random.default_rng(4).normal(size=(3000, 2)).astype(np.float32)
     assert tc_of(np.column_stack([codes_N2, codes_N2 @ weights + 1])) == np.inf

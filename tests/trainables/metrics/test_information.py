@@ -1,5 +1,7 @@
 """Binned codes and their mutual information against closed forms and scikit-learn."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,14 +15,14 @@ few_examples = settings(max_examples=20, deadline=None, derandomize=True, databa
 labels = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=1, max_size=60).map(np.array)
 
 
-def bins_of(codes_ND, num_bins, discrete=()):
+def bins_of(codes_ND: np.ndarray, num_bins: int, discrete: Sequence[int] = ()) -> np.ndarray:
     codes_ND = np.asarray(codes_ND, dtype=np.float32)
     return discretized(codes_ND, np.isin(np.arange(codes_ND.shape[1]), discrete), num_bins)
 
 
 @few_examples
 @given(labels)
-def test_information_is_that_of_scikit_learn(pairs_N2) -> None:
+def test_information_is_that_of_scikit_learn(pairs_N2: np.ndarray) -> None:
     a_N, b_N = pairs_N2.T
     found = mutual_information(pairs_N2[:, :1], pairs_N2[:, 1:])
     assert found.shape == (1, 1)
@@ -29,7 +31,7 @@ def test_information_is_that_of_scikit_learn(pairs_N2) -> None:
 
 @few_examples
 @given(labels)
-def test_entropy_is_that_of_scipy_and_bounds_information(pairs_N2) -> None:
+def test_entropy_is_that_of_scipy_and_bounds_information(pairs_N2: np.ndarray) -> None:
     expected = [stats.entropy(np.unique(label_N, return_counts=True)[1]) for label_N in pairs_N2.T]
     np.testing.assert_allclose(entropy(pairs_N2), expected, atol=1e-12)
     information = mutual_information(pairs_N2[:, :1], pairs_N2[:, 1:])[0, 0]

@@ -74,7 +74,8 @@ def read_only(encoding: Encoding) -> Encoding:
 
 def score(name: str, encoding: Encoding, seed: int = 0) -> dict[str, float]:
     metric = plugins.load("trainables.metrics", name, "metric")
-    return metric.score(encoding, np.random.default_rng(seed))
+    values: dict[str, float] = metric.score(encoding, np.random.default_rng(seed))
+    return values
 
 
 @pytest.fixture(params=NAMES)
@@ -84,7 +85,8 @@ def metric(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
-    return request.param
+    found: str = request.param
+    return found
 
 
 ENCODINGS = {"vae": read_only(a_vae()), "gan": read_only(a_gan())}
@@ -108,12 +110,12 @@ def test_the_metrics_of_the_paper_are_there() -> None:
     assert {"active_dims", "factor_vae_score", "kl", "recon_error", "recon_mse"} <= set(NAMES)
 
 
-def test_a_metric_says_what_it_is(metric) -> None:
+def test_a_metric_says_what_it_is(metric: ModuleType) -> None:
     for word in ("Definition", "Range", "Direction", "Chance", "Source"):
-        assert re.search(rf"^{word}: \S", metric.__doc__, re.MULTILINE), word
+        assert re.search(rf"^{word}: \S", metric.__doc__ or "", re.MULTILINE), word
 
 
-def test_a_metric_declares_its_identity(metric) -> None:
+def test_a_metric_declares_its_identity(metric: ModuleType) -> None:
     assert isinstance(metric.VERSION, int)
     assert metric.VERSION >= 1
     assert isinstance(metric.UNIT, str)
@@ -123,17 +125,18 @@ def test_a_metric_declares_its_identity(metric) -> None:
     assert all(type(value) in (int, float, str) for value in metric.SETTINGS.values())
 
 
-def test_the_direction_is_the_one_that_the_docstring_gives(metric) -> None:
-    said = re.search(r"^Direction: (higher|lower)", metric.__doc__, re.MULTILINE)
+def test_the_direction_is_the_one_that_the_docstring_gives(metric: ModuleType) -> None:
+    said = re.search(r"^Direction: (higher|lower)", metric.__doc__ or "", re.MULTILINE)
+    assert said is not None
     assert {"higher": "maximize", "lower": "minimize"}[said.group(1)] == metric.DIRECTION
 
 
-def test_the_range_is_the_one_that_the_docstring_gives(metric) -> None:
-    said = re.search(r"^Range: 0 to 1(, all three)?(\.|,| for)", metric.__doc__, re.MULTILINE)
+def test_the_range_is_the_one_that_the_docstring_gives(metric: ModuleType) -> None:
+    said = re.search(r"^Range: 0 to 1(, all three)?(\.|,| for)", metric.__doc__ or "", re.MULTILINE)
     assert bool(said) == (metric.RANGE == (0.0, 1.0))
 
 
-def test_values_are_floats_named_after_the_metric(name, encoding) -> None:
+def test_values_are_floats_named_after_the_metric(name: str, encoding: Encoding) -> None:
     values = known(name, encoding)
     assert next(iter(values)) == name
     assert all(key == name or key.startswith(f"{name}/") for key in values)
@@ -142,11 +145,13 @@ def test_values_are_floats_named_after_the_metric(name, encoding) -> None:
     assert low <= values[name] <= high or np.isnan(values[name])
 
 
-def test_a_sound_vae_gets_finite_values(name) -> None:
+def test_a_sound_vae_gets_finite_values(name: str) -> None:
     assert np.isfinite(list(known(name, ENCODINGS["vae"]).values())).all()
 
 
-def test_the_generator_decides_everything_and_global_random_state_is_left_alone(name, encoding) -> None:
+def test_the_generator_decides_everything_and_global_random_state_is_left_alone(
+    name: str, encoding: Encoding
+) -> None:
     # The encodings are read-only, so this also shows that scoring changes nothing.
     first = known(name, encoding)
     random.seed(1)
@@ -158,12 +163,14 @@ def test_the_generator_decides_everything_and_global_random_state_is_left_alone(
     assert (random.random(), np.random.random()) == expected  # noqa: NPY002
 
 
-def test_an_encoding_read_back_from_disk_scores_the_same(name, encoding) -> None:
+def test_an_encoding_read_back_from_disk_scores_the_same(name: str, encoding: Encoding) -> None:
     read = Encoding.from_bytes(encoding.to_bytes())
     np.testing.assert_equal(score(name, read), known(name, encoding))
 
 
-def test_images_without_factors_are_scored_or_refused_in_words(metric, encoding) -> None:
+def test_images_without_factors_are_scored_or_refused_in_words(
+    metric: ModuleType, encoding: Encoding
+) -> None:
     blind = without_factors(encoding)
     name = metric.__name__.rpartition(".")[2]
     if metric.NEEDS_FACTORS:
@@ -173,7 +180,7 @@ def test_images_without_factors_are_scored_or_refused_in_words(metric, encoding)
         np.testing.assert_equal(score(name, blind), known(name, encoding))
 
 
-def test_a_diverged_run_gets_nan_and_no_number_that_looks_like_one(name) -> None:
+def test_a_diverged_run_gets_nan_and_no_number_that_looks_like_one(name: str) -> None:
     vae = a_vae()
     floats = [array for array in ARRAYS if getattr(vae, array).dtype.kind == "f"]
     diverged = dataclasses.replace(vae, **{a: np.full_like(getattr(vae, a), np.nan) for a in floats})
@@ -188,7 +195,7 @@ def test_the_driver_can_import_every_metric_without_torch() -> None:
     assert found.stdout.strip() == "[]"
 
 
-def test_the_number_of_images_and_every_setting_are_in_the_identity(metric) -> None:
+def test_the_number_of_images_and_every_setting_are_in_the_identity(metric: ModuleType) -> None:
     name = metric.__name__.rpartition(".")[2]
     text = identity(name, 1536)
     assert text.startswith(f"{name}(v{metric.VERSION}, images=1536")

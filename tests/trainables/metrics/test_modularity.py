@@ -1,5 +1,7 @@
 """Modularity against closed forms, its definition in loops and its invariances."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,8 +25,8 @@ def scores(encoding: Encoding) -> dict[str, float]:
     return modularity.score(encoding, np.random.default_rng(0))
 
 
-def modularity_of(factors_NK, codes_ND, **options):
-    return scores(encoding_of(factors_NK, codes_ND, **options))["modularity"]
+def modularity_of(factors_NK: np.ndarray, codes_ND: np.ndarray, discrete: Sequence[int] = ()) -> float:
+    return scores(encoding_of(factors_NK, codes_ND, discrete=discrete))["modularity"]
 
 
 def test_a_perfect_code_scores_one_copied_bent_or_halved() -> None:
@@ -98,7 +100,9 @@ def test_the_distance_from_the_nearest_ideal_code_agrees(seed: int) -> None:
     factor_order=st.permutations(range(3)),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_do_not_matter(order, signs, exponents, factor_order, seed) -> None:
+def test_order_sign_and_scale_do_not_matter(
+    order: list[int], signs: list[int], exponents: list[int], factor_order: list[int], seed: int
+) -> None:
     codes_ND = mixed_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]
     before = modularity_of(grid(SPRITES), codes_ND)

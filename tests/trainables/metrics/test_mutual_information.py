@@ -45,7 +45,7 @@ def slow_score(codes_ND: np.ndarray) -> float:
     codes_ND = codes_ND.astype(np.float32).astype(np.float64)
     bins = [np.digitize(code, np.linspace(code.min(), code.max(), 21)[:-1]) for code in codes_ND.T]
     pairs = [mutual_info_score(a, b) for i, a in enumerate(bins) for j, b in enumerate(bins) if i != j]
-    return sum(pairs) / len(pairs)
+    return float(sum(pairs) / len(pairs))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -107,7 +107,9 @@ def test_independent_codes_are_left_with_what_few_images_make_up() -> None:
     exponents=st.lists(st.integers(-20, 20), min_size=4, max_size=4),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
+def test_order_sign_and_scale_of_the_codes_do_not_matter(
+    order: list[int], signs: list[int], exponents: list[int], seed: int
+) -> None:
     codes_ND = entangled_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]  # powers of two: no bit is lost
     assert score(codes_ND) > 0.05

@@ -1,6 +1,7 @@
 """SAP against closed forms, its objective minimized by another solver, known ceilings and its invariances."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ def scores(encoding: Encoding, seed: int = 0) -> dict[str, float]:
     return sap.score(encoding, np.random.default_rng(seed))
 
 
-def sap_of(factors_NK, codes_ND, **options):
-    return scores(encoding_of(factors_NK, codes_ND, **options))["sap"]
+def sap_of(factors_NK: np.ndarray, codes_ND: np.ndarray, discrete: Sequence[int] = ()) -> float:
+    return scores(encoding_of(factors_NK, codes_ND, discrete=discrete))["sap"]
 
 
 def mixed_codes(seed: int) -> np.ndarray:
@@ -80,9 +81,10 @@ def machine(code_N: np.ndarray, factor_N: np.ndarray, train: np.ndarray, test: n
         rest = balance[values[1 - values.index(value)]] if len(values) == 2 else 1
         cost_N = 0.01 * np.where(sign_N > 0, balance[value], rest)
 
-        def loss(wb, sign_N=sign_N, cost_N=cost_N):
+        def loss(wb: np.ndarray, sign_N: np.ndarray = sign_N, cost_N: np.ndarray = cost_N) -> float:
             slack_N = np.maximum(0, 1 - sign_N * (wb[0] * code_N[train] + wb[1]))
-            return 0.5 * wb @ wb + cost_N @ slack_N**2
+            cost: float = 0.5 * wb @ wb + cost_N @ slack_N**2
+            return cost
 
         w, b = optimize.minimize(loss, np.zeros(2), tol=1e-9, options={"gtol": 1e-7}).x
         margins.append(w * code_N[test] + b)
@@ -110,7 +112,9 @@ def test_another_solver_of_the_same_objective_agrees(seed: int) -> None:
     exponents=st.lists(st.integers(-20, 20), min_size=4, max_size=4),
     seed=st.integers(0, 1000),
 )
-def test_order_sign_and_scale_of_the_codes_do_not_matter(order, signs, exponents, seed) -> None:
+def test_order_sign_and_scale_of_the_codes_do_not_matter(
+    order: list[int], signs: list[int], exponents: list[int], seed: int
+) -> None:
     codes_ND = mixed_codes(seed)
     changed_ND = (codes_ND * signs * np.exp2(exponents))[:, order]
     before, after = (sap_of(grid(SMALL), codes) for codes in (codes_ND, changed_ND))

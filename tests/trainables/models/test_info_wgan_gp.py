@@ -1,12 +1,16 @@
 """InfoWGAN-GP: its terms in closed form, which network each of them trains, and the step written plainly."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from trainables import engine, stacked
+from trainables.engine import ResolvedRun
+from trainables.images import Images
 from trainables.models import info_wgan_gp
 from trainables.models.info_wgan_gp import Config, Critic, Generator
 from trainables.models.networks import gan, vae
@@ -17,19 +21,21 @@ FAST = vae.Adam(1e-2, 0.5, 0.9)
 IMAGE = (1, 4, 4)
 
 
-def model_of(informations: tuple[float, ...] = (0.2, 0.2), image=IMAGE, **fields):
+def model_of(
+    informations: tuple[float, ...] = (0.2, 0.2), image: tuple[int, int, int] = IMAGE, **fields: Any
+) -> info_wgan_gp.Model:
     generator = torch.Generator().manual_seed(0)
-    known = {"batch_size": 6, "network": "mlp", "width": 9, "continuous": 2, "categories": 3}
+    known: dict[str, Any] = {"batch_size": 6, "network": "mlp", "width": 9, "continuous": 2, "categories": 3}
     settings = known | {"critic": Critic(2, 10.0, FAST), "generator": Generator(4, FAST)} | fields
     configs = [Config(information, **settings) for information in informations]
 
-    def uniform(_, count):
+    def uniform(_: str, count: int) -> torch.Tensor:
         return torch.rand(len(configs), count, generator=generator)
 
     return info_wgan_gp.Model(configs, image, uniform, torch.device("cpu"))
 
 
-def draw_of(model, seed: int = 0):
+def draw_of(model: info_wgan_gp.Model, seed: int = 0) -> dict[str, torch.Tensor]:
     generator, num_runs, size = torch.Generator().manual_seed(seed), len(model.information_R), 6
     drawn = {}
     for name in model.random_inputs():
@@ -45,7 +51,7 @@ def draw_of(model, seed: int = 0):
     return drawn
 
 
-def alive(num_runs: int = 2):
+def alive(num_runs: int = 2) -> torch.Tensor:
     return torch.ones(num_runs, dtype=torch.bool)
 
 
@@ -69,7 +75,8 @@ def test_a_flat_critic_is_pushed_and_not_broken() -> None:
     model = model_of()
     with torch.no_grad():
         model.critic.values_RP.zero_()
-    penalty_R = model.penalty(*torch.rand(2, 2, 6, *IMAGE), torch.rand(2, 6))
+    real, fake = torch.rand(2, 2, 6, *IMAGE)
+    penalty_R = model.penalty(real, fake, torch.rand(2, 6))
     torch.testing.assert_close(penalty_R, torch.ones(2), atol=1e-5, rtol=0)
     tensors = list(model.critic.tensors.values())
     slopes = torch.autograd.grad(penalty_R.sum(), tensors, allow_unused=True)
@@ -116,11 +123,11 @@ def test_each_term_trains_the_networks_that_it_may(term: str) -> None:
     )
 
 
-def test_a_step_moves_each_network_by_its_own_optimizer_alone() -> None:
+def test_a_step_moves_each_network_by_its_own_optimizer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its optimizer held still a network stays, whatever the other's losses."""
     for still, moving in (("critic", "generator"), ("generator", "critic")):
         model = model_of()
-        model.optimizers[still].step = lambda alive_R: alive_R
+        monkeypatch.setattr(model.optimizers[still], "step", lambda alive_R: alive_R)
         before = {name: adam.parameters.values_RP.clone() for name, adam in model.optimizers.items()}
         assert model.update(draw_of(model), alive(), is_reported=True)["alive"].all()
         assert torch.equal(before[still], model.optimizers[still].parameters.values_RP)
@@ -135,7 +142,7 @@ def test_without_information_codes_are_noise_to_the_generator() -> None:
     assert all(torch.equal(tensor, model.critic.tensors[name]) for name, tensor in q.items())
 
 
-def plain_generator(tensors, z, r):
+def plain_generator(tensors: Mapping[str, torch.Tensor], z: torch.Tensor, r: int) -> torch.Tensor:
     """The generator of one run in ordinary functions."""
     h = z
     for layer in ("generator.hidden1", "generator.hidden2"):
@@ -146,30 +153,36 @@ def plain_generator(tensors, z, r):
     return torch.sigmoid(logits).view(-1, *IMAGE)
 
 
-def plain_features(tensors, x, r):
+def plain_features(tensors: Mapping[str, torch.Tensor], x: torch.Tensor, r: int) -> torch.Tensor:
     h = x.flatten(1)
     for layer in ("trunk.hidden1", "trunk.hidden2"):
         h = F.leaky_relu(h @ tensors[f"{layer}.weight"][r] + tensors[f"{layer}.bias"][r], 0.2)
     return h
 
 
-def plain_step(tensors, drawn, r, config, information):
+def plain_step(
+    tensors: Mapping[str, torch.Tensor],
+    drawn: Mapping[str, torch.Tensor],
+    r: int,
+    config: Config,
+    information: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses of the critic's first update and of a generator's update, with plain modules and torch's own losses."""
 
-    def inputs(update):
+    def inputs(update: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         codes = drawn[f"codes {update}"][r] * 2 - 1
         category = drawn[f"category {update}"][r]
         hot = F.one_hot(category, config.categories).to(codes.dtype)
         continuous = codes[:, : config.continuous]
         return continuous, category, torch.cat([continuous, hot, codes[:, config.continuous :]], 1)
 
-    def miss(features, continuous, category):
+    def miss(features: torch.Tensor, continuous: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
         h = F.leaky_relu(features @ tensors["q.hidden.weight"][r] + tensors["q.hidden.bias"][r], 0.2)
         said = h @ tensors["q.out.weight"][r] + tensors["q.out.bias"][r]
         squared = 0.5 * (continuous - said[:, : config.continuous]).pow(2).sum(1).mean()
         return squared + F.cross_entropy(said[:, config.continuous :], category)
 
-    def score(x):
+    def score(x: torch.Tensor) -> torch.Tensor:
         h = plain_features(tensors, x, r)
         return (h @ tensors["critic.out.weight"][r] + tensors["critic.out.bias"][r])[:, 0]
 
@@ -190,18 +203,20 @@ def plain_step(tensors, drawn, r, config, information):
     return critic, generator
 
 
-def test_the_gradients_are_those_of_the_step_written_plainly() -> None:
+def test_the_gradients_are_those_of_the_step_written_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of((0.3, 0.9))
     drawn = draw_of(model)
-    written = {}
+    written: dict[str, torch.Tensor] = {}
     for name, adam in model.optimizers.items():
 
-        def keep(loss, name=name, parameters=adam.parameters) -> None:
+        def keep(
+            loss: torch.Tensor, name: str = name, parameters: stacked.Parameters = adam.parameters
+        ) -> None:
             stacked.Parameters.backward(parameters, loss)
             written.setdefault(name, parameters.gradients_RP.clone())
 
-        adam.parameters.backward = keep
-        adam.step = lambda alive_R: alive_R
+        monkeypatch.setattr(adam.parameters, "backward", keep)
+        monkeypatch.setattr(adam, "step", lambda alive_R: alive_R)
     model.update(drawn, alive(), is_reported=True)
     for r in range(2):
         tensors = {
@@ -261,7 +276,9 @@ def test_the_papers_networks_take_64_x_64_images(channels: int) -> None:
     assert model.decode(codes).shape == x.shape
 
 
-def test_codes_become_informative_on_the_small_set(small_run, sprites) -> None:
+def test_codes_become_informative_on_the_small_set(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     """In seconds: Q reads the codes back from generated images better than it could by guessing."""
     fields = {"information": 1.0, "categories": 0, "continuous": 3, "generator.adam.learning_rate": 1e-3}
     pack = engine.Pack([small_run("info_wgan_gp", seed, fields) for seed in range(2)], sprites)

@@ -6,17 +6,23 @@ Shape suffixes: R runs, B batch, D latent dimensions.
 import dataclasses
 import itertools
 import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._ops import OpOverload
 from torch.distributions import Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainables import config, engine, plugins
+from trainables import config, contracts, engine, plugins, stacked
+from trainables.engine import ResolvedRun
 from trainables.errors import InputError
+from trainables.images import Images
 from trainables.models import beta_vae, factor_vae
 from trainables.models.networks import vae as networks
 from trainables.models.networks.discriminator import Chain, discriminator_shapes, write_gradients
@@ -32,19 +38,21 @@ FAST = networks.Adam(1e-3)
 
 
 @pytest.fixture
-def double():
+def double() -> Iterator[None]:
     """Float64 for tensors made without a type: the models compute in it, far below float32's rounding."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
-def uniform_of(num_runs):
+def uniform_of(num_runs: int) -> networks.Uniform:
     generator = torch.Generator().manual_seed(0)
     return lambda _, count: torch.rand(num_runs, count, generator=generator)
 
 
-def draw_for(model, num_runs, image, seed):
+def draw_for(
+    model: contracts.Model, num_runs: int, image: tuple[int, int, int], seed: int
+) -> dict[str, torch.Tensor]:
     """The draws of one step, made here by torch's own generator."""
     generator, drawn = torch.Generator().manual_seed(seed), {}
     for name, draw in model.random_inputs().items():
@@ -64,25 +72,27 @@ def draw_for(model, num_runs, image, seed):
 
 
 def factor_vae_of(
-    gammas,
-    image: tuple[int, ...] = (1, 4, 4),
+    gammas: list[float],
+    image: tuple[int, int, int] = (1, 4, 4),
     batch_size: int = 7,
-    vae=VAE,
+    vae: networks.Vae = VAE,
     depth: int = 3,
     width: int = 9,
     learning_rate: float = 1e-3,
-):
+) -> factor_vae.Model:
     discriminator = factor_vae.Discriminator(depth, width, networks.Adam(learning_rate, 0.5, 0.9))
     configs = [factor_vae.Config(gamma, batch_size, vae, FAST, discriminator) for gamma in gammas]
     return factor_vae.Model(configs, image, uniform_of(len(gammas)), CPU)
 
 
-def beta_vae_of(betas, image: tuple[int, ...] = (1, 4, 4), batch_size: int = 7, vae=VAE):
+def beta_vae_of(
+    betas: list[float], image: tuple[int, int, int] = (1, 4, 4), batch_size: int = 7, vae: networks.Vae = VAE
+) -> beta_vae.Model:
     configs = [beta_vae.Config(beta, batch_size, vae, FAST) for beta in betas]
     return beta_vae.Model(configs, image, uniform_of(len(betas)), CPU)
 
 
-def everyone(num_runs):
+def everyone(num_runs: int) -> torch.Tensor:
     return torch.ones(num_runs, dtype=torch.bool)
 
 
@@ -90,7 +100,7 @@ def everyone(num_runs):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_a_model_declares_its_version_and_documents_every_field(name) -> None:
+def test_a_model_declares_its_version_and_documents_every_field(name: str) -> None:
     module = plugins.load("trainables.models", name, "model")
     assert isinstance(module.VERSION, int)
     assert module.VERSION >= 1
@@ -100,22 +110,22 @@ def test_a_model_declares_its_version_and_documents_every_field(name) -> None:
         part = pending.pop()
         assert type(part).__dataclass_params__.frozen
         for field in dataclasses.fields(part):
-            assert re.search(rf"^\s+{field.name}: \S", type(part).__doc__, re.MULTILINE), field.name
+            assert re.search(rf"^\s+{field.name}: \S", type(part).__doc__ or "", re.MULTILINE), field.name
             value = getattr(part, field.name)
             pending += [value] if dataclasses.is_dataclass(value) else []
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_an_update_gives_detached_values_of_each_run_and_draws_nothing_by_itself(
-    name, small_run, sprites
+    name: str, small_run: Callable[..., ResolvedRun], sprites: Images
 ) -> None:
     pack = engine.Pack([small_run(name, seed) for seed in range(3)], sprites)
     draw = draw_for(pack.model, 3, sprites.shape, 0)
     before = {key: value.clone() for key, value in draw.items()}
-    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     found = pack.model.update(draw, everyone(3), is_reported=True)
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+    assert (np.random.get_state(legacy=False)["state"]["key"] == states[1]).all()  # noqa: NPY002
     assert all(torch.equal(draw[key], value) for key, value in before.items())
     assert found.pop("alive").tolist() == [True] * 3
     assert "loss" in found
@@ -128,13 +138,24 @@ def test_an_update_gives_detached_values_of_each_run_and_draws_nothing_by_itself
 class NoWaiting(TorchDispatchMode):
     """Refuses constants of the host and sizes that depend on data: a GPU waits for both, a CUDA graph holds neither."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)  # mypy excuses untyped calls of torch only by name
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         assert func.name() not in ("aten::lift_fresh", "aten::nonzero"), func.name()
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_update_never_waits_for_its_device(name, small_run, sprites) -> None:
+def test_an_update_never_waits_for_its_device(
+    name: str, small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     pack = engine.Pack([small_run(name, seed) for seed in range(2)], sprites)
     draw = draw_for(pack.model, 2, sprites.shape, 0)
     with NoWaiting():
@@ -142,7 +163,9 @@ def test_an_update_never_waits_for_its_device(name, small_run, sprites) -> None:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_whether_a_step_is_reported_changes_nothing_else(name, small_run, sprites) -> None:
+def test_whether_a_step_is_reported_changes_nothing_else(
+    name: str, small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     packs = [engine.Pack([small_run(name, seed) for seed in range(2)], sprites) for _ in range(2)]
     for step in range(3):
         draw = draw_for(packs[0].model, 2, sprites.shape, step)
@@ -154,7 +177,9 @@ def test_whether_a_step_is_reported_changes_nothing_else(name, small_run, sprite
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_codes_and_reconstructions_have_the_declared_shapes(name, small_run, sprites) -> None:
+def test_codes_and_reconstructions_have_the_declared_shapes(
+    name: str, small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     pack = engine.Pack([small_run(name, seed) for seed in range(3)], sprites)
     x_RBCHW, num_codes = sprites.at(torch.arange(12).view(3, 4)), len(pack.model.discrete_D)
     mu_RBD, logvar_RBD = pack.model.encode(x_RBCHW)
@@ -163,8 +188,11 @@ def test_codes_and_reconstructions_have_the_declared_shapes(name, small_run, spr
     assert decoded.shape == x_RBCHW.shape
     assert 0 <= decoded.min() <= decoded.max() <= 1
     if pack.model.HAS_LIKELIHOOD:
+        assert logvar_RBD is not None
         assert logvar_RBD.shape == mu_RBD.shape
-        torch.testing.assert_close(decoded, pack.model.logits(mu_RBD).sigmoid())
+        torch.testing.assert_close(
+            decoded, cast(contracts.LikelihoodModel, pack.model).logits(mu_RBD).sigmoid()
+        )
     else:
         assert logvar_RBD is None
     assert pack.model.traversal_DV.shape == (num_codes, networks.NUM_TRAVERSED)
@@ -180,7 +208,7 @@ def test_codes_and_reconstructions_have_the_declared_shapes(name, small_run, spr
 # The paper's networks.
 
 
-def sizes(shapes, prefix: str = ""):
+def sizes(shapes: networks.Shapes, prefix: str = "") -> int:
     return sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(prefix))
 
 
@@ -252,7 +280,9 @@ class Reference:
     `beta` weighs the KL: a beta-VAE is gamma = 0 without a discriminator's use.
     """
 
-    def __init__(self, model, r, gamma, beta: float = 1.0) -> None:
+    def __init__(
+        self, model: beta_vae.Model | factor_vae.Model, r: int, gamma: float, beta: float = 1.0
+    ) -> None:
         self.gamma, self.beta, self.config = gamma, beta, model.config
         vae = model.config.vae
         self.encoder, self.decoder = (conv_vae if vae.network == "conv" else mlp_vae)(vae, model.image)
@@ -268,12 +298,12 @@ class Reference:
             adam = torch_settings(settings.adam)
             self.discriminator_adam = torch.optim.Adam(self.discriminator.parameters(), **adam)
 
-    def sample(self, x, noise):
+    def sample(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[Normal, torch.Tensor]:
         mu, logvar = self.encoder(x).chunk(2, dim=1)
         posterior = Normal(mu, torch.exp(logvar / 2))
         return posterior, posterior.loc + posterior.scale * noise
 
-    def update(self, draw):
+    def update(self, draw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         x = draw["batch a"]
         posterior, z = self.sample(x, draw["noise a"])
         size = len(x)
@@ -292,7 +322,7 @@ class Reference:
             self.update_discriminator(z.detach(), draw)
         return values | {"loss": loss}
 
-    def update_discriminator(self, z, draw) -> None:
+    def update_discriminator(self, z: torch.Tensor, draw: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
             _, other = self.sample(draw["batch b"], draw["noise b"])
         columns = [other[order, d] for d, order in enumerate(draw["permutation"])]
@@ -306,18 +336,18 @@ class Reference:
         self.discriminator_adam.step()
 
 
-def torch_settings(adam):
+def torch_settings(adam: networks.Adam) -> dict[str, Any]:
     return {"lr": adam.learning_rate, "betas": (adam.beta1, adam.beta2), "eps": adam.epsilon}
 
 
-def mlp_vae(vae, image):
+def mlp_vae(vae: networks.Vae, image: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential]:
     pixels, w, d = int(np.prod(image)), vae.width, vae.latent_dim
     encoder = [nn.Flatten(), nn.Linear(pixels, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, 2 * d)]
     decoder = [nn.Linear(d, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, pixels)]
     return nn.Sequential(*encoder), nn.Sequential(*decoder, nn.Unflatten(1, image))
 
 
-def conv_vae(vae, image):
+def conv_vae(vae: networks.Vae, image: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential]:
     """Tables 1 and 2 of the paper."""
     c, w, d = image[0], vae.width, vae.latent_dim
     encoder = [
@@ -334,22 +364,22 @@ def conv_vae(vae, image):
     return nn.Sequential(*encoder), nn.Sequential(*decoder)
 
 
-def in_modules(tensor):
+def in_modules(tensor: torch.Tensor) -> torch.Tensor:
     """A stacked layer's weight is (inputs, outputs), a module's (outputs, inputs)."""
     return tensor.T if tensor.dim() == 2 else tensor
 
 
-def copy_weights(module, parameters, r) -> None:
+def copy_weights(module: nn.Module, parameters: stacked.Parameters, r: int) -> None:
     with torch.no_grad():
         for parameter, tensor in zip(module.parameters(), parameters.tensors.values(), strict=True):
             parameter.copy_(in_modules(tensor[r]))
 
 
-def assert_same_weights(module, parameters, r) -> None:
+def assert_same_weights(module: nn.Module, parameters: stacked.Parameters, r: int) -> None:
     for parameter, (name, tensor) in zip(module.parameters(), parameters.tensors.items(), strict=True):
         # Adam divides by |g| + 1e-8, which magnifies float64's rounding of tiny gradients to some 1e-11.
         torch.testing.assert_close(
-            in_modules(tensor[r]), parameter, rtol=1e-8, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}"
+            in_modules(tensor[r]), parameter, rtol=1e-8, atol=1e-9, msg=partial("{}: {}".format, name)
         )
 
 
@@ -362,7 +392,9 @@ CONV_CASES = [
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("vae", "image", "batch_size", "num_steps"), MLP_CASES + CONV_CASES)
-def test_factor_vae_is_algorithm_2(vae, image, batch_size, num_steps) -> None:
+def test_factor_vae_is_algorithm_2(
+    vae: networks.Vae, image: tuple[int, int, int], batch_size: int, num_steps: int
+) -> None:
     gammas = [0.0, 3.0, 40.0]
     model = factor_vae_of(gammas, image, batch_size, vae)
     references = [Reference(model, r, gamma) for r, gamma in enumerate(gammas)]
@@ -416,9 +448,11 @@ def test_float32_gradients_are_those_of_float64_up_to_rounding() -> None:
 # The faults of others.
 
 
-def after_one_update(changes=None, **settings):
+def after_one_update(
+    changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None, learning_rate: float = 1e-3
+) -> factor_vae.Model:
     """A model after a step; changes maps draws to functions of what would have been drawn."""
-    model = factor_vae_of([40.0, 0.5], **settings)
+    model = factor_vae_of([40.0, 0.5], learning_rate=learning_rate)
     draw = draw_for(model, 2, model.image, 0)
     draw |= {name: change(draw[name]) for name, change in (changes or {}).items()}
     model.update(draw, everyone(2), is_reported=True)
@@ -440,7 +474,7 @@ def test_the_discriminators_loss_does_not_reach_the_encoder() -> None:
 
 
 def test_permutations_mix_every_dimension_over_the_batch_and_nothing_inside_a_sample(
-    small_run, sprites
+    small_run: Callable[..., ResolvedRun], sprites: Images
 ) -> None:
     pack = engine.Pack([small_run("factor_vae", seed, {"batch_size": 17}) for seed in range(3)], sprites)
     drawn = pack.generate_inputs(torch.arange(2))
@@ -457,7 +491,7 @@ def test_permutations_mix_every_dimension_over_the_batch_and_nothing_inside_a_sa
 @pytest.mark.usefixtures("double")
 def test_the_discriminator_sees_the_same_values_of_each_dimension_in_another_order() -> None:
     # Its loss is a mean over the batch: one order for all dimensions is no change, an order for each one is.
-    def gradients(*orders):
+    def gradients(*orders: list[int]) -> torch.Tensor:
         order_RDB = torch.tensor(orders).expand(2, 3, 7)
         return after_one_update({"permutation": lambda _: order_RDB}).discriminator.gradients_RP
 
@@ -468,7 +502,9 @@ def test_the_discriminator_sees_the_same_values_of_each_dimension_in_another_ord
     assert (mixed - kept).abs().max() > 1e-6
 
 
-def test_beta_vae_at_1_and_factor_vae_at_0_have_the_same_bits(small_run, sprites) -> None:
+def test_beta_vae_at_1_and_factor_vae_at_0_have_the_same_bits(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     packs = [
         engine.Pack([small_run(model, seed, {weight: value}) for seed in range(3)], sprites)
         for model, weight, value in (("beta_vae", "beta", 1), ("factor_vae", "gamma", 0))
@@ -476,7 +512,7 @@ def test_beta_vae_at_1_and_factor_vae_at_0_have_the_same_bits(small_run, sprites
     for pack in packs:
         pack.advance(50)
     first, second = packs
-    assert torch.equal(first.model.vae.values_RP, second.model.vae.values_RP)
+    assert torch.equal(*(pack.model.optimizers["vae"].parameters.values_RP for pack in packs))
     for one, other in zip(first.statistics(), second.statistics(), strict=True):
         assert (one["recon"], one["kl"]) == (other["recon"], other["kl"])
 
@@ -523,7 +559,7 @@ def test_the_chain_and_the_gradients_are_those_of_autograd(
     z_RBD, permuted_RBD = torch.randn(2, 3, batch, latent_dim, generator=generator)
     z_RBD.requires_grad_()
 
-    def logits(x_RBD):
+    def logits(x_RBD: torch.Tensor) -> torch.Tensor:
         for layer in range(1, depth + 2):
             weight, bias = (tensors[f"discriminator.layer{layer}.{name}"] for name in ("weight", "bias"))
             x_RBD = torch.einsum("rbi,rio->rbo", x_RBD, weight) + bias[:, None]
@@ -544,11 +580,13 @@ def test_the_chain_and_the_gradients_are_those_of_autograd(
     write_gradients(gradients, (real, permuted), [0.5 / batch * scale for scale in scales])
     for (name, gradient), exact in zip(gradients.items(), expected, strict=True):
         torch.testing.assert_close(
-            gradient, exact, rtol=1e-10, atol=1e-13, msg=lambda text, n=name: f"{n}: {text}"
+            gradient, exact, rtol=1e-10, atol=1e-13, msg=partial("{}: {}".format, name)
         )
 
 
-def test_images_that_are_not_64_x_64_need_the_mlp(small_run, sprites) -> None:
+def test_images_that_are_not_64_x_64_need_the_mlp(
+    small_run: Callable[..., ResolvedRun], sprites: Images
+) -> None:
     with pytest.raises(
         InputError, match=r"needs 64 x 64 images, but these are 16 x 16\.\nSet vae\.network=mlp"
     ):
