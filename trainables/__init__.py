@@ -1,6 +1,6 @@
 """Train packs of stacked runs: models, data sets, metrics and the engine that joins them.
 
-Needs torch, numpy and h5py alone. Nothing here knows of Ray (but `tune`), of a sweep, or of MLflow.
+Needs only torch, NumPy and h5py. Only `tune` knows Ray; nothing here knows sweeps or MLflow.
 """
 
 __version__ = "0.1.0"

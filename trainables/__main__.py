@@ -1,7 +1,11 @@
-"""Train one pack without Ray: `python -m trainables factor_vae --data sprites --seeds 0-3 --steps 200`.
+"""Train one pack without Ray.
 
-Prints one JSON line per report, then one per run. --out DIR saves the blocks, and --resume DIR resumes from them
-exactly. Ctrl-C or SIGTERM stops after the current step; with --out, everything that --resume needs is saved first.
+    python -m trainables factor_vae --data sprites --set vae.network=mlp --set discriminator.width=64 --steps 200
+
+Images that are not 64 x 64 need the network mlp; without the narrow discriminator, the one of the paper takes
+minutes on a CPU. Prints one JSON line per report, then one per run. --out DIR saves the blocks, and --resume DIR
+resumes from them exactly. Ctrl-C or SIGTERM stops after the current step; with --out, everything that --resume
+needs is saved first.
 """
 
 import argparse
@@ -18,19 +22,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables import arithmetic, blocks, config, contracts, durable, engine, scoring, sources
-from trainables.assignment import StoredState
+from trainables import arithmetic, blocks, config, contracts, durable, engine, resuming, scoring, sources
 from trainables.attempt import Attempt, Start
+from trainables.command_line import Parser, folder, one_of, seconds, threads, whole_number
 from trainables.committing import Committer
 from trainables.config import STATE_EVERY_S, RunSpec, Schedule
 from trainables.durable import DamagedBlockError
 from trainables.engine import ResolvedRun
-from trainables.errors import InputError
+from trainables.errors import InputError, reason
 from trainables.layout import Layout
 from trainables.stopping import StopRequest
 from trainables.worker import newest_intact
 
 BLOCK_S = 10.0
+DEVICES = ("cpu", "cuda")
+EXAMPLE = "factor_vae --data sprites --set vae.network=mlp --set discriminator.width=64 --steps 200"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 a run diverged, 2 invalid input, 3 I/O error, 130 stopped by a signal.
     """
-    options = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = build_parser()
     try:
-        return _train(options)
+        parser.check_options(arguments)
+        return _train(parser.parse_args(arguments))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -52,9 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The argument parser of `python -m trainables`."""
-    parser = argparse.ArgumentParser(prog="python -m trainables", description=__doc__)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="python -m trainables", description=__doc__, formatter_class=layout)
+    parser.example = EXAMPLE
     parser.add_argument("model", metavar="MODEL", help=", ".join(contracts.model_names()))
     names = ", ".join(contracts.data_set_names())
     parser.add_argument("--data", required=True, help=f"{names}, or the path of your own images")
@@ -66,42 +76,47 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="set a field of the model's configuration, for example gamma=10; repeatable",
     )
-    parser.add_argument("--steps", type=int, required=True, help="updates to train each run")
+    parser.add_argument("--steps", type=whole_number, required=True, help="updates to train each run")
     parser.add_argument(
         "--report-every",
-        type=int,
+        type=whole_number,
         default=100,
         metavar="STEPS",
         help="updates between training statistics (default 100)",
     )
     parser.add_argument(
         "--evaluate-every",
-        type=int,
+        type=whole_number,
         metavar="STEPS",
         help="updates between evaluations (default: only at the end)",
     )
     parser.add_argument(
         "--precision",
+        type=one_of(config.PRECISIONS, {}),
         default="fp32",
         choices=config.PRECISIONS,
         help="of matrix products and convolutions (default fp32)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads (default 1); part of the numerics class"
+        "--threads", type=threads, default=1, help="CPU threads (default 1); part of the numerics class"
     )
     parser.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="where to train (default cpu)"
+        "--device",
+        type=one_of(DEVICES, {"gpu": "cuda"}),
+        default="cpu",
+        choices=DEVICES,
+        help="where to train (default cpu)",
     )
     parser.add_argument(
         "--state-every",
-        type=float,
+        type=seconds,
         default=STATE_EVERY_S,
         metavar="SECONDS",
         help="training time between two saved states (default %(default)g)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="save blocks in this folder")
+    parser.add_argument("--out", type=folder, metavar="DIR", help="save blocks in this folder")
     parser.add_argument(
-        "--resume", type=Path, metavar="DIR", help="resume from the blocks that --out saved in this folder"
+        "--resume", type=folder, metavar="DIR", help="resume from the blocks that --out saved in this folder"
     )
     return parser
 
@@ -109,18 +124,17 @@ def build_parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> int:
     contracts.check_model(options.model)
     sources.check(options.data)
+    _check_folders(options.out, options.resume)
     fields = config.parse_fields(options.set)
     evaluate_every = options.steps if options.evaluate_every is None else options.evaluate_every
     seeds = config.parse_seeds(options.seeds)
     runs = engine.resolve_all(
         [RunSpec(options.model, options.data, fields, seed, options.precision) for seed in seeds]
     )
+    for note in runs[0].source.notes:
+        print(f"Note: {note}", file=sys.stderr)
     metrics = scoring.cheap_metrics(runs[0].source.num_varying)
     schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
-    if not options.state_every >= 0:
-        raise InputError(f"--state-every {options.state_every:g}: must be at least 0, for example 120.")
-    if options.threads < 1:
-        raise InputError(f"--threads {options.threads}: must be at least 1.")
     if options.precision == "tf32" and options.device == "cpu":
         raise InputError("--precision tf32: not available on a CPU.\nUse --precision fp32, or --device cuda.")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -166,30 +180,43 @@ def _stopped_words(storage: Path | None, step: int) -> str:
     )
 
 
+def _check_folders(out: Path | None, resume: Path | None) -> None:
+    if out and resume:
+        raise InputError(
+            f"--out {out} and --resume {resume} exclude each other: what is resumed saves in its own folder.\n"
+            "Leave out --out to go on, or --resume to start anew."
+        )
+    try:
+        blocked_by = durable.file_in_the_way(out) if out else None
+    except OSError as error:
+        raise InputError(f"--out {out}: {reason(error)}.\nChoose another.") from None
+    if blocked_by:
+        found = "is a file" if blocked_by == out else f"{blocked_by} is a file"
+        raise InputError(f"--out {out}: {found}; expected a folder.\nChoose another.")
+    if resume:
+        resuming.check_storage(resume)
+
+
 def find_start(storage: Path, keys: Sequence[str], horizon: int) -> Start:
     """The latest step up to the horizon at which all of these runs have intact states, with these states.
 
     Raises:
         InputError: There is no such step.
     """
-    found: dict[str, dict[int, StoredState]] = {key: {} for key in keys}
-    for path in Layout(storage).manifests():
-        try:
-            entries = blocks.read_manifest(path).runs
-        except DamagedBlockError as error:
-            print(f"{error} Falling back to an older block.", file=sys.stderr)
-            continue
-        for entry in entries:
-            if blocks.STATE in entry.slices and entry.step <= horizon and entry.key in found:
-                state = StoredState(entry.step, str(path), entry.slices[blocks.STATE])
-                found[entry.key][entry.step] = state
-    start = newest_intact(keys, [list(states.values()) for states in found.values()], is_together=True)
-    if start.step:
-        return start
-    raise InputError(
-        f"--resume {storage}: these runs have no saved states at a common step.\n"
-        "Use the saved model, --data, --set and --seeds, without seeds that diverged, or start over with --out."
-    )
+    saved = resuming.saved_runs(storage)
+    states = [
+        [state for state in saved[key].states if state.step <= horizon] if key in saved else []
+        for key in keys
+    ]
+    start = newest_intact(keys, states, is_together=True)
+    if not start.step:
+        raise resuming.refusal(storage, saved, keys, horizon)
+    if (newest := min(saved[key].newest for key in keys)) > horizon:
+        print(
+            f"Note: {storage} has these runs up to step {newest}; --steps {horizon} resumes from step {start.step}.",
+            file=sys.stderr,
+        )
+    return start
 
 
 def _claim_attempt(storage: Path) -> int:
@@ -208,7 +235,7 @@ def _claim_attempt(storage: Path) -> int:
                 return number
     except OSError as error:
         raise InputError(
-            f"Cannot save blocks in {storage}: {error}.\nChoose another folder with --out."
+            f"Cannot save blocks in {storage}: {reason(error)}.\nChoose another folder with --out."
         ) from None
     raise AssertionError
 

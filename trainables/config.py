@@ -91,15 +91,15 @@ def _replace_one(config: C, path: list[str], name: str, value: Value) -> C:
     if rest:
         inner = _replace_one(getattr(config, head), rest, name, value)
         return dataclasses.replace(config, **{head: inner})
-    read = _read(typing.get_type_hints(type(config))[head], value, name)
+    read = _read(typing.get_type_hints(type(config))[head], value, name, getattr(config, head))
     try:
         return dataclasses.replace(config, **{head: read})
     except InputError as error:
         raise InputError(f"{name}={value}: {error}") from None
 
 
-def _read(kind: Any, value: Any, name: str) -> Any:
-    """Convert a value, or its text, to the type of its field."""
+def _read(kind: Any, value: Any, name: str, now: Value) -> Any:
+    """Convert a value, or its text, to the type of its field; an error shows the field's present value as an example."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in arguments:
@@ -107,9 +107,10 @@ def _read(kind: Any, value: Any, name: str) -> Any:
         return value
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
-        return tuple(_read(arguments[0], item, name) for item in items)
+        first = next(iter(now), None) if isinstance(now, Sequence) else None
+        return tuple(_read(arguments[0], item, name, first) for item in items)
     if origin in (types.UnionType, typing.Union):
-        return None if value in (None, "none") else _read(arguments[0], value, name)
+        return None if value in (None, "none") else _read(arguments[0], value, name, now)
     try:
         if kind is bool:
             return {"true": True, "false": False}[str(value).lower()]
@@ -117,15 +118,20 @@ def _read(kind: Any, value: Any, name: str) -> Any:
             raise ValueError
         read = int(float(value)) if kind is int else kind(value)
         if kind is float and not math.isfinite(read):
-            raise ValueError
+            raise OverflowError
         return read + 0.0 if kind is float else read  # -0 and 0 train alike
-    except (ValueError, TypeError, KeyError, OverflowError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, kind.__name__)
-        raise InputError(f"{name}={value}: expected {wanted}, for example {name}={_example(kind)}.") from None
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        number = "a finite number" if isinstance(error, OverflowError) else "a number"
+        wanted = {bool: "true or false", int: "a whole number", float: number}.get(kind, kind.__name__)
+        raise InputError(
+            f"{name}={value}: expected {wanted}, for example {name}={_example(kind, now)}."
+        ) from None
 
 
-def _example(kind: type) -> str:
-    return {bool: "true", int: "10", float: "0.5"}.get(kind, "text")
+def _example(kind: type, now: Value) -> str:
+    if now is None:
+        return {bool: "true", int: "10", float: "0.5"}.get(kind, "text")
+    return f"{now:g}" if isinstance(now, float) else str(now).lower() if isinstance(now, bool) else str(now)
 
 
 @dataclass(frozen=True)
@@ -277,8 +283,10 @@ def parse_fields(assignments: Iterable[str]) -> dict[str, str]:
     fields = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
-        if not equals or not name or not value:
+        if not equals or not name:
             raise InputError(f"'{assignment}' is not an assignment.\nUse field=value, for example gamma=10.")
+        if not value.strip():
+            raise InputError(f"'{assignment}' has no value.\nUse field=value, for example gamma=10.")
         if name.strip() in fields:
             raise InputError(f"'{assignment}': {name.strip()} is set twice.\nSet it once.")
         fields[name.strip()] = value.strip()

@@ -1,9 +1,9 @@
-"""Contracts of the plug-ins as types: what a metric, a model and a data set must provide, and how they are loaded.
+"""What a metric, a model and a data set must provide, as types, and how they are loaded.
 
-A module of `trainables.metrics`, `trainables.models` or `trainables.data` is an entry, and must match the protocol of its
-package. Needs no torch, so that a driver can load metrics.
+Each module of `trainables.metrics`, `trainables.models` or `trainables.data` is a plug-in and must match the protocol of
+its package. Needs no torch, so that a driver can load metrics.
 
-Shape suffixes: R runs, B batch, C H W image, D code dimensions, V values of a traversal, P numbers of a buffer.
+Shape suffixes: R runs, B batch, C H W image, D dimensions of a code, V values of a traversal, P numbers of a buffer.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Metric(Protocol):
 
 
 class Model(Protocol):
-    """The runs of a pack, stacked: networks, loss and optimizers of an objective.
+    """The runs of a pack, stacked: networks, loss and optimizers.
 
     `update` may be captured as a CUDA graph: it uses no clock, file, logger or global randomness, reads nothing back from
     the device, and does not branch on data.
@@ -92,12 +92,12 @@ class Model(Protocol):
 
     @property
     def discrete_D(self) -> Sequence[bool]:
-        """Which codes are categories."""
+        """Which dimensions of the code are categories."""
         ...
 
     @property
     def traversal_DV(self) -> torch.Tensor:
-        """Values of each code that a picture of a traversal shows."""
+        """Values of each dimension of the code that a picture of a traversal shows."""
         ...
 
     def random_inputs(self) -> dict[str, RandomInput]:
@@ -111,11 +111,11 @@ class Model(Protocol):
 
         Args:
             inputs: The random inputs of `random_inputs`, and images.
-            alive_R: Runs that are still finite; the others do not move.
+            alive_R: True for runs whose numbers are still finite; the others are not updated.
             is_reported: Whether the statistics of the step are used.
 
         Returns:
-            `alive`, and the statistics of the step before it moved the parameters; all (R,), detached.
+            `alive`, and the statistics of the step, computed before the update; all (R,), detached.
         """
         ...
 

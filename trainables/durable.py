@@ -125,6 +125,11 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def file_in_the_way(folder: Path) -> Path | None:
+    """The file that is where this folder or one above it should be; None if there is none."""
+    return next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+
+
 def sync_folder(folder: Path) -> None:
     """Put the names of a folder's files on the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

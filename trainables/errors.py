@@ -43,6 +43,12 @@ class UnusableGpuError(RuntimeError):
     """A node has a GPU that torch cannot use; training a pack on its CPU would take weeks."""
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong in a few words, without the number of the error, its class and the path."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(words.split())[:200].rstrip(".: ")
+
+
 class InputError(ValueError):
     """Invalid user input; the user sees only its text."""
 
@@ -55,10 +61,17 @@ class UnknownNameError(InputError):
         name: The name that the user typed.
         valid: The valid names.
         remedy: A last sentence, for example a command to try.
+
+    Attributes:
+        kind: As given.
+        name: As given.
+        valid: The valid names, sorted.
+        remedy: As given.
     """
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], remedy: str = "") -> None:
-        valid = sorted(valid)
+        self.kind, self.name, self.valid, self.remedy = kind, name, sorted(valid), remedy
+        valid = self.valid
         close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
         guess = f" Did you mean '{close[0]}'?" if close else ""
         text = f"Unknown {kind} '{name}'.{guess}\nValid: {', '.join(valid) or 'none'}."

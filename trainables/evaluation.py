@@ -1,8 +1,8 @@
 """Evaluation of a pack on a fixed set of images: an `Encoding` of each run, and pictures.
 
-The images are drawn once per data set from a fixed stream and do not depend on the run.
+The images are sampled once per data set with a fixed stream and do not depend on the run.
 
-Shape suffixes: R runs, N images, B batch, D code dimensions, C H W image.
+Shape suffixes: R runs, N images, B batch, D dimensions of a code, C H W image.
 """
 
 from typing import cast
@@ -90,7 +90,7 @@ def pictures(pack: Pack) -> list[dict[str, np.ndarray]]:
 
     Returns:
         Per run: `inputs` and their `reconstructions`, (8, C, H, W), and `traversal`, (D, 7, C, H, W), which moves one
-        dimension at a time away from the code of the fifth input, which lies in the middle of the set.
+        dimension at a time away from the code of the fifth input, which is in the middle of the set.
     """
     rows_N = evaluation_rows(len(pack.images))
     rows = rows_N[np.linspace(0, len(rows_N) - 1, NUM_PICTURES + 2).astype(np.int64)[1:-1]]

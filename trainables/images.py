@@ -26,6 +26,7 @@ class Source:
         factor_sizes: Number of values of each factor.
         factors_NK: Values of the factors of each image, 0 .. size - 1; None if the images are the grid of the factors in
             mixed-radix order, the last factor the fastest, or without ground truth.
+        notes: What a person should know before they train, for example which files were left out.
     """
 
     recipe: str
@@ -35,6 +36,7 @@ class Source:
     factor_names: tuple[str, ...] = ()
     factor_sizes: tuple[int, ...] = ()
     factors_NK: np.ndarray | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def num_varying(self) -> int:

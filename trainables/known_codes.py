@@ -6,7 +6,7 @@ which is 1) and no reconstruction.
 
 A driver reads the names here, so torch is imported only where it is needed.
 
-Shape suffixes: N images, K factors, D codes.
+Shape suffixes: N images, K factors, D dimensions of a code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SEEDLESS = ("oracle", "duplicated")
 """Codes that do not depend on a seed."""
 
 NUM_RANDOM = 10
-"""Number of random codes: as many as the paper's models have, since chance grows with it."""
+"""Dimensions of a random code: as many as the paper's models have, since chance grows with it."""
 
 
 def metrics() -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def encodings(code: str, images: Images, num_seeds: int) -> list[Encoding]:
 
     Args:
         code: One of `CODES`.
-        images: With ground truth; a factor with one value gives a constant code.
+        images: With ground truth; a factor with one value gives a constant dimension.
         num_seeds: Number of seeds, from 0.
 
     Raises:

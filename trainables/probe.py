@@ -8,7 +8,8 @@ Reads one JSON object per line from standard input and answers each with one:
     {"time": true}                            -> {"step_time_s"} of the prepared pack
     {"evaluated": data}                       -> {"recipe", "num_images"}
     {"calibrate": data, "code", "metric", "num_seeds"}   -> {"values": [value, ...], "identity"}
-    invalid user input                        -> {"error": text}
+    an unknown name                           -> {"unknown": [kind, name, valid names, remedy]}
+    other invalid user input                  -> {"error": text}
     a pack that does not fit into memory      -> {"out_of_memory": true}
 """
 
@@ -18,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import torch
 from trainables import arithmetic, attempt, engine, evaluation, known_codes, stepping
 from trainables.config import RunSpec
 from trainables.engine import Pack
-from trainables.errors import InputError, UnusableGpuError, is_out_of_memory
+from trainables.errors import InputError, UnknownNameError, UnusableGpuError, is_out_of_memory
 from trainables.images import Images, Source
 from trainables.pixels import Levels
 
@@ -39,9 +40,14 @@ GIB = 2**30
 def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     """What a driver needs to know about runs: keys, specifications with every field, how many factors vary.
 
+    What a person should know of the images is printed to standard error, once.
+
     Raises:
         InputError: A specification is invalid.
     """
+    runs = engine.resolve_all(specs)
+    for note in dict.fromkeys(note for run in runs for note in run.source.notes):
+        _print_once(f"Note: {note}")
     return [
         {
             "key": run.key,
@@ -49,8 +55,13 @@ def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
             "spec": attempt.stored_spec(run),
             "num_factors": run.source.num_varying,
         }
-        for run in engine.resolve_all(specs)
+        for run in runs
     ]
+
+
+@cache
+def _print_once(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 class Bench:
@@ -121,6 +132,8 @@ def main() -> None:
         question = json.loads(line)
         try:
             answer = _answer(question, prepared)
+        except UnknownNameError as error:
+            answer = {"unknown": [error.kind, error.name, error.valid, error.remedy]}
         except (InputError, UnusableGpuError) as error:
             answer = {"error": str(error)}
         except OSError as error:

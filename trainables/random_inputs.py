@@ -1,4 +1,4 @@
-"""The random inputs that one step of a model needs, per run; the engine draws them and passes them to `update`.
+"""The random inputs that one step of a model needs, per run; the engine generates them and passes them to `update`.
 
 The name of an input is the name of its random stream, so models that use the same name get the same numbers.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """`size` images drawn uniformly with replacement from the data set: x, (R, B, C, H, W)."""
+    """`size` images sampled uniformly with replacement from the data set: x, (R, B, C, H, W)."""
 
     size: int
 

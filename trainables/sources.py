@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables import contracts
-from trainables.errors import InputError, UnknownNameError
+from trainables.errors import InputError, UnknownNameError, reason
 
 if TYPE_CHECKING:  # the driver uses `is_path` without torch
     from trainables.images import Source
@@ -28,7 +29,9 @@ def path_of(data: str) -> Path:
         path = Path(data).expanduser().absolute()
         path.exists()  # raises if the system rejects the name, for example as too long
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"--data {data[:200]}: {error}.\nUse a file or folder that you can read.") from None
+        raise InputError(
+            f"--data {data[:200]}: {reason(error)}.\nUse a file or folder that you can read."
+        ) from None
     return path
 
 
@@ -36,10 +39,17 @@ def check(data: str) -> None:
     """Check the name of a data set, or accept any path, without importing or opening anything.
 
     Raises:
-        UnknownNameError: No such data set.
+        InputError: No such data set, or an address on a network.
     """
+    if address := re.match(r"([A-Za-z][\w+.-]+)://", data):
+        remedy = "Leave out file://." if address[1] == "file" else "Download it first, then give its path."
+        raise InputError(f"{data[:200]} is an address; expected a path on this machine.\n{remedy}")
     if not is_path(data) and data not in contracts.data_set_names():
         remedy = "For your own images give a path, for example ./pictures or ./images.npz."
+        with suppress(OSError, ValueError):  # the system may reject the name, for example as too long
+            if data and Path(data).exists():
+                kind = "folder" if Path(data).is_dir() else "file"
+                remedy = f"For the {kind} of that name write ./{data}."
         raise UnknownNameError("data set", data, contracts.data_set_names(), remedy)
 
 

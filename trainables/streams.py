@@ -3,13 +3,13 @@
 Word `index` of a stream is output `index % 4` of Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as
 1, 2, 3", SC 2011) under the key (seed, hash 0 of the stream's name) at the counter (index // 4, step mod 2**32,
 step // 2**32, hash 1 of the name); the hashes are the first two big-endian words of the name's sha256. Nothing else
-enters: not the pack, the slot, the length of the draw, or the number of steps drawn at once. So a resumed run
+enters: not the pack, the slot, how many words are taken, or for how many steps at once. So a resumed run
 needs no random state, and a run does not depend on its neighbours.
 
 The float transforms use only sums, products and quotients of float32, each one rounded as IEEE 754 requires and each in a
 separate kernel. Hence their bits are also the same on every device, at any number of threads and at any place in a
 tensor: `torch.log`, `torch.cos` and, with MKL, even `torch.sqrt` have other last bits elsewhere. A compiler that fuses
-a product with a sum would undo this: draw outside of compiled code (a captured CUDA graph fuses nothing).
+a product with a sum would undo this: generate outside of compiled code (a captured CUDA graph fuses nothing).
 
 Words are uint32 values held in int64, which every device computes with. Shape suffixes: T steps, R runs, L blocks of
 four words.
@@ -76,7 +76,7 @@ class Streams:
     Args:
         seeds: Seed of each run, 0 .. 2**32 - 1.
         counts: Name of each stream, and how many of its words a run uses per step.
-        device: Where to draw.
+        device: Where to generate them.
 
     Raises:
         InputError: A seed is out of range.
@@ -99,7 +99,7 @@ class Streams:
     def bits(self, steps_T: torch.Tensor) -> dict[str, torch.Tensor]:
         """Random words of some steps: for each stream an int64 tensor (T, R, count) of values in 0 .. 2**32 - 1.
 
-        Costs some 120 tensor operations whatever the size, so draw many steps at once: on a CPU as many as keep T *
+        Costs some 120 tensor operations whatever the size, so generate many steps at once: on a CPU as many as keep T *
         R * words below about 250,000. Never waits for the device, and can be captured in a CUDA graph.
 
         Args:

@@ -22,6 +22,7 @@ import torch
 
 from trainables.data.official import dsprites
 from trainables.data.readers import cache
+from trainables.data.readers.preparation import Preparation
 from trainables.images import Source
 from trainables.pixels import Packed
 
@@ -71,10 +72,10 @@ def find() -> Source:
 
 def rendered() -> Source:
     """The rendered set, 377 MB."""
-    return _source(cache.Preparation(RECIPE, SHAPE, math.prod(FACTOR_SIZES), _blocks, SHA256))
+    return _source(Preparation(RECIPE, SHAPE, math.prod(FACTOR_SIZES), _blocks, SHA256))
 
 
-def _source(prepared: cache.Preparation) -> Source:
+def _source(prepared: Preparation) -> Source:
     def pixels(device: torch.device) -> Packed:
         return Packed(torch.from_numpy(cache.load(prepared)).to(device), math.prod(SHAPE))
 

@@ -20,6 +20,7 @@ import torch
 
 from trainables.data.official import shapes3d
 from trainables.data.readers import cache
+from trainables.data.readers.preparation import Preparation
 from trainables.data.rendering import room
 from trainables.images import Source
 from trainables.pixels import Layered, Levels
@@ -56,9 +57,7 @@ def lookalike() -> Source:
 
 
 def _layered(device: torch.device) -> Layered:
-    rendering = cache.Preparation(
-        RECIPE, _LAYERS_SHAPE, room.NUM_GEOMETRIES, _blocks, room.SHA256, is_packed=False
-    )
+    rendering = Preparation(RECIPE, _LAYERS_SHAPE, room.NUM_GEOMETRIES, _blocks, room.SHA256, is_packed=False)
     weights_GMS = torch.from_numpy(cache.load(rendering)).unflatten(1, (len(room.MATERIALS), -1))
     hues = itertools.product(range(_NUM_HUES), repeat=3)
     colors_KMC = torch.from_numpy(np.stack([room.colors(*three) for three in hues]))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.readers import cache
-from trainables.data.readers.arrays import StoredArray, open_arrays
+from trainables.data.readers import preparation
+from trainables.data.readers.arrays import open_arrays
 from trainables.data.readers.files import is_there, state
+from trainables.data.readers.stored_array import StoredArray
 from trainables.errors import InputError
 
 RECIPE = "dsprites (official)"
@@ -35,19 +36,19 @@ POSITIONS = 32 * 32
 Render = Callable[[int], Iterator[np.ndarray]]
 
 
-def conversion(render: Render) -> cache.Preparation | None:
+def conversion(render: Render) -> preparation.Preparation | None:
     """How to convert the official file to the packed set; None if it is missing and was never converted.
 
     Args:
         render: The rendered images from a row on, bit-packed, in blocks.
     """
-    files = [cache.folder() / (STEM + suffix) for suffix in (".npz", ".hdf5", ".h5")]
+    files = [preparation.folder() / (STEM + suffix) for suffix in (".npz", ".hdf5", ".h5")]
     found = [file for file in files if is_there(file)]
 
     def blocks(first: int) -> Iterator[np.ndarray]:
         return _converted(found[0], render, first)
 
-    kept = cache.Preparation(
+    kept = preparation.Preparation(
         RECIPE,
         SHAPE,
         NUM_IMAGES,
@@ -126,7 +127,7 @@ def _check_ones(packed_NB: np.ndarray) -> None:
         int(np.bitwise_count(part_nB).sum(dtype=np.int64)) for part_nB in np.array_split(packed_NB, 100)
     )
     if ones != NUM_ONES:
-        raise _refusal(cache.folder() / STEM, f"it has {ones:,} white pixels; expected {NUM_ONES:,}")
+        raise _refusal(preparation.folder() / STEM, f"it has {ones:,} white pixels; expected {NUM_ONES:,}")
 
 
 def _refusal(path: Path, found: str) -> InputError:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables.data.readers import cache
+from trainables.data.readers import cache, preparation
 from trainables.data.readers.files import is_there, state
 from trainables.data.readers.pictures import open_pictures
 from trainables.errors import InputError
@@ -39,25 +39,25 @@ def find(
     Raises:
         InputError: The files are missing or invalid.
     """
-    paths = [cache.folder() / place for place in places]
+    paths = [preparation.folder() / place for place in places]
     found = [path for path in paths if is_there(path)]
 
     def blocks(first: int) -> Iterator[np.ndarray]:
         return _blocks(found[0], num_images, shape, crop, first)
 
     origin = state(path for path in found if path.exists())
-    kept = cache.Preparation(
+    kept = preparation.Preparation(
         recipe, shape, num_images, blocks, is_packed=False, verb="Converting", origin=origin
     )
     if not found and not kept.path.exists():
         raise InputError(
-            f"{recipe}: found no {' or '.join(places)} in {cache.folder()} (set SWEEPER_DATA for another folder).\n{source}"
+            f"{recipe}: found no {' or '.join(places)} in {preparation.folder()} (set SWEEPER_DATA for another folder).\n{source}"
         )
     known_by = f"{recipe.removesuffix(')')}, {cache.prepare(kept)[:12]})"
     return Source(known_by, shape, num_images, partial(_pixels, kept))
 
 
-def _pixels(kept: cache.Preparation, device: torch.device) -> Levels:
+def _pixels(kept: preparation.Preparation, device: torch.device) -> Levels:
     return Levels(torch.from_numpy(cache.load(kept)), 255, device)
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.readers import cache
-from trainables.data.readers.arrays import StoredArray, open_arrays
+from trainables.data.readers import preparation
+from trainables.data.readers.arrays import open_arrays
 from trainables.data.readers.files import is_there, state
+from trainables.data.readers.stored_array import StoredArray
 from trainables.data.rendering import room
 from trainables.errors import InputError
 
@@ -42,14 +43,14 @@ MIN_AGREEMENT = 0.8
 """Least share of them that agree in each factor; scenes in another order agree in half."""
 
 
-def conversion() -> cache.Preparation | None:
+def conversion() -> preparation.Preparation | None:
     """How to convert the official file; None if it is missing and was never converted."""
-    path = cache.folder() / FILE
+    path = preparation.folder() / FILE
 
     def blocks(first: int) -> Iterator[np.ndarray]:
         return _converted(path, first)
 
-    kept = cache.Preparation(
+    kept = preparation.Preparation(
         RECIPE,
         SHAPE,
         NUM_IMAGES,
@@ -110,12 +111,14 @@ def _check_whole(levels_NP: np.ndarray) -> None:
     means = sums / (len(levels_NP) * 64 * 64 * 255)
     if not np.allclose(means, CHANNEL_MEANS, atol=0.002):
         found = ", ".join(f"{mean:.5f}" for mean in means)
-        raise _refusal(cache.folder() / FILE, f"its channels have means {found}; expected {CHANNEL_MEANS}")
+        raise _refusal(
+            preparation.folder() / FILE, f"its channels have means {found}; expected {CHANNEL_MEANS}"
+        )
     rows_n = np.random.default_rng(0).choice(len(levels_NP), min(NUM_SCENES, len(levels_NP)), replace=False)
     for factor, share in agreement(levels_NP[np.sort(rows_n)], np.sort(rows_n)).items():
         if share < MIN_AGREEMENT:
             found = f"only {share:.0%} of {len(rows_n)} scenes have the {factor} of their place in the grid"
-            raise _refusal(cache.folder() / FILE, f"{found}; expected at least {MIN_AGREEMENT:.0%}")
+            raise _refusal(preparation.folder() / FILE, f"{found}; expected at least {MIN_AGREEMENT:.0%}")
 
 
 def agreement(levels_nP: np.ndarray, rows_n: np.ndarray) -> dict[str, float]:

@@ -9,9 +9,8 @@ Imports no torch.
 import math
 import warnings
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -31,47 +30,16 @@ from trainables.data.readers.files import (
     refusal,
     refusing,
 )
+from trainables.data.readers.stored_array import RESTORE, StoredArray, checked
+from trainables.errors import InputError
 
 _KINDS = "an .npz or HDF5 file"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_RESTORE = "Save it again as plain numbers in the file itself."
 _REPACK = "Save it again in small chunks with gzip, for example with h5repack."
 _MAX_HEADER_BYTES = 2**16
+_MAX_NAMES = 1000
 _MAX_READ_BYTES = 2**29
 """Limit on HDF5 rows that are read together only because they share chunks, and on one chunk."""
-
-_Blocks = Callable[[int, int], Generator[np.ndarray, None, None]]
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """An array of booleans, integers or floats, read from its file on demand.
-
-    Attributes:
-        name: The requested name.
-        shape: At least one axis; no axis is empty.
-        dtype: As stored, with the byte order of the file.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    _blocks: _Blocks = field(repr=False, compare=False)
-
-    def blocks(self, first: int = 0, rows: int = 1024) -> Generator[np.ndarray, None, None]:
-        """Rows from `first` to the last, in order, in C-contiguous arrays of at most `rows` rows.
-
-        Uses the memory of one block. To begin at `first`, an .npz member is read and dropped up to there, at the speed
-        of inflating it; HDF5 goes there at once. If HDF5 chunks span many rows (23,040 in the official dSprites file),
-        `rows` should be a multiple of that height: otherwise the rows of a chunk, if they take at most 512 MiB, are
-        still read together and returned in parts, so that no chunk is decompressed twice.
-
-        Raises:
-            InputError: The data ends early or is damaged, which is found only when it is read.
-        """
-        if first < 0 or rows < 1:
-            raise ValueError(f"first = {first} must be at least 0 and rows = {rows} at least 1")
-        return self._blocks(first, rows)
 
 
 _Found = tuple[dict[str, StoredArray], Iterable[str]]
@@ -103,7 +71,11 @@ def open_arrays(
                 file = stack.enter_context(h5py.File(path, "r", locking=False))
                 arrays, there = _in_hdf5(path, file, names)
             else:
-                raise foreign(path, head, _KINDS)
+                raise (
+                    _nameless(path, names)
+                    if head.startswith(npy.MAGIC_PREFIX)
+                    else foreign(path, head, _KINDS)
+                )
             missing = [name for name in required if name not in arrays]
             if missing:
                 raise refusal(path, f"has no array {missing[0]!r}; it has {listed(there)}", RENEW)
@@ -114,13 +86,26 @@ def open_arrays(
         yield arrays
 
 
-def _checked(place: str, name: str, shape: tuple[int, ...], dtype: np.dtype, blocks: _Blocks) -> StoredArray:
-    if dtype.kind not in "biuf":
-        what = "objects, which are never unpickled" if dtype.kind == "O" else f"{dtype.name} values"
-        raise refusal(place, f"holds {what}; expected booleans, integers or floats", _RESTORE)
-    if not shape or min(shape) < 1:
-        raise refusal(place, f"has shape {shape}; expected non-empty rows", _RESTORE)
-    return StoredArray(name, shape, dtype, blocks)
+def array_names(path: Path) -> list[str]:
+    """Names of the arrays of a file, at most 1,000.
+
+    Raises:
+        InputError: As in `open_arrays`.
+    """
+    with refusing(path):
+        if is_zip(file_head(path, _KINDS)):
+            with zipfile.ZipFile(path) as archive:
+                members = archive.namelist()
+            return [name.removesuffix(".npy") for name in members if name.endswith(".npy")][:_MAX_NAMES]
+        with h5py.File(path, "r", locking=False) as file:
+            return list(_hdf5_names(file))
+
+
+def _nameless(path: Path, names: list[str]) -> InputError:
+    """The error for a .npy file."""
+    saved = f"np.savez({path.stem + '.npz'!r}, {names[0]}=np.load({path.name!r}))"
+    found = f"is one array without a name (.npy); expected {_KINDS}"
+    return refusal(path, found, f"Save it under its name: {saved}")
 
 
 # .npz
@@ -156,7 +141,7 @@ def _npz_array(place: str, name: str, archive: zipfile.ZipFile, info: zipfile.Zi
                     _fill(member, block)
                 yield block
 
-    array = _checked(place, name, shape, dtype, blocks)
+    array = checked(place, name, shape, dtype, blocks)
     if is_fortran:
         raise refusal(place, "is in Fortran order; expected C order", "Save np.ascontiguousarray of it.")
     size = offset + math.prod(shape) * dtype.itemsize
@@ -169,7 +154,7 @@ def _npy_header(place: str, member: IO[bytes]) -> tuple[tuple[int, ...], bool, n
     """Shape, whether in Fortran order, and dtype; leaves the member positioned at the first value."""
     version = npy.read_magic(BytesIO(member.read(npy.MAGIC_LEN)))
     if version not in ((1, 0), (2, 0)):
-        raise refusal(place, f"has .npy format {version}; expected (1, 0) or (2, 0)", _RESTORE)
+        raise refusal(place, f"has .npy format {version}; expected (1, 0) or (2, 0)", RESTORE)
     # The length is checked here, because NumPy would read as many bytes as declared, up to 4 GiB.
     prefix = member.read(2 if version == (1, 0) else 4)
     length = int.from_bytes(prefix, "little")
@@ -208,12 +193,12 @@ def _in_hdf5(path: Path, file: h5py.File, names: list[str]) -> _Found:
 
 
 def _hdf5_names(file: h5py.File) -> Iterator[str]:
-    """Paths of the datasets, as many as an error lists."""
+    """Paths of the datasets, at most 1,000."""
     names: list[str] = []
 
     def visit(name: str, item: object) -> bool | None:
         names.extend([name] if isinstance(item, h5py.Dataset) else [])
-        return len(names) > 10 or None  # anything but None ends the visit
+        return len(names) >= _MAX_NAMES or None  # anything but None ends the visit
 
     file.visititems(visit)  # follows hard links only
     yield from names
@@ -228,11 +213,11 @@ def _hdf5_dataset(place: str, file: h5py.File, name: str) -> h5py.Dataset | None
             return None
         if not isinstance(link, h5py.HardLink):
             raise refusal(
-                place, f"is behind {part!r}, a soft or external link; expected the data itself", _RESTORE
+                place, f"is behind {part!r}, a soft or external link; expected the data itself", RESTORE
             )
         item = item[part]
     if not isinstance(item, h5py.Dataset):
-        raise refusal(place, f"is a {type(item).__name__.lower()}; expected a dataset", _RESTORE)
+        raise refusal(place, f"is a {type(item).__name__.lower()}; expected a dataset", RESTORE)
     return item
 
 
@@ -240,7 +225,7 @@ def _hdf5_array(place: str, name: str, dataset: h5py.Dataset) -> StoredArray:
     dtype, shape = dataset.dtype, dataset.shape
     if dataset.is_virtual or dataset.external:
         kind = "virtual" if dataset.is_virtual else "external"
-        raise refusal(place, f"is {kind}, with its data in other files; expected it in this one", _RESTORE)
+        raise refusal(place, f"is {kind}, with its data in other files; expected it in this one", RESTORE)
     chunk_shape = dataset.chunks or (1,)
     chunk_bytes = math.prod(chunk_shape) * dtype.itemsize
     if chunk_bytes > _MAX_READ_BYTES:
@@ -266,4 +251,4 @@ def _hdf5_array(place: str, name: str, dataset: h5py.Dataset) -> StoredArray:
             yield from (band[at : at + rows] for at in range(0, stop - first, rows))
             first = stop
 
-    return _checked(place, name, shape or (), dtype, blocks)
+    return checked(place, name, shape or (), dtype, blocks)

@@ -10,87 +10,24 @@ Shape suffixes: N images, B bytes of one image as it is kept. Imports no torch.
 import contextlib
 import errno
 import hashlib
-import math
 import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from trainables import durable
+from trainables.data.readers.preparation import Preparation
 from trainables.durable import DamagedBlockError
-from trainables.errors import InputError
+from trainables.errors import InputError, reason
 from trainables.locking import try_lock, wait_for_lock
 
 NOTE_EVERY_S = 5.0
 """Most work that is lost when a preparation is interrupted."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """A set of images that can be prepared.
-
-    Attributes:
-        recipe: Recipe of the images; the file is named after it.
-        shape: One image, (C, H, W).
-        num_images: N.
-        blocks: Makes the images from a row on, in order, in arrays (any n, B) of uint8. It is resumed only at
-            the end of a block that it yielded before.
-        sha256: Hash of all N * B bytes in order, if known beforehand; otherwise the hash of the result is recorded.
-        is_packed: Whether an image has eight binary pixels per byte, as by `numpy.packbits`, or one byte per pixel.
-        verb: What preparing them is called in the progress line.
-        origin: What they are made from: an interrupted preparation from another origin starts over.
-        check: Checks all images (N, B) once they exist; raises InputError if they are invalid.
-        stem: Name of the file without suffix; by default made from the recipe.
-    """
-
-    recipe: str
-    shape: tuple[int, int, int]
-    num_images: int
-    blocks: Callable[[int], Iterator[np.ndarray]]
-    sha256: str | None = None
-    is_packed: bool = True
-    verb: str = "Rendering"
-    origin: str = ""
-    check: Callable[[np.ndarray], None] | None = None
-    stem: str = ""
-
-    @property
-    def stored_shape(self) -> tuple[int, int]:
-        """(N, B)."""
-        pixels = math.prod(self.shape)
-        return self.num_images, math.ceil(pixels / 8) if self.is_packed else pixels
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all images as stored."""
-        return math.prod(self.stored_shape)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What the file says about itself, besides the sha256."""
-        return {"recipe": self.recipe, "shape": self.shape}
-
-    @property
-    def path(self) -> Path:
-        """The file, for example `dsprites_rendered_v1.h5`."""
-        return folder() / ((self.stem or re.sub(r"\W+", "_", self.recipe).strip("_")) + ".h5")
-
-
-def folder() -> Path:
-    """The folder where sets are stored and downloaded files are searched."""
-    named = os.environ.get("SWEEPER_DATA") or "~/.cache/sweeper"
-    try:
-        return Path(named).expanduser().absolute()
-    except RuntimeError as error:  # no home folder
-        raise InputError(f"SWEEPER_DATA {named}: {error}.\nSet it to a folder on a local disk.") from None
 
 
 def check_bits(recipe: str, found: str, pinned: str) -> None:
@@ -157,7 +94,7 @@ def _told(wanted: Preparation) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{wanted.path} is not a complete copy of {wanted.recipe}: {error}.\nDelete it; it will be created again."
+            f"{wanted.path} is not a complete copy of {wanted.recipe}: {reason(error)}.\nDelete it; it will be created again."
         ) from None
 
 
@@ -199,15 +136,23 @@ def _check_content_once(path: Path, stored_NB: np.ndarray, sha256: str) -> None:
 
 def _create(wanted: Preparation, path: Path) -> None:
     try:
+        if blocked_by := durable.file_in_the_way(path.parent):
+            place = f"SWEEPER_DATA={path.parent}"
+            found = "is a file" if blocked_by == path.parent else f"{blocked_by} is a file"
+            raise InputError(f"{place}: {found}; expected a folder.\nSet it to a folder on a local disk.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_suffix(".lock"), wanted):
             if not path.exists():
                 _write(wanted, path)
     except (OSError, RuntimeError) as error:  # h5py raises either
         raise InputError(
-            f"Cannot store {wanted.recipe} in {path.parent}: {error}.\n"
-            f"Set SWEEPER_DATA to a folder on a local disk with {wanted.num_bytes / 2**30:.3g} GiB free."
+            f"Cannot store {wanted.recipe} in {path.parent}: {reason(error)}.\n"
+            f"Set SWEEPER_DATA to a folder on a local disk with {_size(wanted.num_bytes)} free."
         ) from None
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.3g} GiB" if num_bytes >= 2**30 else f"{num_bytes // 2**20 + 1} MiB"
 
 
 @contextlib.contextmanager

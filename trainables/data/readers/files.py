@@ -11,9 +11,27 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from trainables.errors import InputError
+from trainables.errors import InputError, reason
 
 RENEW = "Check the path, or download it again."
+UNPACK = "Unpack it and give the path of the folder."
+LEAVE_OUT = "Remove it or replace it."
+
+_KINDS = {
+    **dict.fromkeys((".h5", ".hdf5"), "an HDF5 file"),
+    **{suffix: f"a {suffix} archive" for suffix in (".zip", ".tar")},
+    ".npz": "an .npz file",
+}
+"""What a file should be by its name."""
+
+_UNREAD_ARCHIVES = (".rar", ".7z")
+_KNOWN: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
+    ((b"Rar!",), "a .rar archive", UNPACK),
+    ((b"7z\xbc\xaf",), "a .7z archive", UNPACK),
+    ((b"GIF8",), "a GIF picture", "Convert it to PNG."),
+    ((b"II*\0", b"MM\0*"), "a TIFF picture", "Convert it to PNG."),
+)
+"""Kinds of files that are recognized only to be refused: how they begin, what they are, what to do."""
 
 
 def state(paths: Iterable[Path]) -> str:
@@ -54,15 +72,28 @@ def is_zip(head: bytes) -> bool:
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
 
-def foreign(place: Path | str, head: bytes, expected: str) -> InputError:
-    """The error for bytes of no valid kind; recognizes web pages and text."""
+def foreign(place: Path | str, head: bytes, expected: str, remedy: str = "") -> InputError:
+    """The error for bytes of no valid kind; recognizes what is often mistaken for data."""
+    suffix = Path(place).suffix.lower()
+    if not head:
+        return refusal(place, f"is empty; expected {expected}", remedy or RENEW)
+    if head.startswith(b"version https://git-lfs"):
+        return refusal(place, "is a pointer of Git LFS, not the data", "Fetch the data: git lfs pull")
+    if isinstance(place, Path) and head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        return refusal(place, f"is a single picture; expected {expected}", "Give the folder that it is in.")
+    for magics, known, known_remedy in _KNOWN:
+        if head.startswith(magics):
+            return refusal(place, f"is {known}; expected {expected}", known_remedy)
     line = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:40].partition(b"\n")[0].rstrip()
-    found, remedy = f"{head[:8]!r}", RENEW
     if line and line.isascii() and line.decode().isprintable():
-        found = f"{line.decode()!r}"
-        kind = "A web page" if line.startswith(b"<") else "Text"
-        remedy = f"{kind} was saved instead of the data. Download it again."
-    return refusal(place, f"begins with {found}; expected {expected}", remedy)
+        if line.startswith(b"<"):
+            remedy = "A web page was saved instead of the data. Download it again."
+        elif suffix in _KINDS:
+            remedy = "Text was saved instead of the data. Download it again."
+        found = f"begins with {line.decode()!r}; expected {expected}"
+        return refusal(place, found, remedy or "Check the path.")
+    usual = UNPACK if suffix in _UNREAD_ARCHIVES else RENEW
+    return refusal(place, f"is not {_KINDS.get(suffix, expected)}", remedy or usual)
 
 
 def check_zip_member(place: str, info: zipfile.ZipInfo) -> None:
@@ -79,20 +110,28 @@ def check_zip_member(place: str, info: zipfile.ZipInfo) -> None:
 
 
 @contextmanager
-def refusing(
-    place: Path | str, remedy: str = "It is truncated or damaged: download or copy it again."
-) -> Iterator[None]:
+def refusing(place: Path | str, remedy: str = "") -> Iterator[None]:
     """Turn any exception of a reader into an `InputError` that names the file.
 
     Only for calls into parsing libraries: they may raise almost anything for forged or damaged bytes.
+
+    Args:
+        place: The file, and where in it.
+        remedy: What to do, in place of what usually helps.
     """
     try:
         yield
     except InputError:
         raise
+    except MemoryError as error:
+        found = "does not fit into the memory of this machine"
+        raise refusal(place, found, remedy or "Use a smaller file.") from error
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
-        raise refusal(place, f"cannot be read ({text})", remedy) from error
+        if isinstance(error, OSError) and error.errno:  # of the system; those of parsers have no number
+            usual = "Check its permissions and its disk, or remove it."
+            raise refusal(place, f"cannot be read ({os.strerror(error.errno)})", remedy or usual) from error
+        found = f"is truncated or damaged ({reason(error)})".replace(" ()", "")
+        raise refusal(place, found, remedy or "Download or copy it again.") from error
 
 
 def refusal(place: Path | str, found: str, remedy: str) -> InputError:

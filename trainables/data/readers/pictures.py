@@ -4,35 +4,20 @@ Nothing is ever unpacked to the disk, and only the formats listed here are decod
 only to decode.
 """
 
-import bz2
-import gzip
-import lzma
-import os
-import re
-import stat
-import tarfile
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from trainables.data.readers.files import (
-    check_zip_member,
-    file_head,
-    foreign,
-    is_zip,
-    listed,
-    quoted,
-    refusal,
-    refusing,
-)
+from trainables.data.readers.files import LEAVE_OUT, RENEW, UNPACK, foreign, listed, quoted, refusal, refusing
+from trainables.data.readers.members import Member, is_visible, members
 from trainables.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,27 +27,28 @@ FILTER = "BOX"
 """Pillow's name for the resampling: the mean over the area of a new pixel. No weight is negative, so a sharp edge,
 such as a chair on white, gets no halo; at an integer factor it is the plain mean of a square."""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 _KINDS = "a folder, .zip or .tar of pictures"
 _PICTURE = "a complete PNG, JPEG, BMP, PPM or WEBP picture"
-_UNPACK = "Unpack it and give the path of the folder."
-_LEAVE_OUT = "Remove it or replace it."
+_ARRAYS = (".npz", ".h5", ".hdf5")
+_CONVERTIBLE = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".tga")
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+"""Pillow's name for what makes a picture of each orientation upright."""
 _MAX_MEMBERS = 5_000_000
 _MAX_PICTURE_BYTES = 64 * 2**20
 _MAX_PIXELS = 64_000_000
-_MAX_UNPACKED_BYTES = 256 * 2**20
-"""Largest size of a compressed tar: it is unpacked in memory, since reading it out of order is too slow."""
-
-_UNPACKERS: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-}
 
 _Crop = tuple[int, int] | Literal["square"] | None
-_Member = tuple[str, int, Callable[[], bytes]]
-"""Name, declared size in bytes, and a function that reads it."""
 
 
 @dataclass(frozen=True)
@@ -72,28 +58,36 @@ class Pictures:
     Attributes:
         path: The folder or archive.
         names: Paths inside it with forward slashes, in the order of their bytes.
+        left_out: How many other files there are, by suffix; hidden ones are not counted.
     """
 
     path: Path
     names: tuple[str, ...]
+    left_out: Mapping[str, int]
     _contents: tuple[Callable[[], bytes], ...] = field(repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def levels(
-        self, shape_CHW: tuple[int, int, int], crop: _Crop = None, first: int = 0
+        self,
+        shape_CHW: tuple[int, int, int],
+        crop: _Crop = None,
+        first: int = 0,
+        *,
+        is_turned_upright: bool = False,
     ) -> Iterator[np.ndarray]:
         """The pictures from index `first` on, in order of name, each uint8 (C, H, W).
 
         A transparent picture is composited on white, converted to grey (C = 1, the luma of ITU-R 601) or
-        RGB (C = 3), cropped, and resized by `FILTER`. An orientation in EXIF is not applied.
+        RGB (C = 3), cropped, and resized by `FILTER`.
 
         Args:
             shape_CHW: The shape to give them; C is 1 or 3.
             crop: Height and width of the central part that is kept, before resizing; `square` is the largest
                 square in a picture, None the whole picture.
             first: Index into names.
+            is_turned_upright: Whether each is turned as its EXIF data say; published sets have none.
 
         Raises:
             InputError: A picture cannot be decoded or is truncated, has over 64 megapixels or 8 bits a channel, or
@@ -101,22 +95,36 @@ class Pictures:
         """
         channels, height, width = shape_CHW
         mode = {1: "L", 3: "RGB"}[channels]
-        with refusing(self.path, "Decoding pictures needs Pillow: pip install pillow."):
-            from PIL import Image
+        from PIL import Image
+
         for name, content in zip(self.names[first:], self._contents[first:], strict=True):
             place = f"{self.path}: {quoted(name)}"
             with refusing(place), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns about sizes that are refused here anyway
-                picture = _cropped(place, _decoded(place, content()), crop)
+                picture = _decoded(place, content())
+                if is_turned_upright and (orientation := _orientation(picture)) in _TURNS:
+                    picture = picture.transpose(Image.Transpose[_TURNS[orientation]])
+                picture = _cropped(place, picture, crop)
                 picture = _opaque(picture).convert(mode)
                 # One axis at a time, since Pillow rounds after each and its versions differ in the order of axes.
                 for size in ((width, picture.height), (width, height)):
                     picture = picture.resize(size, Image.Resampling[FILTER])
             yield np.array(picture).reshape(height, width, channels).transpose(2, 0, 1).copy()
 
+    def are_upright(self) -> bool:
+        """Whether no picture has EXIF data that say to turn it; those that cannot be read count as upright."""
+        from PIL import Image
+
+        for content in self._contents:
+            with suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if _orientation(Image.open(BytesIO(content()), formats=_FORMATS)) in _TURNS:
+                    return False
+        return True
+
 
 @contextmanager
-def open_pictures(path: Path) -> Iterator[Pictures]:
+def open_pictures(path: Path, kinds: str = _KINDS) -> Iterator[Pictures]:
     """All pictures below a folder or in an archive; they can be read until the `with` block ends.
 
     A picture is a file with a suffix .png .jpg .jpeg .bmp .ppm .pgm .webp in either case. Hidden files and folders
@@ -124,142 +132,70 @@ def open_pictures(path: Path) -> Iterator[Pictures]:
 
     Args:
         path: A folder, a .zip, a .tar, or a .tar of at most 256 MiB under gzip, bzip2 or xz, whatever its suffix.
+        kinds: What is expected at the path, for errors.
 
     Raises:
-        InputError: It is missing, damaged or of another kind; it has no pictures or over 5,000,000 members; or one of
-            them has a name or a link that leads elsewhere, is a device, is encrypted or has over 64 MiB.
+        InputError: It is missing, damaged or of another kind; it has no pictures or over 5,000,000 members; one of
+            them has a name or a link that leads elsewhere, is a device, is encrypted or has over 64 MiB; or Pillow
+            is missing.
     """
     with ExitStack() as stack:
         with refusing(path):
-            members = _in_folder(path) if path.is_dir() else _in_archive(path, stack)
-            contents = _indexed(path, members)
-        yield Pictures(path, tuple(contents), tuple(contents.values()))
+            pictures = _indexed(path, members(path, stack, kinds))
+        if find_spec("PIL") is None:
+            raise refusal(
+                path, "has pictures, which only Pillow can decode", "Install it: pip install pillow"
+            )
+        yield pictures
 
 
-def _indexed(path: Path, members: Iterable[_Member]) -> dict[str, Callable[[], bytes]]:
-    """The pictures among the members by name, in order."""
+def _indexed(path: Path, members_found: Iterable[Member]) -> Pictures:
+    """The pictures among the members, in order of name."""
     contents: dict[str, Callable[[], bytes]] = {}
+    left_out: Counter[str] = Counter()
     others: list[str] = []
-    for count, (name, size, content) in enumerate(members):
+    for count, (name, size, content) in enumerate(members_found):
         if count == _MAX_MEMBERS:
             raise refusal(path, f"has more than {_MAX_MEMBERS} members", "Split it.")
-        parts = PurePosixPath(name).parts
-        if PurePosixPath(name).suffix.lower() not in _SUFFIXES or not all(map(_is_visible, parts)):
+        suffix = PurePosixPath(name).suffix.lower()
+        if not all(map(is_visible, PurePosixPath(name).parts)):
+            continue
+        if suffix not in SUFFIXES:
             others += [name] if len(others) <= 10 else []
+            left_out[suffix if len(suffix) <= 10 and suffix.isascii() else "of other kinds"] += 1
             continue
         if name in contents:
-            raise refusal(path, f"has two members {quoted(name)}; expected one", _UNPACK)
+            raise refusal(path, f"has two members {quoted(name)}; expected one", UNPACK)
         if size > _MAX_PICTURE_BYTES:
             found = f"declares {size} bytes; expected at most {_MAX_PICTURE_BYTES}"
-            raise refusal(f"{path}: {quoted(name)}", found, _LEAVE_OUT)
+            raise refusal(f"{path}: {quoted(name)}", found, LEAVE_OUT)
         contents[name] = content
     if not contents:
-        found = f"contains no pictures ({' '.join(_SUFFIXES)}); it contains {listed(others)}"
-        raise refusal(path, found, "Check the path, or download it again.")
-    return dict(sorted(contents.items(), key=lambda item: item[0].encode("utf-8", "surrogateescape")))
+        raise _without_pictures(path, others)
+    ordered = dict(sorted(contents.items(), key=lambda item: item[0].encode("utf-8", "surrogateescape")))
+    return Pictures(path, tuple(ordered), left_out, tuple(ordered.values()))
 
 
-def _is_visible(part: str) -> bool:
-    return not part.startswith(".") and part != "__MACOSX"
+def _without_pictures(path: Path, others: list[str]) -> InputError:
+    kinds = " ".join(SUFFIXES)
+    if not others:
+        what = "an empty folder" if path.is_dir() else "an empty archive"
+        return refusal(path, f"is {what}; expected pictures ({kinds})", RENEW)
+    inside = next((name for name in others if PurePosixPath(name).suffix in _ARRAYS), None)
+    if inside is not None and path.is_dir():
+        remedy = f"Give the path of the file: {path / inside}"
+    elif PurePosixPath(others[0]).suffix.lower() in _CONVERTIBLE:
+        remedy = "Convert them to .png."
+    else:
+        remedy = RENEW
+    return refusal(path, f"has no pictures ({kinds}); it has {listed(others)}", remedy)
 
 
-def _in_folder(path: Path) -> Iterator[_Member]:
-    root = path.resolve()
-    for folder, folders, files in os.walk(root, onerror=_raise):
-        folders[:] = filter(_is_visible, folders)
-        inside = Path(folder).relative_to(root)
-        for basename in (*folders, *filter(_is_visible, files)):
-            file, name = Path(folder, basename), (inside / basename).as_posix()
-            place = f"{path}: {quoted(name)}"
-            with refusing(place):
-                found = file.lstat()
-                if stat.S_ISLNK(found.st_mode):
-                    if not file.resolve().is_relative_to(root):
-                        raise refusal(place, "is a link that leads outside the folder", _LEAVE_OUT)
-                    found = file.stat()
-            if stat.S_ISREG(found.st_mode):
-                yield name, found.st_size, file.read_bytes
-            elif not stat.S_ISDIR(found.st_mode):
-                raise refusal(place, "is neither a file nor a folder", _LEAVE_OUT)
-
-
-def _raise(error: OSError) -> None:
-    raise error  # otherwise os.walk skips folders that it cannot read
-
-
-def _in_archive(path: Path, stack: ExitStack) -> Iterator[_Member]:
-    head = file_head(path, _KINDS)
-    if is_zip(head):
-        return _in_zip(path, stack.enter_context(zipfile.ZipFile(path)))
-    file: IO[bytes] = stack.enter_context(path.open("rb"))
-    for magic, unpacker in _UNPACKERS.items():
-        if head.startswith(magic):
-            content = unpacker(file).read(_MAX_UNPACKED_BYTES + 1)
-            if len(content) > _MAX_UNPACKED_BYTES:
-                found = (
-                    f"is compressed and has over {_MAX_UNPACKED_BYTES / 2**20:.0f} MiB; expected a plain .tar"
-                )
-                raise refusal(path, found, "Decompress it with gunzip, bunzip2 or unxz, or unpack it.")
-            file, head = BytesIO(content), content[:512]
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-    except tarfile.TarError:
-        raise foreign(path, head, _KINDS) from None
-    return _in_tar(path, file)
-
-
-def _in_zip(path: Path, archive: zipfile.ZipFile) -> Iterator[_Member]:
-    for info in archive.infolist():
-        name = _safe_name(path, info.orig_filename)
-        if info.is_dir():
-            continue
-        place = f"{path}: {quoted(name)}"
-        check_zip_member(place, info)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise refusal(place, "is a link", _UNPACK)
-        yield name, info.file_size, partial(_zip_content, archive, info)
-
-
-def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with archive.open(info) as member:
-        return _whole(member, info.file_size)
-
-
-def _in_tar(path: Path, file: IO[bytes]) -> Iterator[_Member]:
-    with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep 1 KB of each
-            name = _safe_name(path, member.name)
-            if member.isdir():
-                continue
-            if not member.isreg() or member.issparse() or member.size < 0:
-                found = "is a link, a device or something else than a plain file"
-                raise refusal(f"{path}: {quoted(name)}", found, _UNPACK)
-            yield name, member.size, partial(_tar_content, file, member.offset_data, member.size)
-        file.seek(archive.offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile mistakes damage for the end
-        raise EOFError("the archive has no end marker")
-
-
-def _tar_content(file: IO[bytes], offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return _whole(file, size)
-
-
-def _whole(file: IO[bytes], size: int) -> bytes:
-    """Exactly as many bytes as were declared, even if a compressed member would give more."""
-    content = file.read(size)
-    if len(content) != size:
-        raise EOFError("the data ends early")
-    return content
-
-
-def _safe_name(path: Path, name: str) -> str:
-    """The name of a member without `.` parts."""
-    slashed = name.replace("\\", "/")
-    if slashed.startswith("/") or ".." in slashed.split("/") or "\0" in name or re.match("[A-Za-z]:", name):
-        raise refusal(path, f"has a member {quoted(name)}; expected names inside the archive", _UNPACK)
-    return PurePosixPath(name).as_posix()
+def _orientation(picture: "Image.Image") -> int:
+    """The orientation in a picture's EXIF data, 1 if there is none or it cannot be read."""
+    with suppress(Exception):  # Pillow raises almost anything for odd EXIF data
+        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    return 1
 
 
 def _decoded(place: str, content: bytes) -> "Image.Image":
@@ -268,7 +204,7 @@ def _decoded(place: str, content: bytes) -> "Image.Image":
     try:
         picture = Image.open(BytesIO(content), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise foreign(place, content[:512], _PICTURE) from None
+        raise foreign(place, content[:512], _PICTURE, LEAVE_OUT) from None
     except Image.DecompressionBombError:
         raise _too_large(place) from None
     if picture.width * picture.height > _MAX_PIXELS:
@@ -282,7 +218,7 @@ def _decoded(place: str, content: bytes) -> "Image.Image":
 
 
 def _too_large(place: str) -> InputError:
-    return refusal(place, f"has more than {_MAX_PIXELS / 1e6:.0f} megapixels", _LEAVE_OUT)
+    return refusal(place, f"has more than {_MAX_PIXELS / 1e6:.0f} megapixels", LEAVE_OUT)
 
 
 def _cropped(place: str, picture: "Image.Image", crop: _Crop) -> "Image.Image":
@@ -294,7 +230,7 @@ def _cropped(place: str, picture: "Image.Image", crop: _Crop) -> "Image.Image":
         found = (
             f"has {picture.height} x {picture.width} pixels; expected at least the crop, {height} x {width}"
         )
-        raise refusal(place, found, _LEAVE_OUT)
+        raise refusal(place, found, LEAVE_OUT)
     top, left = (picture.height - height) // 2, (picture.width - width) // 2
     return picture.crop((left, top, left + width, top + height))
 

@@ -1,0 +1,121 @@
+"""How a command line is read: what is wrong is named with what is valid, in one to three lines.
+
+`argparse` prints its whole usage and has no nearest matches before Python 3.14.
+"""
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from trainables.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises an `InputError` where others print and exit.
+
+    Attributes:
+        example: Arguments that it takes.
+    """
+
+    example = ""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error of `argparse` in other words.
+
+        Raises:
+            InputError: Always.
+        """
+        see = f"See {self.prog} --help."
+        if found := re.fullmatch(r"argument (\S+): (.*)", message, re.DOTALL):
+            option, problem = found.groups()
+            if problem.startswith("expected "):  # one argument
+                raise InputError(f"{option} needs a value.\n{see}")
+            raise InputError(f"{option} {problem}")
+        if found := re.fullmatch(r"unrecognized arguments: (.*)", message, re.DOTALL):
+            raise InputError(f"Unexpected argument: {found[1]}.\n{see}")
+        if found := re.fullmatch(r"the following arguments are required: (.*)", message):
+            raise InputError(f"Missing: {found[1]}.\nFor example: {self.prog} {self.example}\n{see}")
+        raise InputError(f"{message[:1].upper()}{message[1:]}.\n{see}")
+
+    def check_options(self, arguments: Sequence[str]) -> None:
+        """Refuse options that do not exist, before others are missed.
+
+        Raises:
+            InputError: There is one.
+        """
+        valid = [option for action in self._actions for option in action.option_strings]
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if argument == "--":
+                return
+            if re.match(r"--?[A-Za-z]", name) and not any(option.startswith(name) for option in valid):
+                close = difflib.get_close_matches(f"--{name.lstrip('-')}", valid, n=1)
+                guess = f" Did you mean '{close[0]}'?" if close else ""
+                raise InputError(f"No such option '{name}'.{guess}\nSee {self.prog} --help.")
+
+
+def one_of(valid: Sequence[str], same: Mapping[str, str]) -> Callable[[str], str]:
+    """Reads one of these texts.
+
+    Args:
+        valid: The texts.
+        same: What another text that a person may type means.
+    """
+
+    def read(text: str) -> str:
+        if text in valid:
+            return text
+        close = [same[text]] if text in same else difflib.get_close_matches(text, valid, n=1, cutoff=0.5)
+        guess = f" Did you mean '{close[0]}'?" if close else ""
+        raise argparse.ArgumentTypeError(f"{text}: unknown.{guess}\nValid: {', '.join(valid)}.")
+
+    return read
+
+
+def whole_number(text: str) -> int:
+    """Reads a whole number of at least 1."""
+    if (number := _number(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1, for example 200.")
+    return number
+
+
+def threads(text: str) -> int:
+    """Reads a number of CPU threads; far more than there are CPUs crash torch."""
+    number, num_cpus = _number(text), available_cpus()
+    if not 1 <= number <= num_cpus:
+        found = f"expected a whole number from 1 to {num_cpus}, the CPUs of this machine"
+        raise argparse.ArgumentTypeError(f"{text}: {found}.")
+    return number
+
+
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else 0
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def seconds(text: str) -> float:
+    """Reads a time of at least 0 seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: expected seconds, for example 120.") from None
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 0, for example 120.")
+    return value
+
+
+def folder(text: str) -> Path:
+    """Reads the path of a folder, which may be missing."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty.\nName a folder, or leave the option out.")
+    return Path(text)
