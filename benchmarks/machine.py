@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def describe(device: torch.device, commit: str | None = None) -> dict[str, Any]:
-    """Return a description of the machine and the software, as far as they matter to a figure.
+    """Return a description of the machine and the software, as far as they matter to a measurement.
 
     Args:
         device: Device that is measured.

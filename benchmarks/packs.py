@@ -1,6 +1,7 @@
 """Packs against one run at a time in ordinary modules, on a CPU: `python -m benchmarks.packs --out FILE [--scale paper]`.
 
-All in one process, taking turns, one thread: machines drift, ratios hold. Run-steps a second are medians over the rounds.
+All take turns in one process with one thread: the speed of a machine drifts, ratios hold. Run-steps a second are medians over
+the rounds.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def _seconds(advance: Advance, turn_s: float) -> float:
 
 
 def _plain(run: ResolvedRun, images: Images) -> Advance:
-    """Return a function that advances one run in ordinary modules; torch draws its random inputs for each step."""
+    """Return a function that advances one run in ordinary modules; torch generates its random inputs for each step."""
     plain = Plain(run.spec.model, run.config, images.shape)
     plain.prepare()
     generator = torch.Generator().manual_seed(run.spec.seed)

@@ -1,7 +1,7 @@
 """Sweeps, one per file: the file's name is the sweep's name; `Sweep` and `Scale` describe them.
 
-A sweep says what to train, never on which machines. A seed is a replicate: every draw is trained with the same seeds
-and judged by their mean.
+A sweep says what to train, never on which machines. A draw is one setting of the hyperparameters; every draw is trained
+with the same seeds and judged by the mean over them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Scale:
     """How large the protocol of a sweep is.
 
     Attributes:
-        data: Entry of `trainables.data`, or the path of your own images.
-        space: Hyperparameters and their values, by dotted field of the model's configuration; a draw is one point of
-            their product.
+        data: Name of a module of `trainables.data`, or the path of your own images.
+        space: Hyperparameters and their values, by dotted field of the model's configuration; a draw is one combination
+            of their values.
         num_seeds: Seeds 0 .. num_seeds - 1 of every draw.
         steps: Horizon of a run, in updates.
         report_every: Updates between training statistics.
         evaluate_every: Updates between evaluations.
-        block_s: Seconds of training that are committed at once.
+        block_s: Seconds of training that are committed at once, as one block.
         fields: Other fields of the model's configuration to set.
         precision: Arithmetic of matrix products and convolutions; tf32 and bf16 are several times as fast on a GPU.
         note: A sentence that accompanies every picture of this scale, if readers need one.
@@ -53,20 +53,20 @@ class Scale:
         return " ".join(filter(None, (self.note, self.data_note * (data == self.data))))
 
     def draws(self) -> list[dict[str, Value]]:
-        """All points of the space, in order."""
+        """All combinations of the values in the space, in order."""
         values = itertools.product(*(distribution.choices for distribution in self.space.values()))
         return [dict(zip(self.space, point, strict=True)) for point in values]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: a named question.
+    """A sweep: a question, and what answers it.
 
     Attributes:
         question: The question that its front answers, one sentence.
-        model: Entry of `trainables.models`.
-        objectives: Entries of `trainables.metrics` whose trade-off is the question, the front's x axis first.
-        metrics: Entries of `trainables.metrics` that are computed at every evaluation, including the objectives.
+        model: Name of a module of `trainables.models`.
+        objectives: Metrics that are the axes of the front, the x axis first: names of modules of `trainables.metrics`.
+        metrics: Metrics that are computed at every evaluation, including the objectives.
         scales: The scales by name: `paper`, `laptop`, `smoke`.
         step: What a step of the model is. Horizons in different steps are not comparable; in the same steps they must agree.
     """

@@ -4,8 +4,8 @@ Command: python -m sweeper run betavae_beta --scale paper
 Cost: paper, 60 runs of 300,000 steps on dSprites, about half of factorvae_gamma; laptop, 25 runs of 12,000 steps in
     about one minute on 2 CPU cores; smoke, seconds.
 Expected: at paper scale the best score, about .73, at beta = 4, at a reconstruction error of about 45 nats that climbs
-    steeply with beta. The paper's exact grid is not known: the values here hold all that it names (1, 4) and its
-    followers' range.
+    steeply with beta. The paper's exact grid is not known: the values here include all that it names (1, 4) and
+    cover the range of later work.
 """
 
 from search_spaces import Sweep

@@ -1,12 +1,12 @@
 """Does InfoWGAN-GP disentangle, for any weight of its information term? See Figure 8 of Kim & Mnih (2018).
 
 Command: python -m sweeper run infowgan_gp --scale paper
-Cost: paper, 2,640 runs of 300,000 generator steps on dSprites, five critic steps each: a question for a cluster; laptop,
+Cost: paper, 2,640 runs of 300,000 generator steps on dSprites, five critic steps each: this needs a cluster; laptop,
     25 runs of 1,500 steps in about two minutes on 2 CPU cores; smoke, seconds.
 Expected: at paper scale scores well below those of the VAEs, the best at lambda = 0.2; it learns scale, and puts position
     into the category. Noise variables and learning rates cannot differ inside a pack, so there are 24 kinds of packs.
-    There is no likelihood: with the VAEs it shares the axis recon_mse, of the generator at Q's codes without noise.
-    The paper gives no number of steps; its VAEs' is used.
+    There is no likelihood: with the VAEs it shares the axis recon_mse, here of the generator's image of Q's codes, with
+    zero noise. The paper gives no number of steps; that of its VAEs is used.
 """
 
 from optuna.distributions import CategoricalDistribution

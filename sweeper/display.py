@@ -53,9 +53,14 @@ def command(word: str, *arguments: object, **options: object) -> str:
     return shlex.join(words)
 
 
-def runs(count: int) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words, for example `1 pack` or `2,000 packs`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def runs(number: int) -> str:
     """Return a number of runs in words, for example `1 run`."""
-    return f"{count:,} run{'s' * (count != 1)}"
+    return count(number, "run")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
@@ -96,7 +101,7 @@ class Counter:
         if elapsed - self._said >= LINE_EVERY_S or self.done >= self._total:
             self._said = elapsed
             share = f"{self._what}: {self.done / self._total:4.0%} of {self._total:,} {self._unit}"
-            self._console.print(f"{share}, {duration(elapsed)} gone{self._time_left(elapsed)}")
+            self._console.print(f"{share}, {duration(elapsed)} elapsed{self._time_left(elapsed)}")
 
     def _time_left(self, elapsed: float) -> str:
         """Return the time left, by the pace since the first block, since workers take seconds to start."""

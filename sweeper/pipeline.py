@@ -23,7 +23,7 @@ from sweeper.ledger.writer import Ledger
 from sweeper.machines.probe import Probe, measure_alone, measure_together
 from sweeper.machines.resources import ClusterMeasure, Machine, Resources, cluster, local_resources
 from sweeper.scheduling import launch, placing, scoring
-from sweeper.scheduling.estimate import TOO_LONG_S, Estimate, form_packs, plan_table
+from sweeper.scheduling.estimate import TOO_LONG_S, Estimate, announced, form_packs, plan_table
 from sweeper.scheduling.gpu_packs import Measure, MeasureTogether
 from sweeper.scheduling.placing import Prepared
 from sweeper.scheduling.plan import SCALES, Planned, Question, plan
@@ -139,8 +139,9 @@ class Pipeline:
         together: MeasureTogether | None,
     ) -> Prepared:
         """Decide where packs train, form them, and print their estimated time and memory."""
-        prepared = placing.prepare(self.machine, planned, ledger.records, resources, measure, together)
         self.console.print(plan_table(planned, ledger.records))
+        measure = announced(measure, self.console)
+        prepared = placing.prepare(self.machine, planned, ledger.records, resources, measure, together)
         for note in prepared.notes:
             self.console.print(note, soft_wrap=True, markup=False)
         if prepared.expected:
@@ -155,9 +156,10 @@ class Pipeline:
             return
         scale = self.questions[0].id.scale
         smaller = " or ".join(SCALES[SCALES.index(scale) + 1 :])
+        less = f"--scale {smaller}" if smaller else "fewer steps or seeds"
         raise InputError(
-            f"Scale {scale} would take about {display.duration(expected.duration_s)} on this machine's CPU.\n"
-            f"Use --scale {smaller or scale}, a machine with a GPU, or --yes to start anyway."
+            f"This would take about {display.duration(expected.duration_s)} on this machine's CPU.\n"
+            f"Use {less}, a machine with a GPU, or --yes to start anyway."
         )
 
     def _train(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared | None) -> int:

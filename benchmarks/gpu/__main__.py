@@ -1,7 +1,7 @@
 """Measure a GPU: `python -m benchmarks.gpu --out DIR [--seconds 300] [--stages rates,precisions] [--rehearse]`.
 
-Writes DIR/gpu.json after every measured line and DIR/gpu.md, its tables, at the end. The stages run in a process of their
-own, which is started again for those that are left where one crashes or hangs, so a fault costs one stage.
+Writes DIR/gpu.json after every measured line and DIR/gpu.md, its tables, at the end. The stages run in a
+separate process. If one crashes or hangs, the process is started again for the remaining ones, so a fault costs one stage.
 """
 
 import argparse

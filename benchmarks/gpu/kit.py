@@ -204,14 +204,14 @@ class _Counting(TorchDispatchMode):
 
 
 def operations(pack: Pack) -> int:
-    """Count the tensor operations of one step, without drawing. The pack trains a step that it does not count."""
+    """Count the tensor operations of one update, without those that generate its inputs. The pack trains one more step."""
     with _Counting() as counting:
         _one_update(pack)
     return counting.count
 
 
 def kernels(pack: Pack) -> int | None:
-    """Count the kernels of one step on CUDA, without drawing; None if the profiler sees none. See `operations`.
+    """Count the kernels of one update on CUDA, as in `operations`; None if the profiler sees none.
 
     The profiler may slow down later work of its process.
     """

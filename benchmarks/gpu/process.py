@@ -44,7 +44,7 @@ def of_pack(bench: Bench, num_runs: int) -> Callable[[int], None]:
 
 
 def plain_steps(bench: Bench, launch: stepping.Launch) -> Callable[[int], None]:
-    """Return a function that advances one FactorVAE run in ordinary modules, on inputs drawn once; on request as a graph."""
+    """Return a function that advances one FactorVAE run in ordinary modules, on inputs generated once; on request as a graph."""
     arithmetic.set_arithmetic("tf32", 1)
     pack: Pack = bench.pack(num_runs=1, launch="eager")
     drawn = pack.gathered(

@@ -21,7 +21,7 @@ from sweeper.home import Home
 from sweeper.machines.probe import Probe
 from trainables import __version__, contracts, durable, known_codes
 from trainables.durable import DamagedBlockError
-from trainables.errors import UnknownNameError
+from trainables.errors import InputError
 from trainables.known_codes import CODES, CODES_VERSION, SEEDLESS
 from trainables.metric_identity import identity
 
@@ -112,7 +112,10 @@ def calibrate(home: Home, data: str, metrics: Sequence[str], num_seeds: int, con
     for name in metrics:
         contracts.check_metrics([name])
         if name not in valid:
-            raise UnknownNameError("metric of codes and ground truth", name, valid)
+            raise InputError(
+                f"{name} needs more than codes and ground truth, so it cannot be calibrated.\n"
+                f"Valid: {', '.join(sorted(valid))}."
+            )
     with Probe() as probe:
         found = probe.evaluated(data)
         path = _path(home.path, found.recipe)

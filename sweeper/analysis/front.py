@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sweeper import display
-from sweeper.analysis import calibration, labels, pareto, results
+from sweeper.analysis import calibration, comparability, labels, pareto, results
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from trainables import durable
@@ -92,7 +92,7 @@ def answer(
         raise _nothing_yet(records, sweeps, home)
     asked = {sweep: labels.words(records, sweep) for sweep in sweeps}
     own = {sweep: tuple(words["objectives"]) for sweep, words in asked.items()}
-    chosen = tuple(objectives) or _agreed(own, results.computed(runs))
+    chosen = tuple(objectives) or _agreed(own, comparability.computed(runs))
     draws, left_out = results.draw_table(runs, chosen, allow_diverged)
     reference_M, probability_N, volumes, resampled = _bootstrap(runs, draws, chosen)
     calibrated = calibration.references(home, runs["data"].iloc[0]) if home else {}
@@ -260,7 +260,7 @@ def summary(answer: Answer) -> list[str]:
     """Return the answer as plain sentences for a terminal."""
     run, draws = answer.runs.iloc[0], answer.draws
     front = draws[draws["on_front"]].sort_values(answer.objectives[0], kind="stable")
-    scope = f"{run['scale']} scale, {results.training(answer.runs)} on {run['data']}"
+    scope = f"{run['scale']} scale, {comparability.training(answer.runs)} on {run['data']}"
     none = "none; every draw has a diverged seed or an objective that is not finite"
     shown = "; ".join(_on_front(answer, row) for row in rows_of(front)) or none
     sentences = [f"Front of {len(draws)} draw{'s' * (len(draws) != 1)} ({scope}): {shown}."]

@@ -1,6 +1,6 @@
 """Tidy tables of committed results: runs at their horizon, runs over time, draws over their seeds.
 
-Hyperparameters are columns under their dotted names, with the values as they were drawn (dtype object). Other columns:
+Hyperparameters are columns under their dotted names, with the values of the draw (dtype object). Other columns:
 `data` is the recipe of the images; `metric_settings` is the metric's full name, and values are comparable where it is
 equal; `numerics` and `code_version` belong to the blocks that trained a run up to its horizon, `mixed` if several.
 
@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import search_spaces
-from sweeper.analysis import pareto
+from sweeper.analysis import comparability, pareto
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from trainables import contracts
-from trainables.errors import InputError, UnknownNameError
+from trainables.errors import InputError
 from trainables.metric_identity import is_current
 
 _SWEEP = ("sweep", "scale", "label", "model")
@@ -164,9 +163,9 @@ def draw_table(
             of step.
     """
     sense, names = directions(objectives), hyperparameters(runs)
-    _check_computed(runs, objectives)
+    comparability.check_computed(runs, objectives)
     runs = runs[runs["metric"].isin(objectives)]
-    _refuse_mixed(runs)
+    comparability.refuse_mixed(runs)
     groups = [group for _, group in runs.groupby(["sweep", "label", "draw"])]
     rows = in_order([_draw(group, objectives, allow_diverged) for group in groups], names)
     shown = _with_fronts([row for row in rows if row["num_seeds"]], objectives, sense)
@@ -270,87 +269,9 @@ def _one(words: Iterable[str]) -> str:
     return "mixed" if len(distinct) > 1 else "".join(distinct)
 
 
-def computed(runs: pd.DataFrame) -> set[str]:
-    """Return the metrics that all sweeps of a table have."""
-    return set.intersection(*(set(group["metric"]) for _, group in runs.groupby(["sweep", "label"])))
-
-
-def _check_computed(runs: pd.DataFrame, objectives: Sequence[str]) -> None:
-    """Check that every sweep has every objective; otherwise a sweep that lacks one would vanish."""
-    known = computed(runs)
-    for name in objectives:
-        if name not in known:
-            raise UnknownNameError(
-                "objective", name, known, "These are the metrics that all of the sweeps have."
-            )
-
-
-def _refuse_mixed(runs: pd.DataFrame) -> None:
-    """Reject runs that are not comparable, before a mean or a front hides it."""
-    _refuse(runs, "scale", "scale", "Compare sweeps of one scale.")
-    _refuse(runs, "data", "data", "Compare sweeps on one data set.")
-    for unit, trained in _by_step_unit(runs):
-        _refuse(trained, "step", f"number of {unit}s", "Train both sweeps to the same step.")
-    refuse_mixed_estimators(
-        runs, "Compute the older values again: python -m sweeper evaluate NAME --metric {metric}"
-    )
-
-
-def refuse_mixed_estimators(runs: pd.DataFrame, remedy: str) -> None:
-    """Reject metrics that were computed by several versions or with several settings.
-
-    Args:
-        runs: Rows of one or several tables.
-        remedy: What to do; `{metric}` is replaced by the metric's name.
-
-    Raises:
-        InputError: The full names of a metric differ.
-    """
-    for name, scored in runs[runs["value"].notna()].groupby("metric"):
-        _refuse(
-            scored,
-            "metric_settings",
-            f"settings of {name}",
-            remedy.format(metric=str(name).partition("/")[0]),
-        )
-
-
-def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Group runs by the unit of their sweep's steps; `update` if the sweep's module is gone."""
-    known = search_spaces.names()
-    units = {
-        name: search_spaces.load(name).step if name in known else "update" for name in runs["sweep"].unique()
-    }
-    kinds = runs["sweep"].map(units)
-    return [(unit, runs[kinds == unit]) for unit in dict.fromkeys(kinds)]
-
-
 def metric_settings(runs: pd.DataFrame, metric: str) -> str:
     """Return the full name of a metric in a table of comparable runs; empty if no run is scored."""
     return _one(runs.loc[runs["metric"] == metric, "metric_settings"])
-
-
-def step_unit(runs: pd.DataFrame) -> str:
-    """Return the unit of steps of the first of these runs, in the plural, for example `updates`."""
-    return f"{_by_step_unit(runs)[0][0]}s"
-
-
-def training(runs: pd.DataFrame) -> str:
-    """Return how far comparable runs were trained, for example `12,000 updates (vae) and 900 generator updates (gan)`."""
-    parts = [
-        (f"{trained['step'].iloc[0]:,} {unit}s", ", ".join(sorted(set(trained["model"]))))
-        for unit, trained in _by_step_unit(runs)
-    ]
-    return parts[0][0] if len(parts) == 1 else " and ".join(f"{steps} ({models})" for steps, models in parts)
-
-
-def _refuse(runs: pd.DataFrame, column: str, what: str, remedy: str) -> None:
-    different = runs.drop_duplicates(column).sort_values(column)[[column, "sweep", "label"]]
-    if len(different) > 1:
-        sides = [
-            f"{value} (sweep {f'{sweep} {label}'.strip()})" for value, sweep, label in different.to_numpy()
-        ]
-        raise InputError(f"Not comparable, the runs differ in {what}: {sides[0]} and {sides[1]}.\n{remedy}")
 
 
 def _draw(group: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool) -> dict[str, Any]:

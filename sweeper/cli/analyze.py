@@ -6,18 +6,25 @@ from pathlib import Path
 import click
 
 from sweeper.cli.options import (
-    FILE,
     MANY,
     NAME,
     HomeOptions,
-    NonEmptyPath,
     SweepOptions,
     with_home,
     with_home_alone,
     with_json,
     with_sweep,
 )
-from sweeper.cli.resolve import check_output, find_home, known_sweeps, open_records, register
+from sweeper.cli.resolve import (
+    check_output,
+    check_stored,
+    find_home,
+    known_sweeps,
+    listed,
+    open_records,
+    register,
+)
+from sweeper.cli.values import FILE, Number
 from sweeper.home import MAX_STEM, lock_home
 from trainables import contracts, sources
 from trainables.errors import InputError, UnknownNameError
@@ -46,15 +53,12 @@ def show_front(
     home = find_home(place)
     check_output("--csv", csv, (".csv",), home)
     check_output("--plot", plot, (".png", ".svg"), home)
-    records = open_records(home)
+    records = open_records(home, names, chosen)
     sweeps = known_sweeps(records, names, chosen, home)
     from sweeper.analysis import front
     from sweeper.figures.front_data import write_plot
 
-    axes = tuple(objectives.split(",")) if objectives is not None else ()
-    if len(set(axes)) < len(axes):
-        raise InputError(f"--objectives {objectives}: a metric is named twice.\nName each one once.")
-    contracts.check_metrics(axes)
+    axes = listed("--objectives", objectives)
     answer = front.answer(records, sweeps, allow_diverged=allow_diverged, objectives=axes, home=home.path)
     # The plot comes first: if it cannot show the answer it raises an error, and nothing is written.
     written = [(write_plot(answer, plot), "plot")] if plot else []
@@ -88,7 +92,7 @@ def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> N
     """Write the runs that the front is computed from."""
     home = find_home(place)
     check_output("--runs", runs, (".csv",), home)
-    records = open_records(home)
+    records = open_records(home, [name], chosen)
     from sweeper.analysis import front
 
     sweeps = known_sweeps(records, [name], chosen, home)
@@ -101,12 +105,16 @@ def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> N
 @NAME
 @with_sweep
 @with_home
-@click.option("--metric", "metrics", multiple=True, required=True, help="for example mig; may be repeated")
+@click.option(
+    "--metric", "metrics", multiple=True, required=True, help="for example mig or mig,sap; may be repeated"
+)
 def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple[str, ...]) -> None:
     """Compute metrics that finished runs lack; trains nothing."""
+    metrics = tuple(name.strip() for each in metrics for name in each.split(","))
     contracts.check_metrics(metrics)
     home = find_home(place, is_written=True)
-    (sweep,) = known_sweeps(open_records(home), [name], chosen, home)
+    check_stored(home, must_exist=False)
+    (sweep,) = known_sweeps(open_records(home, [name], chosen), [name], chosen, home)
     from sweeper import display
     from sweeper.ledger.writer import Ledger
     from sweeper.scheduling import scoring
@@ -121,9 +129,7 @@ def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple
 @MANY
 @with_sweep
 @with_home
-@click.option(
-    "--out", type=NonEmptyPath(dir_okay=False), help="write .png and .svg here (default HOME/figures/...)"
-)
+@click.option("--out", type=FILE, help="write .png and .svg here (default HOME/figures/...)")
 @click.option("--metrics", help="metrics to show, comma-separated (default: those of the paper)")
 def figure(
     kind: str,
@@ -133,7 +139,7 @@ def figure(
     out: Path | None,
     metrics: str | None,
 ) -> None:
-    """Draw a figure of the paper, as PNG and SVG.
+    """Plot a figure of the paper, as PNG and SVG.
 
     KIND is 3 or 6 (traversals of the best runs), 4 (curves over steps), 5 (reconstruction against the metric), or metrics
     (metric against metric).
@@ -141,17 +147,19 @@ def figure(
     from sweeper.figures import paper
 
     if kind not in paper.KINDS:
-        raise UnknownNameError("figure", kind, paper.KINDS)
-    shown = tuple(metrics.split(",")) if metrics is not None else ()
-    contracts.check_metrics(shown)
+        order = "The kind comes first, for example: figure 4 factorvae_gamma"
+        raise UnknownNameError("kind of figure", kind, paper.KINDS, order)
+    shown = listed("--metrics", metrics)
     home = find_home(place)
-    records = open_records(home)
+    records = open_records(home, names, chosen)
     sweeps = known_sweeps(records, names, chosen, home)
     stem = out or home.path / "figures" / f"figure_{kind}_{'+'.join(map(str, sweeps))}"[:MAX_STEM]
     if out is None:
         stem.parent.mkdir(exist_ok=True)
     elif out.suffix in (".png", ".svg"):
         stem = out.with_suffix("")
+    elif out.suffix in (".pdf", ".eps", ".jpg", ".jpeg"):
+        raise InputError(f"--out {out}: unsupported extension '{out.suffix}'; expected .png or .svg.")
     check_output("--out", stem.with_name(f"{stem.name}.png"), (".png",), home)
     for path in paper.draw(kind, records, home.storage, sweeps, stem, shown, home.path):
         click.echo(f"Wrote {path}")
@@ -160,13 +168,16 @@ def figure(
 @click.command()
 @click.argument("data", metavar="DATASET")
 @with_home_alone
-@click.option("--metric", "metrics", multiple=True, help="for example mig; may be repeated (default: all)")
 @click.option(
-    "--num-seeds", type=click.IntRange(2, 100), default=5, show_default=True, help="seeds of each random code"
+    "--metric", "metrics", multiple=True, help="for example mig or mig,sap; may be repeated (default: all)"
+)
+@click.option(
+    "--num-seeds", type=Number(2, 100, 5), default=5, show_default=True, help="seeds of each random code"
 )
 def calibrate(data: str, place: HomeOptions, metrics: tuple[str, ...], num_seeds: int) -> None:
     """Measure what random, untrained and perfect codes score on a data set."""
     sources.check(data)
+    metrics = tuple(name.strip() for each in metrics for name in each.split(","))
     contracts.check_metrics(metrics)
     home = find_home(place, is_written=True)
     from rich.console import Console

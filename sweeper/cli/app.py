@@ -1,7 +1,8 @@
 """The command group with its exit codes, and the commands `list`, `plan`, `run` and `status`.
 
-Exit codes: 0 everything planned is done; 1 some runs failed or diverged; 2 something that was typed, or a file or folder
-that it names, is invalid; 3 an error of the machine, for example a full disk; 130 stopped by the user.
+Exit codes: 0 the command did all that it should; 1 some runs failed or diverged, or `verify` or `rebuild` found problems;
+2 something that was typed, or a file or folder that it names, is invalid; 3 an error of the machine, for example a full
+disk; 130 stopped by the user.
 """
 
 import json
@@ -35,6 +36,7 @@ from sweeper.cli.options import (
     with_variant,
 )
 from sweeper.cli.resolve import (
+    check_stored,
     find_home,
     find_machine,
     find_questions,
@@ -108,9 +110,12 @@ def show_plan(
     """Show runs, packs, memory, time and cost before anything starts."""
     questions = find_questions(names, chosen, variant)
     home, machine = find_home(place), find_machine(where)
+    from rich.console import Console
+
+    from sweeper import display
     from sweeper.machines.probe import Probe, measure_together
     from sweeper.machines.resources import ClusterMeasure, cluster, local_resources
-    from sweeper.scheduling.estimate import plan_table
+    from sweeper.scheduling.estimate import announced, plan_table
     from sweeper.scheduling.placing import prepare
     from sweeper.scheduling.plan import plan
 
@@ -118,11 +123,12 @@ def show_plan(
     with Probe() as probe:
         planned = plan(questions, probe, records)
         if machine.address is None:
-            here = local_resources()
-            prepared = prepare(machine, planned, records, here, probe.measure, measure_together)
+            here, measure = local_resources(), announced(probe.measure, display.notes())
+            prepared = prepare(machine, planned, records, here, measure, measure_together)
         else:
             with cluster(machine) as there:
-                prepared = prepare(machine, planned, records, there, ClusterMeasure(), None)
+                measure = announced(ClusterMeasure(), display.notes())
+                prepared = prepare(machine, planned, records, there, measure, None)
     expected = prepared.expected
     if expected is None:
         raise InputError(
@@ -133,8 +139,6 @@ def show_plan(
     if as_json:
         click.echo(json.dumps(asdict(expected) | {"cost": cost}))
         return
-    from rich.console import Console
-
     console = Console(highlight=False)
     console.print(plan_table(planned, records))
     for note in prepared.notes:
@@ -167,6 +171,7 @@ def run(
     from sweeper import display
     from sweeper.pipeline import Pipeline
 
+    check_stored(home, must_exist=False)
     settle_storage(home)
     # A scheduler sends SIGTERM before it reclaims a machine: stop as after Ctrl-C.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -191,7 +196,7 @@ def run(
 @with_json
 def status(name: str, chosen: SweepOptions, place: HomeOptions, as_json: bool) -> None:
     """Show the progress of a sweep, also while it is running."""
-    records = open_records(home := find_home(place))
+    records = open_records(home := find_home(place), [name], chosen)
     (sweep,) = known_sweeps(records, [name], chosen, home)
     counts = records.counts(sweep)
     if not is_held(home.path):  # the driver that trained these is gone

@@ -18,6 +18,7 @@ from sweeper.cli.options import (
     with_uri,
 )
 from sweeper.cli.resolve import check_ledger, check_stored, find_home, known_sweeps, open_records
+from sweeper.cli.values import Number
 from sweeper.home import Home, lock_home
 from trainables.errors import InputError
 from trainables.layout import Layout
@@ -31,13 +32,13 @@ from trainables.layout import Layout
 def sync(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions, uri: str | None) -> int:
     """Bring MLflow up to date with the ledger."""
     home = find_home(place, is_written=True, has_store=True)
-    sweeps = known_sweeps(open_records(home), names, chosen, home)
+    sweeps = known_sweeps(open_records(home, names, chosen), names, chosen, home)
     from sweeper.tracking import process
 
     pending = process.run_sync(home, uri, sweeps, is_anew=True)
     if pending:
         click.echo(
-            f"{pending} runs are not in MLflow yet. Nothing is lost; sync again when it answers.", err=True
+            f"Not up to date: {display.count(pending, 'MLflow run')} (one per sweep, draw and run).", err=True
         )
         return 3
     click.echo(f"{process.store_uri(home, uri)} is up to date.")
@@ -52,18 +53,21 @@ def sync(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions, uri: 
 def verify(name: str, chosen: SweepOptions, place: HomeOptions, uri: str | None) -> int:
     """Check blocks, ledger, exports and MLflow against each other; exit code 0 only if all agree."""
     home = find_home(place, has_store=True)
-    check_ledger(home)
+    check_stored(home, must_exist=False)
+    check_ledger(home, [name], chosen)
     from sweeper.ledger.verify import check
     from sweeper.tracking import process
 
     if damage := home.damage():
         problems = [damage_message(home, damage)]
     else:
-        sweeps = known_sweeps(open_records(home), [name], chosen, home)
+        sweeps = known_sweeps(open_records(home, [name], chosen), [name], chosen, home)
         problems = check(home.ledger, home.storage)
         problems += process.run_verify(home, uri, sweeps)
     for problem in problems:
         click.echo(problem)
+    if any("damaged" in problem for problem in problems):
+        click.echo("What the ledger has read stays valid. Copy damaged files back from a backup.", err=True)
     click.echo(
         f"Problems found: {len(problems)}." if problems else "Blocks, ledger, exports and MLflow agree."
     )
@@ -75,9 +79,10 @@ def verify(name: str, chosen: SweepOptions, place: HomeOptions, uri: str | None)
 @with_sweep
 @with_home
 def prune(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions) -> None:
-    """Delete the states that finished runs keep for further training: gigabytes at paper scale. Results stay."""
+    """Delete the states of finished runs: gigabytes at paper scale. Results stay; more training starts again from step 0."""
     home = find_home(place, is_written=True)
-    check_ledger(home)
+    check_stored(home, must_exist=False)
+    check_ledger(home, names, chosen)
     from sweeper.ledger.writer import Ledger
 
     with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
@@ -124,7 +129,7 @@ def rebuild(place: HomeOptions) -> int:
 @click.command()
 @with_home_alone
 @with_uri
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--port", type=Number(1, 65535, 5000), default=5000, show_default=True)
 def ui(place: HomeOptions, port: int, uri: str | None) -> int:
     """Serve MLflow's pages on http://127.0.0.1:5000, for this machine only."""
     home = find_home(place, is_written=True, has_store=True)

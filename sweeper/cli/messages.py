@@ -1,18 +1,45 @@
 """Error messages of the commands."""
 
+import difflib
 import sqlite3
 
 import click
 
+import search_spaces
 from sweeper import display
 from sweeper.home import Home
+from trainables import contracts
+from trainables.durable import DamagedBlockError
+
+_SWEEPS = "name a sweep: {sweeps}."
+_LACKING = {
+    "name": _SWEEPS,
+    "names": _SWEEPS,
+    "kind": "name a kind of figure, 3, 4, 5, 6 or metrics, then the sweeps.",
+    "data": "name a data set, {data}, or the path of your own images.",
+}
+"""What to say where an argument is lacking."""
 
 
 def usage_message(error: click.ClickException) -> str:
     """Return the message for a command line that cannot be parsed."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message()
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "python -m sweeper"
-    return f"{error.format_message()}\nSee {command} --help."
+    return f"{_usage(error)}\nSee {command} --help."
+
+
+def _usage(error: click.ClickException) -> str:
+    if isinstance(error, click.NoSuchOption):
+        close = difflib.get_close_matches(error.option_name, error.possibilities or (), n=1)
+        return f"Unknown option '{error.option_name}'." + (f" Did you mean '{close[0]}'?" if close else "")
+    if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
+        valid = {"sweeps": ", ".join(search_spaces.names()), "data": ", ".join(contracts.data_set_names())}
+        return f"{error.ctx.command.name if error.ctx else ''}: {_LACKING[str(error.param.name)].format(**valid)}"
+    if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Option):
+        return f"{error.param.opts[0]} is missing: {error.param.help}."
+    return error.format_message()
 
 
 def damage_message(home: Home, found: object) -> str:
@@ -31,5 +58,11 @@ def failure_message(home: Home | None, error: Exception) -> str:
     # Only this class itself means a damaged file; its subclasses are other errors.
     if home and type(error) is sqlite3.DatabaseError:
         return damage_message(home, error)
+    if home and isinstance(error, sqlite3.Error) and home.ledger.is_dir():
+        return (
+            f"{home.ledger} is a folder; expected a file.\nMove it away, or choose another home with --home."
+        )
+    if isinstance(error, DamagedBlockError):
+        return f"Error: {error}\nCopy the file back from a backup. Other results are not affected."
     what = f"{home.ledger}: {error}" if home and isinstance(error, sqlite3.Error) else error
     return f"Error: {what}\nFix the cause, then run the same command to resume."

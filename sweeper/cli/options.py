@@ -1,7 +1,6 @@
 """Options that commands share, in groups; each group is one typed argument of a command."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any, Literal
 
 import click
 
+from sweeper.cli.values import FOLDER, Number, Share, source
 from trainables.config import STATE_EVERY_S
 from trainables.errors import InputError
 
 MAX_LABEL = 64
-MAX_PRICE = 10**9
+MAX_PRICE = 1e9
 MAX_STATE_EVERY_S = 7 * 24 * 3600.0
 
 
@@ -54,66 +54,25 @@ class MachineOptions:
     state_every: float = STATE_EVERY_S
 
 
-class Share(click.ParamType[float | None]):
-    """A share of a GPU, or `auto`."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        """Parse a share; None means `auto`."""
-        if value is None or str(value).lower() == "auto":
-            return None
-        try:
-            return float(value)
-        except ValueError:
-            valid = "auto, 0 (CPU), 1, 0.5, 0.333, 0.25 ..."
-            self.fail(f"'{value}' is not a share of a GPU. Valid: {valid}", param, ctx)
-
-
-class NonEmptyPath(click.Path):
-    """A path that must not be empty, since an empty one would mean the working folder."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(path_type=Path, **settings)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse a path."""
-        if not str(value):
-            self.fail("path must not be empty.", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-FILE = NonEmptyPath(dir_okay=False)
 NAME = click.argument("name", metavar="NAME")
 MANY = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
 
 def _check_label(_: click.Context, __: click.Parameter, label: str | None) -> str:
     if label == "":
-        raise InputError("--as '': the label must not be empty.\nLeave out --as to run the sweep unchanged.")
+        raise InputError("--as '': the label is empty.\nGive the variant a label, for example --as wide.")
     if len(label or "") > MAX_LABEL:
         raise InputError(f"--as {label}: {len(label or '')} characters.\nUse at most {MAX_LABEL}.")
     return label or ""
 
 
-def _check_uri(_: click.Context, __: click.Parameter, uri: str | None) -> str | None:
+def _check_uri(_: click.Context, parameter: click.Parameter, uri: str | None) -> str | None:
     if uri is not None:
         from sweeper.tracking.process import check_uri
 
-        check_uri(uri)
+        # An address may hold a password, so that it is not repeated before it is checked.
+        check_uri(uri, option=source(parameter))
     return uri
-
-
-def _check_finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise InputError(f"{parameter.opts[0]} {value:g}: expected a number of seconds, for example 120.")
-    return value
-
-
-def _check_price(_: click.Context, __: click.Parameter, price: float | None) -> float | None:
-    if price is not None and not 0 <= price <= MAX_PRICE:
-        raise InputError(f"--price-per-hour {price:g}: expected a number from 0 to {MAX_PRICE:,}.")
-    return price
 
 
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
@@ -125,7 +84,10 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         callback=_check_label,
         help="name of a variant of the sweep, changed by --set or --data",
     ),
-    "seeds": click.option("--seeds", help="for example 0-9; adds seeds, never removes any"),
+    "seeds": click.option(
+        "--seeds",
+        help="seeds of every draw, for example 0-9 (default: the scale's); seeds that the home has are kept",
+    ),
     "assignments": click.option(
         "--set",
         "assignments",
@@ -139,7 +101,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "home": click.option(
         "--home",
-        type=NonEmptyPath(file_okay=False),
+        type=FOLDER,
         default="sweeps",
         envvar="SWEEPER_HOME",
         show_envvar=True,
@@ -147,7 +109,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "storage": click.option(
         "--storage",
-        type=NonEmptyPath(file_okay=False),
+        type=FOLDER,
         envvar="SWEEPER_STORAGE",
         show_envvar=True,
         help="folder for blocks, shared by all machines (default: inside the home)",
@@ -177,7 +139,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "cluster_gpus": click.option(
         "--cluster-gpus",
-        type=click.IntRange(0, 10_000),
+        type=Number(0, 10_000, 4),
         default=0,
         envvar="SWEEPER_CLUSTER_GPUS",
         show_envvar=True,
@@ -191,8 +153,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "state_every": click.option(
         "--state-every",
-        type=click.FloatRange(min=0, max=MAX_STATE_EVERY_S),
-        callback=_check_finite,
+        type=Number(0.0, MAX_STATE_EVERY_S, 120),
         metavar="SECONDS",
         default=STATE_EVERY_S,
         show_default=True,
@@ -246,7 +207,6 @@ with_uri = click.option(
 with_price = click.option(
     "--price-per-hour",
     "price",
-    type=float,
-    callback=_check_price,
+    type=Number(0.0, MAX_PRICE, 2.5),
     help="price of this machine per hour, in your currency",
 )

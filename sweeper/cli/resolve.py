@@ -15,9 +15,18 @@ import click
 import search_spaces
 from sweeper import display
 from sweeper.cli.options import HomeOptions, MachineOptions, SweepOptions, VariantOptions
-from sweeper.home import Home, check_folder, check_length, check_letters, check_visible, lock_home
-from trainables import config
-from trainables.errors import InputError
+from sweeper.home import (
+    STORAGE_PATH,
+    Home,
+    check_folder,
+    check_length,
+    check_letters,
+    check_visible,
+    lock_home,
+)
+from trainables import config, contracts
+from trainables.errors import InputError, UnknownNameError
+from trainables.layout import Layout
 
 if TYPE_CHECKING:
     from sweeper.ledger.reader import Records
@@ -44,6 +53,8 @@ def find_questions(names: Sequence[str], chosen: SweepOptions, variant: VariantO
     check_names(names)
     from sweeper.scheduling.plan import PROTOCOL, find_question
 
+    if variant.seeds == "":
+        raise InputError("--seeds '': no seed is given.\nUse for example 0-9 or 0,3,7.")
     seeds = config.parse_seeds(variant.seeds) if variant.seeds is not None else None
     changed = config.parse_fields(variant.assignments)
     for name in PROTOCOL:
@@ -92,6 +103,19 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: 
             raise InputError(f"{option} {path}: {own} is managed by the sweeper.\nChoose another folder.")
 
 
+def listed(option: str, metrics: str | None) -> tuple[str, ...]:
+    """Return the metrics of a comma-separated list.
+
+    Raises:
+        InputError: One is unknown, or named twice.
+    """
+    names = tuple(name.strip() for name in metrics.split(",")) if metrics is not None else ()
+    if len(set(names)) < len(names):
+        raise InputError(f"{option} {metrics}: a metric is named twice.\nName each one once.")
+    contracts.check_metrics(names)
+    return names
+
+
 def find_machine(options: MachineOptions) -> Machine:
     """Return the machine or cluster that was named."""
     from sweeper.machines.resources import Machine, check_address, check_device, check_share
@@ -106,7 +130,7 @@ def find_machine(options: MachineOptions) -> Machine:
                 f"--no-ray trains in this process, --address {address} on a cluster.\nLeave out one of them."
             )
         address = None
-    check_address(address)
+    check_address(address, "--address" if _is_typed("address") else "SWEEPER_ADDRESS")
     if options.cluster_gpus and not address and _is_typed("cluster_gpus"):
         raise InputError(
             "--cluster-gpus needs a cluster.\nName one with --address, or leave out --cluster-gpus."
@@ -139,22 +163,37 @@ def _is_typed(name: str) -> bool:
     return source == click.core.ParameterSource.COMMANDLINE
 
 
-def check_ledger(home: Home) -> None:
-    """Reject a home without a readable ledger."""
+def check_ledger(home: Home, names: Sequence[str] = (), chosen: SweepOptions | None = None) -> None:
+    """Reject a home without a readable ledger; the sweeps that were named are in the command that would train them."""
     if not home.ledger.exists():
-        raise InputError(
-            f"--home {home.path}: no results yet, there is no ledger.\n"
-            f"Train first: {display.command('run', 'NAME', home=home.path)}\nOr name another home."
-        )
+        for name in names:
+            _check_trainable(name, chosen)
+        if any(Layout(home.storage).attempts.glob("*")):
+            raise InputError(
+                f"--home {home.path}: the ledger is missing, but {home.storage} has results.\n"
+                f"Rebuild it: {display.command('rebuild', home=home.path)}"
+            )
+        what = "no results yet" if home.path.exists() else "no such folder"
+        how = {"scale": chosen.scale, "label": chosen.label} if chosen else {}
+        again = display.command("run", *(names or ["NAME"]), **how, home=home.path)
+        raise InputError(f"--home {home.path}: {what}.\nTrain first: {again}")
     if not os.access(home.ledger, os.R_OK):
         raise InputError(f"--home {home.path}: no permission to read {home.ledger}.\nName another home.")
 
 
-def open_records(home: Home) -> Records:
-    """Open the ledger of a home for reading."""
+def _check_trainable(name: str, chosen: SweepOptions | None) -> None:
+    """Reject a sweep or scale that does not exist, so that no command that trains it is suggested."""
+    check_names([name])
+    scales = search_spaces.load(name).scales
+    if chosen and chosen.scale not in scales:
+        raise UnknownNameError("scale", chosen.scale, scales)
+
+
+def open_records(home: Home, names: Sequence[str] = (), chosen: SweepOptions | None = None) -> Records:
+    """Open the ledger of a home for reading, see `check_ledger`."""
     from sweeper.ledger.reader import Records
 
-    check_ledger(home)
+    check_ledger(home, names, chosen)
     return Records.open(home.ledger)
 
 
@@ -171,7 +210,7 @@ def _known_sweep(records: Records, name: str, chosen: SweepOptions, home: Home) 
         return sweep
     alike = [each for each in known if each.name == name]
     if not alike:
-        check_names([name])
+        _check_trainable(name, chosen)
     options = [f"--scale {each.scale}" + (f" --as {each.label}" if each.label else "") for each in alike]
     train = display.command("run", name, scale=sweep.scale, label=sweep.label, home=home.path)
     remedy = f"This home has it with: {'; '.join(options)}." if alike else f"Train it first: {train}"
@@ -203,10 +242,22 @@ def register(home: Home, files: Sequence[tuple[Path, str]], sweeps: Sequence[Swe
         click.echo(f"Not registered for verify: {error}", err=True)
 
 
-def check_stored(home: Home) -> None:
-    """Reject a home whose storage does not exist."""
-    if not home.storage.exists():
+def check_stored(home: Home, *, must_exist: bool = True) -> None:
+    """Reject a home whose storage does not exist.
+
+    Args:
+        home: The home.
+        must_exist: Whether a home without results is rejected, too.
+    """
+    note = home.path / STORAGE_PATH
+    if home.storage.exists() or not (must_exist or note.is_file()):
+        return
+    if note.is_file():
         raise InputError(
-            f"--home {home.path}: {home.storage} does not exist, so there is nothing to rebuild from.\n"
-            "Name the right home, or the folder of its blocks with --storage."
+            f"Storage {home.storage}, named in {note}, does not exist.\n"
+            "If the blocks were moved, write their new path into that file."
         )
+    raise InputError(
+        f"--home {home.path}: {home.storage} does not exist.\n"
+        "Name the right home, or the folder of its blocks with --storage."
+    )

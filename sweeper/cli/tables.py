@@ -10,9 +10,8 @@ from sweeper.analysis.front import Answer
 from trainables import contracts
 
 READING = (
-    "How to read a score: random is what luck gives, untrained what the network gives without learning, oracle what a "
-    "code gives that knows every factor; a metric that is as good for rotated as for oracle cannot tell mixed codes "
-    "from clean ones."
+    "How to read a score: random is chance, untrained is the network before training, oracle is a perfect code, with one "
+    "factor per dimension; a metric whose rotated score equals that of oracle cannot tell mixed dimensions from separate ones."
 )
 
 

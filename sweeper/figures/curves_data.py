@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sweeper.analysis import labels, results
+from sweeper.analysis import comparability, labels, results
 from sweeper.figures.curves import MAX_LISTED, Column, CurveFigure, Line
 from sweeper.figures.selection import RECON, Asked
 from sweeper.figures.style import LEVELS_CAPTION
@@ -53,7 +53,7 @@ def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
                 )
     asked.check(rows)
     evaluated = results.stack(list(tables.values()))
-    results.refuse_mixed_estimators(evaluated[evaluated["metric"].isin(rows)], _UNLIKE)
+    comparability.refuse_mixed_estimators(evaluated[evaluated["metric"].isin(rows)], _UNLIKE)
     shown = {sweep: _draws(asked.tables[sweep]) for sweep in tables}
     columns = tuple(_column(asked, sweep, draws, tables[sweep], rows) for sweep, draws in shown.items())
     levels = tuple(asked.levels(name, evaluated) for name in rows)
@@ -107,7 +107,7 @@ def _column(
     differing = [name for name in names if len({draw.texts[name] for draw in draws}) > 1] or names
     return Column(
         heading=asked.heading(sweep),
-        unit=results.step_unit(asked.tables[sweep]),
+        unit=comparability.step_unit(asked.tables[sweep]),
         hyperparameters=", ".join(differing),
         labels=tuple(", ".join(draw.texts[name] for name in differing) for draw in draws),
         lines=tuple(tuple(_line(table, metric, draw) for draw in draws) for metric in metrics),

@@ -130,14 +130,14 @@ def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:
     num_left_out = sum(family.num_left_out for family in shown)
     seeds = f"{seeds_N.min()}" if seeds_N.min() == seeds_N.max() else f"{seeds_N.min()} to {seeds_N.max()}"
     sentences = [
-        f"Points: means of {seeds} seeds after {figure.training} on {figure.data}, {figure.scale} scale. "
-        "Bars: 95 % Student t intervals; an arrowhead says that one goes on.",
+        f"Markers: means of {seeds} seeds after {figure.training} on {figure.data}, {figure.scale} scale. "
+        "Bars: 95 % Student t intervals; an arrowhead marks a bar that continues beyond the plot.",
         "Filled: on the front of its own model.",
     ]
     if any(family.has_band for family in shown):
         sentences.append(
-            "Bands: the best score reached at this reconstruction error or below, median and 95 % over 1,000 draws of the "
-            "means from their Student t distributions, from where 97.5 % of them reach any."
+            "Bands: the best score at this reconstruction error or below, median and 95 % of 1,000 resampled sets of means "
+            "(from their Student t distributions), shown from where 97.5 % of the sets have a point."
         )
     if figure.levels:
         sentences.append(style.LEVELS_CAPTION)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeper.analysis import labels, pareto, results
+from sweeper.analysis import comparability, labels, pareto, results
 from sweeper.analysis.front import Answer, band, label_of, rows_of
 from sweeper.figures.front import FamilyFront, FrontFigure, draw_front
 from trainables import contracts, durable
@@ -28,7 +28,7 @@ def write_plot(answer: Answer, path: Path) -> Path:
     if len(sense) != 2 or sense[0] != "minimize":
         raise InputError(
             f"Cannot plot {', '.join(answer.objectives)}: a plot shows two objectives, the first one to minimize.\n"
-            "Choose two, for example recon_error,factor_vae_score (pareto: --objectives, figure: --metrics); a CSV takes any."
+            "Choose two metrics, the first to minimize, for example recon_error,factor_vae_score."
         )
     recon, score = map(labels.axis, answer.objectives)
     models = sorted(set(answer.draws["model"]))
@@ -38,7 +38,7 @@ def write_plot(answer: Answer, path: Path) -> Path:
         recon=recon,
         score=score,
         families=tuple(_family(answer, model) for model in models),
-        training=results.training(answer.runs),
+        training=comparability.training(answer.runs),
         data=answer.runs["data"].iloc[0],
         scale=answer.sweeps[0].scale,
         caveat=answer.note,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sweeper import display
-from sweeper.analysis import calibration, front, labels, results
+from sweeper.analysis import calibration, comparability, front, labels, results
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from trainables import contracts
@@ -122,7 +122,7 @@ class Asked:
     def trained(self) -> str:
         """Return how and on what runs were trained, for example `3,000 updates on sprites (rendered v1), laptop scale`."""
         run = self.runs.iloc[0]
-        return f"{results.training(self.runs)} on {run['data']}, {run['scale']} scale"
+        return f"{comparability.training(self.runs)} on {run['data']}, {run['scale']} scale"
 
     def title(self, of_several: str) -> str:
         """Return the question of a single sweep, or the given title for several sweeps."""

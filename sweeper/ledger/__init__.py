@@ -1,1 +1,1 @@
-"""The ledger: what was asked for and what is committed, in one SQLite file that can be rebuilt from the storage."""
+"""The ledger: what was planned and what is committed, in one SQLite file that can be rebuilt from the storage."""

@@ -1,4 +1,4 @@
-"""What was asked for, as rows of the ledger and as records in the storage from which the rows can be rebuilt.
+"""What was planned, as rows of the ledger and as records in the storage from which the rows can be rebuilt.
 
 sweeps/<name>-<scale>[-<label>].json   a sweep with its draws, members and runs
 attempts/<attempt>.json                an attempt: its runs, outcome and failures
@@ -35,7 +35,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Draw:
-    """A draw of a sweep, identified by its parameters; numbered from 0 in the order of drawing."""
+    """A draw of a sweep, identified by its parameters; numbered from 0 in the order of the sweep's space."""
 
     number: int
     params: Mapping[str, Value]
@@ -70,9 +70,7 @@ def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: SweepSpec, draws: It
     for draw in draws:
         draw_row = _add_draw(db, sweep, sweep_row, draw)
         for member in draw.members:
-            change = _add_member(db, draw_row, member)
-            if change:
-                raise _changed(sweep, f"{canonical_json(draw.params)}, seed {member.seed}: {change}")
+            _add_member(db, sweep, draw_row, member)
 
 
 def check_sweep(db: sqlite3.Connection, sweep: SweepId, spec: SweepSpec, draws: Iterable[Draw]) -> None:
@@ -106,31 +104,49 @@ def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw
     return int(added.fetchone()[0])
 
 
-def _add_member(db: sqlite3.Connection, draw: int, member: Member) -> str:
-    """Add a member or extend its horizon; return a description of a change that is not allowed, else an empty string."""
+def _add_member(db: sqlite3.Connection, sweep: SweepId, draw: int, member: Member) -> None:
+    """Add a member or extend its horizon.
+
+    Raises:
+        InputError: It has another run, or a shorter horizon.
+    """
     run = add_run(db, member.key, member.spec)
     db.execute(
         "INSERT INTO members VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (draw, member.seed, run, member.horizon_steps),
     )
     where = (draw, member.seed)
-    known, horizon = db.execute(
-        "SELECT run, horizon_steps FROM members WHERE (draw, seed) = (?, ?)", where
+    known, horizon, spec = db.execute(
+        "SELECT run, horizon_steps, spec FROM members JOIN runs ON id = run WHERE (draw, seed) = (?, ?)",
+        where,
     ).fetchone()
     if known != run:
-        return "its model, data or precision changed"
+        changed = _differences(json.loads(spec), member.spec)
+        words = [f"{name}={old} became {new}" for name, old, new in changed]
+        repeat = [f"--data {old}" if name == "data" else f"--set {name}={old}" for name, old, _ in changed]
+        raise _changed(sweep, ", ".join(words) or "the version of the model", " ".join(repeat))
     if member.horizon_steps < horizon:
-        return f"its {horizon} steps became {member.horizon_steps}"
+        what = f"steps={horizon} became {member.horizon_steps}"
+        raise _changed(sweep, what, f"--set steps={horizon}")
     db.execute(
         "UPDATE members SET horizon_steps = ? WHERE (draw, seed) = (?, ?) AND horizon_steps < ?",
         (member.horizon_steps, *where, member.horizon_steps),
     )
-    return ""
 
 
-def _changed(sweep: SweepId, what: str) -> InputError:
+def _differences(before: StoredSpec, after: StoredSpec) -> list[tuple[str, Value, Value]]:
+    """Return what changed between two specifications of one run: field (or `data`), value before, value after."""
+    old, new = ({**spec["fields"], "precision": spec["precision"]} for spec in (before, after))
+    changed = [(name, old.get(name), value) for name, value in new.items() if old.get(name) != value]
+    is_same_data = before["recipe"] == after["recipe"]
+    return changed if is_same_data else [*changed, ("data", before["data"], after["data"])]
+
+
+def _changed(sweep: SweepId, what: str, repeat: str = "") -> InputError:
+    remedy = f"Repeat {repeat}, or choose" if sweep.label and repeat else "Choose" if sweep.label else ""
     return InputError(
-        f"Sweep {sweep} differs from the one in this home: {what}.\nName the changed sweep with --as LABEL."
+        f"Sweep {sweep} differs from the one in this home: {what}.\n"
+        + (f"{remedy} another label with --as." if remedy else "Name the changed sweep with --as LABEL.")
     )
 
 

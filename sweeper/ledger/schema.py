@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeper import display
 from trainables.errors import InputError
 
 VERSION = 1
@@ -95,7 +94,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     """Open a ledger, created if missing; every committed transaction is durable on disk.
 
     Raises:
-        InputError: The file is not a ledger, or is from a newer version.
+        InputError: The file is of another program, or from a newer version.
+        sqlite3.DatabaseError: The file is damaged, or not a database.
     """
     db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
@@ -128,7 +128,8 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     """Open a ledger that another process may be writing.
 
     Raises:
-        InputError: The file does not exist, is not a ledger, or is from a newer version.
+        InputError: The file does not exist, is of another program, or is from a newer version.
+        sqlite3.DatabaseError: The file is empty, damaged, or not a database.
     """
     if not path.exists():
         raise InputError(
@@ -137,7 +138,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     db = connect_for_reading(path)
     try:
         if _version(db, path) == 0:
-            raise InputError(f"{path} is empty.\nChoose another home with --home.")
+            raise sqlite3.DatabaseError("it is empty")
     except BaseException:
         db.close()
         raise
@@ -185,23 +186,19 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the tables in a file, 0 for a new file."""
-    alien = InputError(
-        f"{path} is not a ledger, or it is damaged.\nChoose another home with --home, or move the file away and "
-        f"rebuild it from the storage: {display.command('rebuild', home=path.parent)}"
-    )
-    try:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (num_tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
-            raise
-        raise alien from None
+    """Return the version of the tables in a file, 0 for a new file.
+
+    Raises:
+        InputError: The tables are those of another program or of a newer version.
+        sqlite3.DatabaseError: The file is damaged, or not a database.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (num_tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     if version > VERSION:
         raise InputError(
             f"{path} is a ledger of version {version}; this program reads versions up to {VERSION}.\n"
             "Update the program."
         )
     if version == 0 and num_tables > 0:
-        raise alien
+        raise InputError(f"{path} is a database of another program.\nChoose another home with --home.")
     return int(version)

@@ -2,11 +2,13 @@
 
 import contextlib
 import hashlib
+import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from sweeper import display
 from sweeper.ledger import registry, schema
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
@@ -230,9 +232,25 @@ def _check_points(db: sqlite3.Connection, unread: set[str]) -> Iterator[str]:
 
 
 def _check_exports(db: sqlite3.Connection, home: Path) -> Iterator[str]:
-    for name, sha256 in db.execute("SELECT path, sha256 FROM exports ORDER BY path"):
-        path = home / name
+    for name, kind, sha256 in db.execute("SELECT path, kind, sha256 FROM exports ORDER BY path").fetchall():
+        path = Path(os.path.normpath(home / name))
         if not path.exists():
-            yield f"{path} is missing."
+            yield f"{path} is missing.{_again(db, home, name, path, kind)}"
         elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             yield f"{path} was changed after it was exported."
+
+
+def _again(db: sqlite3.Connection, home: Path, name: str, path: Path, kind: str) -> str:
+    """Return the command that writes an export again, empty if it is not known."""
+    rows = "SELECT name, scale, label FROM export_sweeps JOIN sweeps ON id = sweep WHERE path = ? ORDER BY id"
+    sweeps = db.execute(rows, (name,)).fetchall() if schema.has_export_sweeps(db) else []
+    if not sweeps or len({tuple(where) for _, *where in sweeps}) > 1:
+        return ""
+    ((scale, label),) = {tuple(where) for _, *where in sweeps}
+    where = {"scale": scale, "label": label, "home": home}
+    names = [each for each, *_ in sweeps]
+    if kind == "runs":
+        return f" Write it again: {display.command('export', *names, **where, runs=path)}"
+    table = path.with_stem(path.stem.removesuffix("_left_out"))
+    file = {"plot": path} if kind == "plot" else {"csv": table}
+    return f" Write it again: {display.command('pareto', *names, **where, **file)}"

@@ -242,16 +242,21 @@ class Ledger:
 
     def _own(self, marker: Path, owner: str | None) -> None:
         """Check that ledger and storage belong together; a new pair is joined."""
-        self._db.execute(
+        added = self._db.execute(
             "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT * FROM identity)", (uuid.uuid4().hex,)
         )
         (identity,) = self._db.execute("SELECT ledger FROM identity").fetchone()
         if owner is None and self._newest_attempt() == 0:
             durable.write_record(marker, {"ledger": identity})
         elif owner != identity:
+            again = display.command("rebuild", home=self.path.parent)
             raise InputError(
                 f"Storage {self.storage} belongs to another ledger than {self.path}.\n"
-                "Choose the right one with --storage, or another home with --home."
+                + (
+                    f"The file was empty: move it away, then rebuild it from the storage: {again}"
+                    if added.rowcount
+                    else "Choose the right one with --storage, or another home with --home."
+                )
             )
 
     def _newest_attempt(self) -> int:
@@ -307,6 +312,10 @@ class Ledger:
                 outcomes[self.take(path)] += 1
             except DamagedBlockError as error:
                 problems[attempt] = str(error)
+            except ConflictError as error:
+                if not problems:
+                    raise
+                problems[attempt] = f"{error} It is left out, like the damaged blocks that it may follow."
         return Ingested(outcomes["taken"], outcomes["stale"], tuple(problems.values()))
 
     def _take(self, attempt: int, index: int) -> None:

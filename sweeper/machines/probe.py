@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from trainables.config import RunSpec, StoredSpec
-from trainables.errors import InputError
+from trainables.errors import InputError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ class Probe:
         if not line:
             raise ProbeDiedError("the process that measures packs died; see its output above")
         answer: dict[str, Any] = json.loads(line)
+        if "unknown" in answer:
+            raise UnknownNameError(*answer["unknown"])
         if "error" in answer:
             raise InputError(answer["error"])
         return answer

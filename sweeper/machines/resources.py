@@ -133,8 +133,12 @@ def check_device(machine: Machine) -> None:
             )
 
 
-def check_address(address: str | None) -> None:
+def check_address(address: str | None, option: str = "--address") -> None:
     """Reject an address where nothing answers; Ray itself would try for minutes.
+
+    Args:
+        address: Address of a cluster, None for this machine.
+        option: The option or variable that gave it, for error texts.
 
     Raises:
         InputError: The address is invalid, or nothing answers there.
@@ -143,15 +147,17 @@ def check_address(address: str | None) -> None:
         return
     if str(address).startswith("ray://"):
         raise InputError(
-            f"--address {address}: Ray Client is not supported; Tune's driver must run inside the cluster.\n"
+            f"{option} {address}: Ray Client is not supported; Tune's driver must run inside the cluster.\n"
             "Run this command on the head node with --address auto."
         )
     host, _, port = str(address).rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"{option} '{address}': expected auto or HOST:PORT, for example 10.0.0.4:6379.")
     try:
         socket.create_connection((host, int(port)), ANSWER_S).close()
-    except (OSError, ValueError, OverflowError):
+    except (OSError, OverflowError):
         raise InputError(
-            f"--address {address}: no Ray cluster answers there. Valid: auto, HOST:PORT.\n"
+            f"{option} {address}: no Ray cluster answers there.\n"
             "Start one with `ray start --head`, or leave out --address."
         ) from None
 

@@ -1,8 +1,10 @@
 """Estimate time and memory of a plan, from about a second of training of each kind of pack."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
 from rich.table import Table
 
 from sweeper import display
@@ -12,7 +14,7 @@ from sweeper.machines.resources import Machine
 from sweeper.scheduling.gpu_packs import ROOM, UNMEASURED_SIZE, Measure
 from sweeper.scheduling.packing import MAX_RUNS_CPU, PackPlan, Sizes, Waiting, pack_up
 from sweeper.scheduling.plan import Planned
-from trainables.config import spec_of
+from trainables.config import RunSpec, spec_of
 from trainables.errors import InputError
 from trainables.ladder import LADDER, MIN_SIZE, largest
 
@@ -46,7 +48,7 @@ class Estimate:
         if not self.num_runs:
             return "Nothing is left to train."
         return (
-            f"{self.num_runs} runs to train in {self.num_packs} packs, {self.num_slots} at once: "
+            f"{display.runs(self.num_runs)} to train in {display.count(self.num_packs, 'pack')}, {self.num_slots} at once: "
             f"about {display.duration(self.duration_s)}, {display.memory(self.pack_memory_gib)} a pack."
         )
 
@@ -87,6 +89,21 @@ def _max_runs(run: Waiting, machine: Machine, measure: Measure) -> int:
     return wanted
 
 
+def announced(measure: Measure, console: Console) -> Measure:
+    """Return a measure that says now and then how many packs it has measured; at paper scale each takes a while on a CPU."""
+    said_at_s, num_measured = time.monotonic(), 0
+
+    def measured(run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
+        nonlocal said_at_s, num_measured
+        if time.monotonic() - said_at_s >= display.LINE_EVERY_S:
+            said_at_s = time.monotonic()
+            console.print(f"Measuring time and memory: {display.count(num_measured, 'pack')} so far.")
+        num_measured += 1
+        return measure(run, num_runs, gpus, threads)
+
+    return measured
+
+
 def restart_words(planned: Sequence[Planned], records: Records | None) -> str:
     """Return a sentence about runs that were trained but have no state left to resume from; empty if there are none."""
     missing = {run.key: run.step for each in planned for run in each.waiting(records)}
@@ -106,7 +123,7 @@ def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
         scale, missing = each.question.scale, len(each.waiting(records))
         num_runs = sum(len(draw.members) for draw in each.draws)
         rows.append((str(each.question.id), scale.data, len(each.draws), num_runs, missing, scale.steps))
-    columns = ("question", "data", "draws", "runs", "to train", "steps a run")
+    columns = ("sweep", "data", "draws", "runs", "to train", "steps per run")
     return display.table("Plan", columns, rows)
 
 

@@ -41,7 +41,7 @@ class Choice:
     Attributes:
         num_packs: Packs at once on a GPU.
         size: Runs that a pack computes.
-        reason: The reason, with figures.
+        reason: The reason, with numbers.
     """
 
     num_packs: int

@@ -234,7 +234,12 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
     """
     questions = [_with_known_seeds(question, records) for question in questions]
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
-    found = dict(zip(map(_token, specs), probe.resolve(specs), strict=True))
+    try:
+        found = dict(zip(map(_token, specs), probe.resolve(specs), strict=True))
+    except UnknownNameError as error:
+        if error.kind != "field":
+            raise
+        raise UnknownNameError("field", error.name, {*error.valid, *PROTOCOL, "precision"}) from None
     planned = [_planned(question, found) for question in questions]
     if records is not None:
         for each in planned:

@@ -124,7 +124,8 @@ def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> No
                 results, begun = [], time.monotonic()
     _commit(ledger, results, time.monotonic() - begun)
     if damaged:
-        raise DamagedBlockError("\n".join(sorted(damaged)))
+        what = f"{len(lacking) - len(damaged)} of {display.runs(len(lacking))} scored; the others cannot be read:"
+        raise DamagedBlockError("\n".join([what, *sorted(damaged)]))
 
 
 def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Console) -> str:

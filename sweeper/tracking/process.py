@@ -25,7 +25,7 @@ _REFUSED, _UNDELIVERED = 2, 3
 _LAST_CHANCE_S = 2.0
 
 
-def check_uri(uri: str) -> None:
+def check_uri(uri: str, option: str = "--tracking-uri") -> None:
     """Reject an address that cannot be an MLflow store, without connecting to it.
 
     Raises:
@@ -40,13 +40,13 @@ def check_uri(uri: str) -> None:
         has_password, host = False, None
     if has_password:
         raise InputError(
-            "The address of the MLflow store contains a password, which every user of this machine can read.\n"
+            f"{option} contains a password, which every user of this machine can read.\n"
             "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead, or PGPASSWORD for PostgreSQL."
         )
     is_whole = bool(sqlite_file(uri)) if scheme == "sqlite" else bool(host)
     if scheme not in SCHEMES or "://" not in uri or not is_whole:
         raise InputError(
-            f"'{uri}' is not an MLflow store; valid addresses begin with {', '.join(SCHEMES)}.\n"
+            f"{option} {uri}: not an MLflow store; valid addresses begin with {', '.join(SCHEMES)}.\n"
             "Examples: http://127.0.0.1:5000, or sqlite:////tmp/mlflow.db for a file."
         )
 

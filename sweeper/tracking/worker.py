@@ -15,7 +15,6 @@ found differences, 2 the request is invalid, 3 delivery is not possible now.
 """
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -24,7 +23,7 @@ from sweeper import display
 from sweeper.home import Home
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
-from sweeper.tracking.command import Command, command, parse
+from sweeper.tracking.command import Command, parse
 from sweeper.tracking.diff import differences
 from sweeper.tracking.follow import CatchUp, follow
 from sweeper.tracking.outline import outline
@@ -95,6 +94,16 @@ def compare(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None
         return [line for each in shown for line in differences(records, home.storage, each, store)]
 
 
+def _sync(asked: Command) -> str:
+    """Return the user's command that delivers the same sweeps."""
+    sweeps = asked.sweeps or ()
+    places = {(sweep.scale, sweep.label) for sweep in sweeps}
+    scale, label = places.pop() if len(places) == 1 else ("", "")
+    names = [sweep.name for sweep in sweeps] if scale else ["NAME"]
+    home = asked.home.path
+    return display.command("sync", *names, scale=scale, label=label, home=home, tracking_uri=asked.uri)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
@@ -112,8 +121,7 @@ def _do(asked: Command) -> int:
             lines = compare(*given)
             if lines:
                 print(*lines, sep="\n")
-                again = display.command("sync", "NAME", home=asked.home.path, tracking_uri=asked.uri)
-                print(f"To bring MLflow up to date: {again}", file=sys.stderr)
+                print(f"To bring MLflow up to date: {_sync(asked)}", file=sys.stderr)
             return 1 if lines else 0
         if asked.how == "--follow":
             os.nice(10)
@@ -125,10 +133,9 @@ def _do(asked: Command) -> int:
         if is_verifying:
             print(error)
             return 1
-        if asked.how != "--follow":
-            again = shlex.join(["python", *command(*given, asked.how)[1:]])
-            print(f"To try again: {again}", file=sys.stderr)
         print(error, file=sys.stderr)
+        if asked.how != "--follow":
+            print(f"Nothing is lost. To try again: {_sync(asked)}", file=sys.stderr)
         return 3
 
 

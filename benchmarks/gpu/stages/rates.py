@@ -1,4 +1,4 @@
-"""FactorVAE in packs of 1 to 128 runs: run-steps per second, memory, and the fraction of a step spent on drawing."""
+"""FactorVAE in packs of 1 to 128 runs: run-steps per second, memory, and the fraction of a step spent on random inputs."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def _rated(bench: Bench, size: int) -> Row:
 
 
 def _draw_ms(bench: Bench, pack: Pack) -> float:
-    """Return the milliseconds of drawing per step, for as many steps as are drawn at once."""
+    """Return the milliseconds per step of generating random inputs, for as many steps as are generated at once."""
     steps_T = torch.arange(pack._chunk, device=bench.device)
     pack.generate_inputs(steps_T)
     bench.synchronize()
