@@ -108,13 +108,13 @@ def _plain(run: ResolvedRun, images: Images) -> Advance:
 
     def advance(num_steps: int) -> None:
         for _ in range(num_steps):
-            draw = {}
+            inputs = {}
             for batch in ("a", "b") if run.spec.model == "factor_vae" else ("a",):
                 rows = torch.randint(len(images), (size,), generator=generator)
-                draw[f"batch {batch}"] = images.at(rows)
-                draw[f"noise {batch}"] = torch.randn(size, latent, generator=generator)
+                inputs[f"batch {batch}"] = images.at(rows)
+                inputs[f"noise {batch}"] = torch.randn(size, latent, generator=generator)
             orders = [torch.randperm(size, generator=generator) for _ in range(latent)]
-            plain.step(draw | {"permutation": torch.stack(orders)})
+            plain.step(inputs | {"permutation": torch.stack(orders)})
 
     return advance
 

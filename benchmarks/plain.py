@@ -18,7 +18,7 @@ from torch import nn
 CHANNELS = (32, 32, 64, 64)
 LEAKY_SLOPE = 0.2
 
-Draw = Mapping[str, torch.Tensor]
+Inputs = Mapping[str, torch.Tensor]
 """Random inputs of one run in a step, named as in `trainables.models`, without the axis of runs."""
 
 
@@ -153,10 +153,10 @@ class Plain(nn.Module):
             capturable=self._is_capturable,
         )
 
-    def step(self, draw: Draw) -> None:
+    def step(self, inputs: Inputs) -> None:
         """Perform one update."""
-        x_BCHW = draw["batch a"]
-        z_BD, kl = self.vae.sample(x_BCHW, draw["noise a"])
+        x_BCHW = inputs["batch a"]
+        z_BD, kl = self.vae.sample(x_BCHW, inputs["noise a"])
         nats = F.binary_cross_entropy_with_logits(self.vae.decode(z_BD), x_BCHW, reduction="sum")
         recon = nats / len(x_BCHW)
         if self.discriminator is None:
@@ -168,13 +168,13 @@ class Plain(nn.Module):
         loss.backward(inputs=list(self.vae.parameters()))
         self._vae_adam.step()
         if self.discriminator is not None:
-            self._teach_discriminator(draw, z_BD.detach())
+            self._teach_discriminator(inputs, z_BD.detach())
 
-    def _teach_discriminator(self, draw: Draw, real_BD: torch.Tensor) -> None:
+    def _teach_discriminator(self, inputs: Inputs, real_BD: torch.Tensor) -> None:
         assert self.discriminator is not None
         with torch.no_grad():
-            z_BD, _ = self.vae.sample(draw["batch b"], draw["noise b"])
-            permuted_BD = z_BD.gather(0, draw["permutation"].T)
+            z_BD, _ = self.vae.sample(inputs["batch b"], inputs["noise b"])
+            permuted_BD = z_BD.gather(0, inputs["permutation"].T)
         zero_B = torch.zeros(len(real_BD), dtype=torch.int64, device=real_BD.device)
         real_loss = F.cross_entropy(self.discriminator(real_BD), zero_B)
         permuted_loss = F.cross_entropy(self.discriminator(permuted_BD), zero_B + 1)

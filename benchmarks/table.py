@@ -20,7 +20,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None),
     ]
     if result["settings"]["is_rehearsal"]:
-        lines += ["", "A rehearsal at tiny sizes on a CPU: these figures mean nothing."]
+        lines += ["", "A rehearsal at tiny sizes on a CPU: these numbers mean nothing."]
     for stage, found in result["stages"].items():
         lines += ["", f"### {stage}: {found['status']}, {found['seconds']:.0f} s"]
         lines += ["", found["error"].strip().splitlines()[-1]] if found["error"] else []

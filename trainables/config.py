@@ -142,7 +142,7 @@ class RunSpec:
         model: Entry of `trainables.models`.
         data: Entry of `trainables.data`, or the path of your own images.
         fields: Dotted fields of the model's configuration to set; the others keep their defaults.
-        seed: Seed of every random draw of the run, 0 .. 2**32 - 1.
+        seed: Seed of every random number of the run, 0 .. 2**32 - 1.
         precision: Arithmetic of matrix products and convolutions.
     """
 

@@ -79,8 +79,8 @@ def _encode_batch(pack: Pack, rows_B: np.ndarray, start: int) -> dict[str, np.nd
 def _noise(pack: Pack, start: int, shape: torch.Size) -> torch.Tensor:
     """Standard normal noise of an evaluation batch, the same at every training step."""
     name, count = "evaluation noise", shape.numel()
-    drawing = streams.Streams(pack.seeds, {name: count + count % 2}, pack.device)
-    bits = drawing.bits(torch.tensor([start], device=pack.device))[name][0]
+    source = streams.Streams(pack.seeds, {name: count + count % 2}, pack.device)
+    bits = source.bits(torch.tensor([start], device=pack.device))[name][0]
     return streams.normal(bits)[:, :count].unflatten(1, shape)
 
 

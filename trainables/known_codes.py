@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from trainables.images import Images, Source
 
 CODES = {
-    "oracle": "the index of each factor, standardized: everything is known, one factor per code",
+    "oracle": "the index of each factor, standardized: everything is known, one factor per dimension",
     "rotated": "the oracle under a random rotation or reflection: everything is known, nothing is disentangled",
-    "duplicated": "the oracle twice: every factor has two codes",
+    "duplicated": "the oracle twice: every factor has two dimensions",
     "random": "standard normal numbers, independent of the images: nothing is known",
     "untrained": "the encoder of a beta-VAE before its first step: what the architecture alone gives",
 }
@@ -199,10 +199,14 @@ def _value(encoding: Encoding, metric: str) -> float:
 def _source(data: str) -> Source:
     source = sources.find(data)
     if not source.num_varying:
-        raise InputError(
-            f"{source.recipe} has no ground truth: nothing to calibrate.\n"
-            "Use a data set with factors, for example dsprites, or add factors to your own images."
-        )
+        if source.factor_sizes:
+            raise InputError(
+                f"{data}: each of its factors has only one value: nothing to calibrate.\n"
+                "Save factors that vary, or use a data set that has some, for example dsprites."
+            )
+        remedy = "Save it in the file as 'factors', or use a data set that has some, for example dsprites."
+        text = f"{data} has no ground truth: nothing to calibrate."
+        raise InputError("\n".join([text, *(source.notes or [remedy])]))
     return source
 
 

@@ -174,7 +174,7 @@ def normal(bits: torch.Tensor) -> torch.Tensor:
     """
     if bits.shape[-1] % 2:
         raise ValueError(
-            f"normal of {bits.shape[-1]} words: expected an even number; draw one more and drop the last normal"
+            f"normal of {bits.shape[-1]} words: expected an even number; generate one more and drop the last normal"
         )
     pairs = bits.unflatten(-1, (-1, 2))
     radius = _radius(pairs[..., 0])

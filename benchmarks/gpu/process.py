@@ -47,7 +47,7 @@ def plain_steps(bench: Bench, launch: stepping.Launch) -> Callable[[int], None]:
     """Return a function that advances one FactorVAE run in ordinary modules, on inputs generated once; on request as a graph."""
     arithmetic.set_arithmetic("tf32", 1)
     pack: Pack = bench.pack(num_runs=1, launch="eager")
-    drawn = pack.gathered(
+    found = pack.gathered(
         {
             name: values[0]
             for name, values in pack.generate_inputs(
@@ -55,14 +55,14 @@ def plain_steps(bench: Bench, launch: stepping.Launch) -> Callable[[int], None]:
             ).items()
         }
     )
-    draw = {name: value[0].clone() for name, value in drawn.items()}
+    inputs = {name: value[0].clone() for name, value in found.items()}
     is_graph = launch == "graph" and bench.device.type == "cuda"
     plain = Plain("factor_vae", pack.runs[0].config, bench.images.shape, is_capturable=is_graph)
     plain.to(bench.device).prepare()
 
     def eager(num_steps: int) -> None:
         for _ in range(num_steps):
-            plain.step(draw)
+            plain.step(inputs)
 
     if not is_graph:
         return eager
@@ -73,7 +73,7 @@ def plain_steps(bench: Bench, launch: stepping.Launch) -> Callable[[int], None]:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        plain.step(draw)
+        plain.step(inputs)
 
     def replay(num_steps: int) -> None:
         for _ in range(num_steps):

@@ -81,14 +81,14 @@ def test_rates_have_a_spread(rehearsal: Rehearsal) -> None:
     for row in rated:
         assert 0 < row["low"] <= row["run_steps_per_s"] <= row["high"]
     assert {row["runs"] for row in stages["rates"]["rows"]} == {1, 2, 3}
-    assert all(0 < row["draw_share"] < 1 for row in stages["rates"]["rows"])
+    assert all(0 < row["inputs_share"] < 1 for row in stages["rates"]["rows"])
 
 
 def test_a_table_comes_from_it(rehearsal: Rehearsal) -> None:
     found = result(rehearsal)
     text = (rehearsal[1] / "out" / "gpu.md").read_text()
     assert text == table.markdown(found)
-    assert "these figures mean nothing" in text
+    assert "these numbers mean nothing" in text
     for stage in ALL:
         assert f"### {stage}: done" in text
 

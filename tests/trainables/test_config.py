@@ -88,8 +88,9 @@ def test_a_value_is_read_as_the_type_of_its_field(name: str, text: Value, value:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("weight", "much", "weight=much: expected a number, for example weight=0.5"),
-        ("count", "2.5", "count=2.5: expected a whole number, for example count=10"),
+        ("weight", "much", "weight=much: expected a number, for example weight=4."),
+        ("weight", "inf", "weight=inf: expected a finite number, for example weight=4."),
+        ("count", "2.5", "count=2.5: expected a whole number, for example count=3."),
         ("count", "inf", "count=inf: expected a whole number"),
         ("count", "nan", "count=nan: expected a whole number"),
         ("is_on", "yes", "is_on=yes: expected true or false"),
@@ -339,9 +340,15 @@ def test_assignments_are_read_as_name_and_text(fields: dict[str, str]) -> None:
     assert parse_fields(f" {name} = {value} " for name, value in fields.items()) == fields
 
 
-@pytest.mark.parametrize("text", ["gamma", "=3", "gamma=", "=", ""])
+@pytest.mark.parametrize("text", ["gamma", "=3", "=", ""])
 def test_what_assigns_nothing_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InputError, match=r"is not an assignment\.\nUse field=value, for example gamma=10"):
+        parse_fields([text])
+
+
+@pytest.mark.parametrize("text", ["gamma=", "gamma= "])
+def test_a_field_without_a_value_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(InputError, match=rf"^'{text}' has no value\.\nUse field=value, for example gamma=10"):
         parse_fields([text])
 
 

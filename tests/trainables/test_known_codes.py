@@ -255,8 +255,13 @@ def test_images_without_ground_truth_are_refused(own: Callable[..., str]) -> Non
         lambda: known_codes.evaluated(path),
     ]
     for ask in asks:
-        with pytest.raises(InputError, match=r"own images.*has no ground truth: nothing to calibrate"):
+        with pytest.raises(
+            InputError, match=r"blind\.npz has no ground truth: nothing to calibrate\.\nSave it in"
+        ):
             ask()
+    constant = own("constant.npz", factors=np.zeros((60, 2)))
+    with pytest.raises(InputError, match=r"constant\.npz: each of its factors has only one value"):
+        known_codes.evaluated(constant)
 
 
 def test_a_metric_that_there_is_not_is_refused() -> None:

@@ -83,7 +83,7 @@ class Model:
     Args:
         configs: One per run; equal except for per-run fields.
         image: (C, H, W).
-        uniform: Draws numbers in (0, 1), (R, count), from the stream of a given name.
+        uniform: Generates numbers in (0, 1), (R, count), from the stream of a given name.
         device: Where to train.
 
     Attributes:

@@ -23,10 +23,10 @@ def _rated(bench: Bench, size: int) -> Row:
     bench.forget()
     pack = bench.pack(num_runs=size)
     row = bench.rated(pack)
-    return row | {"draw_share": round(_draw_ms(bench, pack) / row["step_ms"], 4)}
+    return row | {"inputs_share": round(_inputs_ms(bench, pack) / row["step_ms"], 4)}
 
 
-def _draw_ms(bench: Bench, pack: Pack) -> float:
+def _inputs_ms(bench: Bench, pack: Pack) -> float:
     """Return the milliseconds per step of generating random inputs, for as many steps as are generated at once."""
     steps_T = torch.arange(pack._chunk, device=bench.device)
     pack.generate_inputs(steps_T)

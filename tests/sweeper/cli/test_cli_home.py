@@ -426,3 +426,76 @@ def test_a_front_of_a_home_whose_storage_is_elsewhere_is_registered_too(
     assert main(["pareto", *words]) == 0
     assert capsys.readouterr().err == ""
     assert not (home / "storage").exists()
+
+
+# A ledger or a storage that is not there: which one is said, and each has its own way back.
+
+WORDS = ["factorvae_gamma", "--scale", "smoke"]
+
+
+@pytest.mark.parametrize("command", ["status", "pareto", "verify", "prune"])
+def test_a_lost_ledger_beside_its_storage_is_rebuilt(
+    command: str, home: Path, refused: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "ledger.db").unlink()
+    refused([command, *WORDS, "--home", home], ["the ledger is missing, but", f"rebuild --home {home}"])
+    assert main(["rebuild", "--home", str(home)]) == 0
+    assert main(["status", *WORDS, "--home", str(home)]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", ["status", "run"])
+def test_an_empty_ledger_beside_a_full_storage_is_moved_away(
+    command: str, home: Path, refused: Callable[..., None]
+) -> None:
+    (home / "ledger.db").write_bytes(b"")
+    code = 3 if command == "status" else 2
+    refused([command, *WORDS, "--home", home], ["empty", f"rebuild --home {home}"], code=code)
+
+
+@pytest.mark.parametrize("command", ["run", "verify", "prune", "rebuild"])
+def test_a_storage_that_is_gone_is_named_with_the_file_that_names_it(
+    command: str, home: Path, refused: Callable[..., None]
+) -> None:
+    (home / "storage.path").write_text(f"{home}/gone\n")
+    names = [] if command == "rebuild" else WORDS
+    refused([command, *names, "--home", home], [f"{home}/gone", f"{home}/storage.path", "does not exist"])
+    assert not (home / "gone").exists()
+
+
+def test_a_missing_home_is_told_from_an_empty_one_and_the_typed_sweep_is_in_the_remedy(
+    tmp_path: Path, refused: Callable[..., None]
+) -> None:
+    again = f"run factorvae_gamma --scale smoke --as x --home {tmp_path}"
+    words = ["status", *WORDS, "--as", "x", "--home"]
+    refused([*words, tmp_path / "none"], [f"{tmp_path}/none: no such folder.", f"{again}/none"])
+    refused([*words, tmp_path], [f"{tmp_path}: no results yet.", again])
+    misspelt = ["status", "factorvae_gamma", "--scale", "smok", "--home", tmp_path]
+    refused(misspelt, ["Unknown scale 'smok'. Did you mean 'smoke'?"])
+
+
+def test_a_deleted_export_comes_back_with_the_command_that_verify_prints(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "away" / ".." / "front.csv"
+    (tmp_path / "away").mkdir()
+    words = [*WORDS, "--home", str(home)]
+    assert main(["pareto", *words, "--csv", str(table)]) == 0
+    table.unlink()
+    capsys.readouterr()
+    assert main(["verify", *words]) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "front.csv" in line]
+    remedy = f"Write it again: python -m sweeper pareto {' '.join(words)} --csv {tmp_path}/front.csv"
+    assert line == f"{tmp_path}/front.csv is missing. {remedy}"
+    assert main(remedy.partition(" -m sweeper ")[2].split()) == 0
+    assert table.exists()
+
+
+def test_an_undelivered_sweep_is_sent_again_with_the_command_that_was_typed(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sync", *WORDS, "--home", str(home), "--tracking-uri", "http://127.0.0.1:9"]
+    assert main(words) == 3
+    said = capsys.readouterr().err
+    assert f"To try again: python -m sweeper {' '.join(words)}\n" in said
+    assert "Not up to date: 7 MLflow runs (one per sweep, draw and run)." in said

@@ -9,8 +9,10 @@ import pytest
 
 from sweeper.ledger.verify import check, rebuild
 from sweeper.ledger.writer import Ledger
-from tests.sweeper.ledger.toy_pack import KEYS, begin, problems, register, tables
+from tests.sweeper.ledger.toy_pack import HORIZON, KEYS, SWEEP, begin, finish, problems, register, tables
+from trainables.blocks import Manifest, Point, RunEntry, write_block
 from trainables.errors import InputError
+from trainables.layout import Layout
 
 
 @pytest.fixture
@@ -115,3 +117,22 @@ def test_a_lost_ledger_is_rebuilt_from_the_storage(ledger: Ledger, tmp_path: Pat
     rebuild(ledger.path, ledger.storage)
     assert tables(ledger.path) == before
     assert check(ledger.path, ledger.storage) == []
+
+
+def test_a_rebuild_leaves_out_what_follows_a_damaged_block(ledger: Ledger, tmp_path: Path) -> None:
+    finish(ledger, num_steps=HORIZON)
+    (done,) = [row for row in ledger.records.members(SWEEP) if row.key == "a"]
+    number = ledger.begin_attempt(["a"])
+    entry = RunEntry("a", 0, "done", HORIZON, HORIZON, done.spec)
+    score = (Point("a", HORIZON, 2e9, "mig", 0.5),)
+    path = write_block(
+        ledger.storage, Manifest(number, 0, HORIZON, HORIZON, "cpu", "1", 2e9, 1.0, (entry,), score), {}
+    )
+    ledger.take(path)
+    first = next(path for path in Layout(ledger.storage).manifests())
+    first.write_bytes(first.read_bytes()[:-9])
+    found = rebuild(tmp_path / "again.db", ledger.storage)
+    damaged, following = found.problems
+    assert str(first) in damaged
+    assert str(path) in following
+    assert "left out" in following

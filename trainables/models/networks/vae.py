@@ -136,7 +136,7 @@ def initialize(parameters: stacked.Parameters, uniform: Uniform, how: Initializa
 
     Args:
         parameters: The parameters to fill, still zero.
-        uniform: Draws numbers in (0, 1), (R, count), from the stream of a given name.
+        uniform: Generates numbers in (0, 1), (R, count), from the stream of a given name.
         how: The distribution.
     """
     with torch.no_grad():
