@@ -87,7 +87,7 @@ def answer(
         InputError: The sweeps are not comparable, or none has a finished run.
     """
     sweeps = sorted(set(sweeps), key=str)
-    runs = results.stack([results.run_table(records, sweep) for sweep in sweeps])
+    runs = results.stack(list(results.run_tables(records, sweeps).values()))
     if "done" not in set(runs["status"]):
         raise _nothing_yet(records, sweeps, home)
     asked = {sweep: labels.words(records, sweep) for sweep in sweeps}

@@ -9,7 +9,7 @@ Shape suffixes: N draws, M objectives, S finished seeds of a draw.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sweeper.analysis import comparability, pareto
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from trainables import contracts
+from trainables.config import canonical_json
 from trainables.errors import InputError
 from trainables.metric_identity import is_current
 
@@ -30,12 +31,34 @@ _COLUMNS = {*_SWEEP, *_RUN, *_VALUE, *_ORIGIN}
 _STATISTICS = "train/"
 
 
-def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
+def varying_fields(records: Records, sweeps: Iterable[SweepId]) -> set[str]:
+    """Return the fields of the models' configurations that differ between runs of sweeps which have the field."""
+    values: dict[str, set[str]] = {}
+    for sweep in sweeps:
+        for member in records.members(sweep):
+            for name, value in member.spec["fields"].items():
+                values.setdefault(name, set()).add(canonical_json(value))
+    return {name for name, found in values.items() if len(found) > 1}
+
+
+def run_tables(records: Records, sweeps: Iterable[SweepId]) -> dict[SweepId, pd.DataFrame]:
+    """Return the `run_table` of each sweep, with a column for every field that varies between them."""
+    sweeps = list(sweeps)
+    fields = varying_fields(records, sweeps)
+    return {sweep: run_table(records, sweep, fields) for sweep in sweeps}
+
+
+def run_table(records: Records, sweep: SweepId, fields: Collection[str] | None = None) -> pd.DataFrame:
     """Return one row per run and metric, at the sweep's horizon.
 
     Every run of the sweep has a row for every metric of the sweep, whatever its status; the value is NaN if none is
     committed at the horizon. If a metric was computed by several versions, the value is from the version that most runs
     have; in a tie, from the current version. Training statistics are not metrics and are left out.
+
+    Args:
+        records: The ledger.
+        sweep: The sweep.
+        fields: Fields of the configuration to show beside the hyperparameters; by default those that vary.
 
     Returns:
         Columns sweep, scale, label, model, the hyperparameters, draw, seed, status, metric, value, unit,
@@ -45,8 +68,9 @@ def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
         UnknownNameError: The sweep is unknown.
         InputError: A hyperparameter has the name of a column.
     """
+    fields = varying_fields(records, [sweep]) if fields is None else fields
     # Read members before points: runs that are done by then have their points, even while a driver writes.
-    runs, points = _runs(records, sweep), _points(records, sweep)
+    runs, points = _runs(records, sweep, fields), _points(records, sweep)
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
     last = _one_way(last)
     metrics = dict.fromkeys([*records.spec(sweep)["metrics"], *sorted(last["metric"])])
@@ -60,7 +84,8 @@ def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     If a metric was computed by several versions at a step, the value is from the version that most points of the sweep
     have, since finished runs are scored by a new version only at their horizon.
     """
-    runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _points(records, sweep)
+    fields = varying_fields(records, [sweep])
+    runs, points = _runs(records, sweep, fields).rename(columns={"step": "horizon"}), _points(records, sweep)
     rows = runs.merge(points, on="run_key")
     rows = rows[rows["step"] <= rows["horizon"]].drop(columns="horizon")
     rows = _one_way(rows)
@@ -191,10 +216,11 @@ def _rank(value: Any) -> tuple[int, Any]:
     return (1, value) if isinstance(value, int | float) else (2, str(value))
 
 
-def _runs(records: Records, sweep: SweepId) -> pd.DataFrame:
-    """Return one row per run of a sweep, with the horizon as its step."""
+def _runs(records: Records, sweep: SweepId, fields: Collection[str]) -> pd.DataFrame:
+    """Return one row per run of a sweep, with the horizon as its step, and with columns for these fields."""
     members = records.members(sweep)
-    names = sorted({name for member in members for name in member.params})
+    shown = {name for member in members for name in fields if name in member.spec["fields"]}
+    names = sorted({name for member in members for name in member.params} | shown)
     if clashes := _COLUMNS.union(records.spec(sweep)["metrics"]).intersection(names):
         raise InputError(
             f"Hyperparameter '{min(clashes)}' of sweep {sweep} has the name of a column or metric.\n"
@@ -205,7 +231,8 @@ def _runs(records: Records, sweep: SweepId) -> pd.DataFrame:
     rows = []
     for member in members:
         place = (sweep.name, sweep.scale, sweep.label, member.spec["model"])
-        params = [member.params.get(name, math.nan) for name in names]
+        known = {**member.spec["fields"], **member.params}
+        params = [known.get(name, math.nan) for name in names]
         run = (member.draw, member.seed, member.status, member.spec["recipe"])
         history = histories[member.draw, member.seed]
         by = history.numerics, history.code_version

@@ -51,7 +51,8 @@ def check_names(names: Sequence[str]) -> None:
 def find_questions(names: Sequence[str], chosen: SweepOptions, variant: VariantOptions) -> list[Question]:
     """Return the sweeps at a scale, with the seeds and fields that were typed."""
     check_names(names)
-    from sweeper.scheduling.plan import PROTOCOL, find_question
+    from sweeper.scheduling.plan import find_question
+    from sweeper.scheduling.variants import PROTOCOL
 
     if variant.seeds == "":
         raise InputError("--seeds '': no seed is given.\nUse for example 0-9 or 0,3,7.")

@@ -44,7 +44,7 @@ class Asked:
             InputError: No sweep has a finished run.
         """
         known = sorted(set(sweeps), key=lambda sweep: _place(records, sweep))
-        tables = {sweep: results.run_table(records, sweep) for sweep in known}
+        tables = results.run_tables(records, known)
         begun = {sweep: table for sweep, table in tables.items() if "done" in set(table["status"])}
         if not begun:
             front.answer(records, known)  # raises an error that names the command to train

@@ -58,7 +58,7 @@ class MemberRow:
 
 
 class SweepSpec(TypedDict):
-    """The content of a sweep as it was registered; the first ledgers have no `num_factors`."""
+    """The content of a sweep as it was registered; what earlier versions did not store may be missing."""
 
     question: str
     model: str
@@ -69,6 +69,8 @@ class SweepSpec(TypedDict):
     steps: int
     note: str
     num_factors: NotRequired[int]
+    report_every: NotRequired[int]
+    evaluate_every: NotRequired[int]
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,7 @@ A question is one sweep at one scale with the user's changes; planning it twice 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-
-from optuna.distributions import CategoricalDistribution
+from dataclasses import asdict, dataclass, field, replace
 
 import search_spaces
 from search_spaces import Scale, Sweep
@@ -14,16 +12,14 @@ from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.ledger.writer import Draw, Ledger, Member
 from sweeper.machines.probe import Probe, ProbedRun
-from sweeper.scheduling import scoring
+from sweeper.scheduling import scoring, variants
 from sweeper.scheduling.label_free import answerable
 from sweeper.scheduling.packing import Waiting
-from trainables import sources
-from trainables.config import PRECISIONS, RunSpec, Schedule, Value
+from sweeper.scheduling.variants import PROTOCOL
+from trainables.config import RunSpec, Schedule, Value
 from trainables.errors import InputError, UnknownNameError
 
 SCALES = ("paper", "laptop", "smoke")
-PROTOCOL = ("steps", "report_every", "evaluate_every")
-"""Numbers of a scale that `--set` may change, in addition to its precision and the fields of the model."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,16 @@ class Question:
         sweep: The sweep.
         scale: Protocol of the scale, with the user's changes.
         seeds: Seeds of every draw.
+        fields: What the user changed with `--set`, as typed.
+        data: What the user chose with `--data`, None for the scale's data.
     """
 
     id: SweepId
     sweep: Sweep
     scale: Scale
     seeds: tuple[int, ...]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    data: str | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -98,6 +98,8 @@ class Planned:
             "steps": scale.steps,
             "note": sweep.scales[self.question.id.scale].notes(scale.data),
             "num_factors": self.num_factors,
+            "report_every": scale.report_every,
+            "evaluate_every": scale.evaluate_every,
         }
 
     def register(self, ledger: Ledger) -> None:
@@ -156,68 +158,29 @@ def find_question(
     Raises:
         InputError: The name or scale is unknown, or there is a change without a label.
     """
-    sweep = search_spaces.load(name)
+    sweep, fields = search_spaces.load(name), fields or {}
     if scale not in sweep.scales:
         raise UnknownNameError("scale", scale, sweep.scales)
     if (fields or data is not None) and not label:
         change = f"--set {next(iter(fields))}=..." if fields else f"--data {data}"
         raise InputError(f"{change} changes sweep {name}.\nName the variant with --as LABEL.")
-    protocol = _changed(sweep.scales[scale], fields or {})
-    if data is not None:
-        protocol = replace(protocol, data=_data(data))
-    return Question(SweepId(name, scale, label), sweep, protocol, seeds or tuple(range(protocol.num_seeds)))
+    protocol = variants.changed(sweep.scales[scale], fields, data)
+    chosen = seeds or tuple(range(protocol.num_seeds))
+    return Question(SweepId(name, scale, label), sweep, protocol, chosen, fields, data)
 
 
-def _data(data: str) -> str:
-    """Return a data set as workers find it: a path becomes absolute."""
-    sources.check(data)
-    if not sources.is_path(data):
-        return data
-    path = sources.path_of(data)
-    if not path.exists():
-        raise InputError(
-            f"--data {data}: no such file or folder.\nName a data set, or the path of your own images."
-        )
-    return str(path)
-
-
-def _changed(scale: Scale, fields: Mapping[str, str]) -> Scale:
-    for name, value in fields.items():
-        if name in PROTOCOL:
-            if not value.isdecimal() or int(value) < 1:
-                raise InputError(
-                    f"{name}={value}: expected a whole number of at least 1, for example {name}=1000."
-                )
-            scale = replace(scale, **{name: int(value)})  # type: ignore[arg-type]
-        elif name == "precision":
-            if value not in PRECISIONS:
-                raise UnknownNameError("precision", value, PRECISIONS)
-            scale = replace(scale, precision=value)
-        elif name in scale.space:
-            choices = [_number(name, item) for item in value.split(",")]
-            if len(set(choices)) < len(choices):
-                raise InputError(
-                    f"{name}={value} has a value twice.\nList each value once; to repeat a draw, add seeds."
-                )
-            scale = replace(scale, space={**scale.space, name: CategoricalDistribution(choices)})
-        else:
-            scale = replace(scale, fields={**scale.fields, name: value})
-    return scale
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{name}={text}: expected one or more numbers, for example {name}=1,10.") from None
-
-
-def _with_known_seeds(question: Question, records: Records | None) -> Question:
-    """Return the question with the seeds that a ledger already has for it, since seeds are added and never removed."""
+def _as_known(question: Question, records: Records | None) -> Question:
+    """Return the question with what a ledger already has for it: seeds, and what its label stands for."""
     if records is None or question.id not in records.sweeps():
         return question
-    known = {row.seed for row in records.members(question.id)}
-    return replace(question, seeds=tuple(sorted(known | set(question.seeds))))
+    seeds = {row.seed for row in records.members(question.id)} | set(question.seeds)
+    question = replace(question, seeds=tuple(sorted(seeds)))
+    if not question.id.label:
+        return question
+    known = variants.recalled(records, question.id, question.sweep.scales[question.id.scale])
+    scale = variants.changed(known, question.fields, question.data)
+    variants.check_space(question.id, known, scale)
+    return replace(question, scale=scale)
 
 
 def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -> list[Planned]:
@@ -232,7 +195,7 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
         InputError: The model does not have a field or does not accept its value, the ledger has a different question with
             the same name, or a run was trained past the horizon and not evaluated there.
     """
-    questions = [_with_known_seeds(question, records) for question in questions]
+    questions = [_as_known(question, records) for question in questions]
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
     try:
         found = dict(zip(map(_token, specs), probe.resolve(specs), strict=True))

@@ -207,8 +207,8 @@ def test_another_question_under_a_known_name_is_refused_when_it_is_planned(
             InputError, match=r"steps=200 became 100\.\nRepeat --set steps=200, or choose another label"
         ):
             ask({"steps": "100"})
-        (more,) = ask({"steps": "300", "gamma": "1,7"})
-        assert len(more.waiting(records)) == 2
+        (more,) = ask({"steps": "300", "gamma": "1,60,7"})
+        assert len(more.waiting(records)) == 3
         assert ledger.records.members(planned.question.id) == before
         assert verify.check(ledger.path, ledger.storage) == []
 

@@ -1,0 +1,132 @@
+"""What a user changes in a sweep with `--set` and `--data`, and what a label in a home already stands for.
+
+A label binds the data, the precision, every fixed field and the space: naming it again recalls them. Values may be added to
+the space; any other change is refused, since the rows of one label would be of different models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias, cast
+
+from optuna.distributions import CategoricalDistribution
+
+from search_spaces import Scale
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import MemberRow, SweepId
+from trainables import sources
+from trainables.config import PRECISIONS
+from trainables.errors import InputError, UnknownNameError
+
+Choice: TypeAlias = bool | int | float | str | None
+"""A value of a hyperparameter, as Optuna's distributions have them."""
+
+PROTOCOL = ("steps", "report_every", "evaluate_every")
+"""Numbers of a scale that `--set` may change, in addition to its precision and the fields of the model."""
+
+
+def changed(scale: Scale, fields: Mapping[str, str], data: str | None) -> Scale:
+    """Return a scale with a user's changes.
+
+    Args:
+        scale: The scale.
+        fields: Dotted fields of the model, hyperparameters or settings of the protocol, as typed.
+        data: Data set, or the path of the user's own images; None for that of the scale.
+
+    Raises:
+        InputError: A value is invalid, or the data does not exist. Fields of the model are checked later, by the probe.
+    """
+    for name, value in fields.items():
+        scale = _with(scale, name, value)
+    return scale if data is None else replace(scale, data=_found(data))
+
+
+def _with(scale: Scale, name: str, value: str) -> Scale:
+    if name in PROTOCOL:
+        if not value.isdecimal() or int(value) < 1:
+            raise InputError(
+                f"{name}={value}: expected a whole number of at least 1, for example {name}=1000."
+            )
+        return replace(scale, **{name: int(value)})  # type: ignore[arg-type]
+    if name == "precision":
+        if value not in PRECISIONS:
+            raise UnknownNameError("precision", value, PRECISIONS)
+        return replace(scale, precision=value)
+    if name not in scale.space:
+        return replace(scale, fields={**scale.fields, name: value})
+    choices = [_number(name, item) for item in value.split(",")]
+    if len(set(choices)) < len(choices):
+        raise InputError(
+            f"{name}={value} has a value twice.\nList each value once; to repeat a draw, add seeds."
+        )
+    return replace(scale, space={**scale.space, name: CategoricalDistribution(choices)})
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{name}={text}: expected one or more numbers, for example {name}=1,10.") from None
+
+
+def _found(data: str) -> str:
+    """Return a data set as workers find it: a path becomes absolute."""
+    sources.check(data)
+    if not sources.is_path(data):
+        return data
+    path = sources.path_of(data)
+    if not path.exists():
+        raise InputError(
+            f"--data {data}: no such file or folder.\nName a data set, or the path of your own images."
+        )
+    return str(path)
+
+
+def recalled(records: Records, sweep: SweepId, scale: Scale) -> Scale:
+    """Return what a label of a home stands for.
+
+    Args:
+        records: The ledger, which has the sweep.
+        sweep: The sweep, with its label.
+        scale: The scale as its module defines it; notes and the length of blocks are kept from it.
+    """
+    spec, members = records.spec(sweep), records.members(sweep)
+    if not members:
+        return scale
+    return replace(
+        scale,
+        data=spec["data"],
+        fields=spec["fields"],
+        steps=spec["steps"],
+        precision=members[0].spec["precision"],
+        space={name: CategoricalDistribution(values) for name, values in _space(scale, members).items()},
+        report_every=spec.get("report_every", scale.report_every),
+        evaluate_every=spec.get("evaluate_every", scale.evaluate_every),
+    )
+
+
+def _space(scale: Scale, members: Sequence[MemberRow]) -> dict[str, list[Choice]]:
+    """Return the values of every hyperparameter in the order of the draws; hyperparameters in the order of the scale."""
+    names = sorted(members[0].params, key=lambda name: (name not in scale.space, name))
+    in_order = [name for name in scale.space if name in names] + [n for n in names if n not in scale.space]
+    rows = sorted(members, key=lambda row: row.draw)
+    return {name: list(dict.fromkeys(cast(Choice, row.params[name]) for row in rows)) for name in in_order}
+
+
+def _text(value: Choice) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_space(sweep: SweepId, known: Scale, asked: Scale) -> None:
+    """Reject a space that lacks values which a label already has.
+
+    Raises:
+        InputError: It lacks some.
+    """
+    for name, distribution in known.space.items():
+        chosen = asked.space[name].choices if name in asked.space else ()
+        if not set(distribution.choices) <= set(chosen):
+            before, after = (",".join(map(_text, each)) for each in (distribution.choices, chosen))
+            raise InputError(
+                f"Sweep {sweep} differs from the one in this home: {name}={before} became {after or 'fixed'}.\n"
+                f"Repeat --set {name}={before}, add values to it, or choose another label with --as."
+            )
