@@ -19,6 +19,7 @@ import pandas as pd
 
 from sweeper import display
 from sweeper.analysis import calibration, comparability, labels, pareto, results
+from sweeper.home import is_held
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from trainables import durable
@@ -27,6 +28,9 @@ from trainables.errors import InputError
 
 SHARED_RECON = "recon_mse"
 """Reconstruction error that all models have, with or without a likelihood."""
+
+MAX_DRAWS_COVERED = 6
+"""Most draws of a model for which the hypervolume's interval was found to cover; with 11 it covered in 67 %, with 25 in 0 to 96 %."""
 
 SEED = 0
 """Seed of every bootstrap, so that a repeated report gives the same numbers."""
@@ -117,8 +121,12 @@ def _nothing_yet(records: Records, sweeps: Sequence[SweepId], home: Path | None)
         found = ", ".join(f"{count} {status}" for status, count in sorted(records.counts(sweep).items()))
         lines.append(f"Sweep {sweep} has no finished run yet ({found or 'no runs'}).")
     first = sweeps[0]
-    command = display.command("run", first.name, scale=first.scale, label=first.label, home=home)
-    return InputError(f"{' '.join(lines)}\nTrain first: {command}")
+    where = {"scale": first.scale, "label": first.label, "home": home}
+    if home and is_held(home):
+        return InputError(
+            f"{' '.join(lines)}\nIt is training: {display.command('status', first.name, **where)}"
+        )
+    return InputError(f"{' '.join(lines)}\nTrain first: {display.command('run', first.name, **where)}")
 
 
 def _agreed(objectives: Mapping[SweepId, Sequence[str]], computed: set[str]) -> tuple[str, ...]:
@@ -271,6 +279,11 @@ def summary(answer: Answer) -> list[str]:
             for model, v in answer.volumes.items()
         ]
         sentences.append(f"Hypervolume against reference ({point}): {', '.join(volumes)}.")
+        if draws["model"].value_counts().max() > MAX_DRAWS_COVERED:
+            sentences.append(
+                f"With more than {MAX_DRAWS_COVERED} draws of a model, its hypervolume is too large and the interval"
+                " covers the truth less often than in 95 % of cases: do not compare models by it."
+            )
     sentences += [
         f"{row['model']} {label_of(answer, row)}: {row['reason']}." for row in rows_of(answer.left_out)
     ]

@@ -8,6 +8,7 @@ disk; 130 stopped by the user.
 import json
 import signal
 import sqlite3
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, get_args
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     found: dict[str, Any] = {}
     try:
+        _end_as_after_ctrl_c()
         code = sweeper.main(args=arguments, prog_name="python -m sweeper", standalone_mode=False, obj=found)
         return code if isinstance(code, int) else 0
     except InputError as error:
@@ -67,6 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, sqlite3.Error, DamagedBlockError, ConflictError) as error:
         click.echo(failure_message(found.get("home"), error), err=True)
         return 3
+
+
+def _end_as_after_ctrl_c() -> None:
+    """End in order when a scheduler or a closed terminal asks for it; a signal that is ignored, as by nohup, stays so."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
 
 
 @click.group()
@@ -173,12 +183,7 @@ def run(
 
     check_stored(home, must_exist=False)
     settle_storage(home)
-    # A scheduler sends SIGTERM before it reclaims a machine: stop as after Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        outcome = Pipeline(questions, home, machine, uri, yes, display.notes()).run()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    outcome = Pipeline(questions, home, machine, uri, yes, display.notes()).run()
     if as_json:
         click.echo(json.dumps(asdict(outcome)))
     else:

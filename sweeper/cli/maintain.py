@@ -1,7 +1,13 @@
 """Commands that maintain a home: `sync`, `verify`, `prune`, `rebuild`, `ui`."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -22,6 +28,9 @@ from sweeper.cli.values import Number
 from sweeper.home import Home, lock_home
 from trainables.errors import InputError
 from trainables.layout import Layout
+
+GRACE_S = 5.0
+"""Longest time for MLflow's server to end by itself."""
 
 
 @click.command()
@@ -131,7 +140,7 @@ def rebuild(place: HomeOptions) -> int:
 @with_uri
 @click.option("--port", type=Number(1, 65535, 5000), default=5000, show_default=True)
 def ui(place: HomeOptions, port: int, uri: str | None) -> int:
-    """Serve MLflow's pages on http://127.0.0.1:5000, for this machine only."""
+    """Serve MLflow's pages, for this machine only."""
     home = find_home(place, is_written=True, has_store=True)
     from sweeper.tracking import process
 
@@ -144,6 +153,34 @@ def ui(place: HomeOptions, port: int, uri: str | None) -> int:
         raise InputError(
             f"{file} does not exist yet.\nTrain first: {display.command('run', 'NAME', home=home.path)}"
         )
-    click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C to stop)")
+    if _answers(port):
+        raise InputError(
+            f"--port {port}: in use by another program.\nChoose another, for example --port {port + 1}."
+        )
     serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1"]
-    return subprocess.run([*serve, "--port", str(port)], check=False).returncode
+    with _group([*serve, "--port", str(port)]) as server:
+        click.echo("Starting MLflow, which takes up to half a minute ...", err=True)
+        while server.poll() is None and not _answers(port):
+            time.sleep(0.2)
+        if server.poll() is None:
+            click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C to stop)")
+        return server.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def _group(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in a process group of its own, of which nothing is left when the context ends."""
+    with subprocess.Popen(command, stdout=2, start_new_session=True) as process:  # 2: standard error
+        try:
+            yield process
+        finally:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_S)

@@ -86,9 +86,12 @@ class PathOf(click.ParamType[Path]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Parse a path; an empty one, which would mean the working folder, is refused."""
         assert param
-        path = Path(value)
         if not str(value):
             raise InputError(f"{given(param, value, ctx)}: the path is empty.\nName a {self._kind}.")
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError:
+            raise InputError(f"{given(param, value, ctx)}: no such user.\nName a {self._kind}.") from None
         try:
             is_file, is_folder = path.is_file(), path.is_dir()
         except OSError:  # for example a folder that may not be entered; checked by whoever opens it

@@ -76,7 +76,9 @@ def test_another_meaning_of_a_label_is_refused_with_the_difference(
 
 
 def test_other_data_under_a_label_is_refused(ask: Ask) -> None:
-    with pytest.raises(InputError, match=r"data=sprites became dsprites\.\nRepeat --set vae\.network=mlp --data sprites"):
+    with pytest.raises(
+        InputError, match=r"data=sprites became dsprites\.\nRepeat --set vae\.network=mlp --data sprites"
+    ):
         ask({"vae.network": "conv"}, data="dsprites")
 
 

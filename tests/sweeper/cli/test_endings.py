@@ -1,0 +1,108 @@
+"""How a command ends when its reader, its terminal or its scheduler wants it to."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeper.cli.app import main
+
+ROOT = Path(__file__).parents[3]
+TRAIN = ["run", "factorvae_gamma", "--scale", "smoke", "--no-ray", "--home"]
+
+
+def start(*words: object, **options: object) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "sweeper", *map(str, words)]
+    return subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_sweep_ends_whole_when_nobody_reads_it_any_more(stream: str, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    other = "stderr" if stream == "stdout" else "stdout"
+    with start(*TRAIN, tmp_path / "home", **{stream: write, other: subprocess.PIPE}) as process:
+        os.close(write)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert main(["status", "factorvae_gamma", "--scale", "smoke", "--home", str(tmp_path / "home")]) == 0
+    assert list((tmp_path / "home" / "exports").glob("*.csv"))
+    assert b"Traceback" not in (out or b"") + (err or b"")
+
+
+def test_a_table_is_written_in_an_encoding_without_its_letters(tmp_path: Path) -> None:
+    assert main([*TRAIN, str(tmp_path)]) == 0
+    command = [
+        sys.executable,
+        "-m",
+        "sweeper",
+        "pareto",
+        "factorvae_gamma",
+        "--scale",
+        "smoke",
+        "--home",
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert b"factor_vae gamma=1" in shown.stdout
+    assert shown.stdout.isascii()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_of_a_scheduler_or_a_terminal_ends_a_command_as_ctrl_c_does(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    words = ["plan", "infowgan_gp", "--scale", "paper", "--home", str(tmp_path)]
+    with start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(3.0)  # it measures packs, for minutes
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.decode().splitlines()[-1].startswith("Stopped.")
+    assert b"Traceback" not in err
+
+
+def test_a_taken_port_is_named_with_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert main(["ui", "--home", str(tmp_path), "--port", str(port)]) == 2
+    assert capsys.readouterr().err.startswith(f"--port {port}: in use by another program.\nChoose another")
+
+
+def test_pages_are_announced_when_they_answer_and_leave_no_process(tmp_path: Path) -> None:
+    assert main([*TRAIN, str(tmp_path)]) == 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with start(
+        "ui", "--home", tmp_path, "--port", port, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as ui:
+        assert ui.stdout is not None
+        assert ui.stdout.readline().decode().startswith(f"MLflow on http://127.0.0.1:{port}")
+        with socket.create_connection(("127.0.0.1", port)):
+            pass
+        ui.send_signal(signal.SIGTERM)
+        ui.communicate(timeout=30)
+    assert ui.returncode == 130
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_path_that_begins_with_a_tilde_is_in_the_users_folder(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = ["status", "factorvae_gamma"]
+    if how == "variable":
+        monkeypatch.setenv("SWEEPER_HOME", "~/x")
+    assert main([*words, "--home=~/x"] if how == "option" else words) == 2
+    assert f"--home {tmp_path}/x" in capsys.readouterr().err
