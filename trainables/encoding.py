@@ -29,7 +29,7 @@ class Encoding:
         recon_mse_N: Squared error per pixel and channel of each image rebuilt from `mu_ND`, float64.
 
     Raises:
-        ValueError: An array does not have the shape that its suffix says.
+        ValueError: An array does not have the shape that its suffix says, or has values that it cannot mean.
     """
 
     data: str
@@ -58,6 +58,13 @@ class Encoding:
             raise ValueError(
                 f"{len(self.factor_names)} factor names for {len(self.factor_sizes)} factor sizes."
             )
+        for name, size, values_N in zip(self.factor_names, self.factor_sizes, self.factors_NK.T, strict=True):
+            if len(values_N) and not 0 <= values_N.min() <= values_N.max() < size:
+                raise ValueError(
+                    f"factor '{name}' has values from {values_N.min()} to {values_N.max()}, expected 0 to {size - 1}."
+                )
+        if (np.abs(self.mu_ND[np.isfinite(self.mu_ND)]) > np.finfo(np.float32).max).any():
+            raise ValueError("mu_ND has values beyond the range of float32.")
 
     def to_bytes(self) -> bytes:
         """Serialise as an uncompressed npz without pickled members; equal encodings give equal bytes."""

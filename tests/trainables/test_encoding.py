@@ -102,3 +102,18 @@ def test_an_array_of_another_shape_than_its_suffix_says_is_refused(name: str) ->
 def test_a_factor_without_a_name_is_refused() -> None:
     with pytest.raises(ValueError, match="1 factor names for 2"):
         dataclasses.replace(a_vae_encoding(), factor_names=("scale",))
+
+
+@pytest.mark.parametrize(("value", "said"), [(-1, "from -1 to"), (3, "to 3, expected 0 to 2")])
+def test_a_factor_beyond_its_size_is_refused(value: int, said: str) -> None:
+    encoding = a_vae_encoding()
+    factors_NK = encoding.factors_NK.copy()
+    factors_NK[2, 1] = value
+    with pytest.raises(ValueError, match=f"factor 'pos_x' has values .*{said}"):
+        dataclasses.replace(encoding, factors_NK=factors_NK)
+
+
+def test_codes_that_float32_cannot_hold_are_refused() -> None:
+    encoding = a_vae_encoding()
+    with pytest.raises(ValueError, match="beyond the range of float32"):
+        dataclasses.replace(encoding, mu_ND=encoding.mu_ND.astype(np.float64) * 1e200)

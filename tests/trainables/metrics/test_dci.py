@@ -201,3 +201,23 @@ def test_concentration_knows_neither_order_nor_scale_and_stays_in_range(
     assert 0 <= concentration(matrix) <= 1
     per_row = 1 - stats.entropy(matrix.T + 1e-11, base=matrix.shape[1])
     assert concentration(matrix) == pytest.approx(np.average(per_row, weights=matrix.sum(axis=1)), abs=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [-120, -40, -24, 30, 120])
+def test_a_code_in_another_unit_scores_the_same_to_the_bit(exponent: int) -> None:
+    """Trees of scikit-learn see no step below 1e-7: a perfect code times 1e-7 scored 0, 0 and .167."""
+    factors_NK = grid((3, 4), num_repeats=20)
+    codes_ND = np.concatenate([factors_NK + 0.1 * noise(2, num_images=240), noise(1, 1, 240)], axis=1)
+    assert score(factors_NK, np.ldexp(codes_ND.astype(np.float32), exponent)) == score(factors_NK, codes_ND)
+
+
+def test_rescaling_is_exact_and_leaves_constant_codes() -> None:
+    codes_ND = noise(3, num_images=50).astype(np.float32) * np.array([1e-30, 1, 0], np.float32) + np.float32(
+        [0, 0, 7]
+    )
+    found_ND = dci.rescaled(codes_ND)
+    assert np.all((found_ND[:, :2].std(axis=0) >= 1) & (found_ND[:, :2].std(axis=0) < 2))
+    assert np.array_equal(found_ND[:, 2], codes_ND[:, 2])
+    ratio_N = found_ND[:, 0].astype(np.float64) / codes_ND[:, 0]
+    assert len(set(ratio_N)) == 1
+    assert np.log2(ratio_N[0]) % 1 == 0
