@@ -212,9 +212,8 @@ def test_a_code_in_another_unit_scores_the_same_to_the_bit(exponent: int) -> Non
 
 
 def test_rescaling_is_exact_and_leaves_constant_codes() -> None:
-    codes_ND = noise(3, num_images=50).astype(np.float32) * np.array([1e-30, 1, 0], np.float32) + np.float32(
-        [0, 0, 7]
-    )
+    codes_ND = noise(3, num_images=50) * [1e-30, 1, 0] + [0, 0, 7]
+    codes_ND = codes_ND.astype(np.float32)
     found_ND = dci.rescaled(codes_ND)
     assert np.all((found_ND[:, :2].std(axis=0) >= 1) & (found_ND[:, :2].std(axis=0) < 2))
     assert np.array_equal(found_ND[:, 2], codes_ND[:, 2])
