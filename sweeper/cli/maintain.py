@@ -143,6 +143,7 @@ def ui(place: HomeOptions, port: int, uri: str | None) -> int:
     """Serve MLflow's pages, for this machine only."""
     home = find_home(place, is_written=True, has_store=True)
     from sweeper.tracking import process
+    from sweeper.tracking.moved import bring_artifacts_along
 
     store = process.store_uri(home, uri)
     file = process.sqlite_file(store)
@@ -153,6 +154,8 @@ def ui(place: HomeOptions, port: int, uri: str | None) -> int:
         raise InputError(
             f"{file} does not exist yet.\nTrain first: {display.command('run', 'NAME', home=home.path)}"
         )
+    if file == home.mlflow:
+        bring_artifacts_along(home)
     if _answers(port):
         raise InputError(
             f"--port {port}: in use by another program.\nChoose another, for example --port {port + 1}."
