@@ -53,9 +53,9 @@ def command(word: str, *arguments: object, **options: object) -> str:
     return shlex.join(words)
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str = "") -> str:
     """Return a number of things in words, for example `1 pack` or `2,000 packs`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def runs(number: int) -> str:

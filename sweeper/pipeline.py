@@ -158,7 +158,7 @@ class Pipeline:
         smaller = " or ".join(SCALES[SCALES.index(scale) + 1 :])
         less = f"--scale {smaller}" if smaller else "fewer steps or seeds"
         raise InputError(
-            f"This would take about {display.duration(expected.duration_s)} on this machine's CPU.\n"
+            f"Not started: this would take about {display.duration(expected.duration_s)} on this machine's CPU.\n"
             f"Use {less}, a machine with a GPU, or --yes to start anyway."
         )
 

@@ -24,7 +24,7 @@ import torch
 
 from trainables import arithmetic, blocks, config, contracts, durable, engine, resuming, scoring, sources
 from trainables.attempt import Attempt, Start
-from trainables.command_line import Parser, folder, one_of, seconds, threads, whole_number
+from trainables.command_line import Parser, folder, model, one_of, seconds, threads, whole_number
 from trainables.committing import Committer
 from trainables.config import STATE_EVERY_S, RunSpec, Schedule
 from trainables.durable import DamagedBlockError
@@ -65,7 +65,7 @@ def build_parser() -> Parser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = Parser(prog="python -m trainables", description=__doc__, formatter_class=layout)
     parser.example = EXAMPLE
-    parser.add_argument("model", metavar="MODEL", help=", ".join(contracts.model_names()))
+    parser.add_argument("model", type=model, metavar="MODEL", help=", ".join(contracts.model_names()))
     names = ", ".join(contracts.data_set_names())
     parser.add_argument("--data", required=True, help=f"{names}, or the path of your own images")
     parser.add_argument("--seeds", default="0", help="seeds to train, for example 0-3,7 (default 0)")
@@ -122,7 +122,6 @@ def build_parser() -> Parser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    contracts.check_model(options.model)
     sources.check(options.data)
     _check_folders(options.out, options.resume)
     fields = config.parse_fields(options.set)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from trainables import contracts
 from trainables.errors import InputError
 
 
@@ -34,7 +35,7 @@ class Parser(argparse.ArgumentParser):
             option, problem = found.groups()
             if problem.startswith("expected "):  # one argument
                 raise InputError(f"{option} needs a value.\n{see}")
-            raise InputError(f"{option} {problem}")
+            raise InputError(problem if option == "MODEL" else f"{option} {problem}")
         if found := re.fullmatch(r"unrecognized arguments: (.*)", message, re.DOTALL):
             raise InputError(f"Unexpected argument: {found[1]}.\n{see}")
         if found := re.fullmatch(r"the following arguments are required: (.*)", message):
@@ -55,7 +56,7 @@ class Parser(argparse.ArgumentParser):
             if re.match(r"--?[A-Za-z]", name) and not any(option.startswith(name) for option in valid):
                 close = difflib.get_close_matches(f"--{name.lstrip('-')}", valid, n=1)
                 guess = f" Did you mean '{close[0]}'?" if close else ""
-                raise InputError(f"No such option '{name}'.{guess}\nSee {self.prog} --help.")
+                raise InputError(f"Unknown option '{name}'.{guess}\nSee {self.prog} --help.")
 
 
 def one_of(valid: Sequence[str], same: Mapping[str, str]) -> Callable[[str], str]:
@@ -76,6 +77,15 @@ def one_of(valid: Sequence[str], same: Mapping[str, str]) -> Callable[[str], str
     return read
 
 
+def model(text: str) -> str:
+    """Reads the name of a model."""
+    try:
+        contracts.check_model(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def whole_number(text: str) -> int:
     """Reads a whole number of at least 1."""
     if (number := _number(text)) < 1:
@@ -87,7 +97,7 @@ def threads(text: str) -> int:
     """Reads a number of CPU threads; far more than there are CPUs crash torch."""
     number, num_cpus = _number(text), available_cpus()
     if not 1 <= number <= num_cpus:
-        found = f"expected a whole number from 1 to {num_cpus}, the CPUs of this machine"
+        found = f"expected a whole number from 1 to {num_cpus} (this machine has {num_cpus} CPUs)"
         raise argparse.ArgumentTypeError(f"{text}: {found}.")
     return number
 

@@ -259,16 +259,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 40:
             raise InputError(
-                f"Seeds '{text}': '{part}' is not a seed or a range.\nUse for example 0-9 or 0,3,7."
+                f"--seeds {text}: '{part}' is not a seed or a range.\nUse for example 0-9 or 0,3,7."
             )
         ends = int(first), int(last or first)
         if ends[0] > ends[1] or ends[1] >= 2**32:
             raise InputError(
-                f"Seeds '{text}': '{part}' is not an ascending range within 0 .. {2**32 - 1}.\nUse for example 0-9."
+                f"--seeds {text}: '{part}' is not an ascending range within 0 .. {2**32 - 1}.\nUse for example 0-9."
             )
         if ends[1] - ends[0] >= MAX_SEEDS:
             raise InputError(
-                f"Seeds '{text}': '{part}' has more than {MAX_SEEDS:,} seeds.\nUse for example 0-9."
+                f"--seeds {text}: '{part}' has more than {MAX_SEEDS:,} seeds.\nUse for example 0-9."
             )
         seeds.update(range(ends[0], ends[1] + 1))
     return tuple(sorted(seeds))

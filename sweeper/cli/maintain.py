@@ -47,7 +47,8 @@ def sync(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions, uri: 
     pending = process.run_sync(home, uri, sweeps, is_anew=True)
     if pending:
         click.echo(
-            f"Not up to date: {display.count(pending, 'MLflow run')} (one per sweep, draw and run).", err=True
+            f"Not in MLflow yet: {display.count(pending, 'entry', 'entries')} (one per sweep, draw and run).",
+            err=True,
         )
         return 3
     click.echo(f"{process.store_uri(home, uri)} is up to date.")

@@ -11,12 +11,12 @@ from sweeper.home import Home
 from trainables import contracts
 from trainables.durable import DamagedBlockError
 
-_SWEEPS = "name a sweep: {sweeps}."
+_SWEEPS = "a sweep.\nValid: {sweeps}."
 _LACKING = {
     "name": _SWEEPS,
     "names": _SWEEPS,
-    "kind": "name a kind of figure, 3, 4, 5, 6 or metrics, then the sweeps.",
-    "data": "name a data set, {data}, or the path of your own images.",
+    "kind": "a kind of figure (3, 4, 5, 6 or metrics), then sweeps.\nFor example: figure 4 factorvae_gamma",
+    "data": "a data set.\nValid: {data}, or the path of your own images.",
 }
 """What to say where an argument is lacking."""
 
@@ -36,16 +36,16 @@ def _usage(error: click.ClickException) -> str:
         return f"Unknown option '{error.option_name}'." + (f" Did you mean '{close[0]}'?" if close else "")
     if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
         valid = {"sweeps": ", ".join(search_spaces.names()), "data": ", ".join(contracts.data_set_names())}
-        return f"{error.ctx.command.name if error.ctx else ''}: {_LACKING[str(error.param.name)].format(**valid)}"
+        return f"Missing: {_LACKING[str(error.param.name)].format(**valid)}"
     if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Option):
-        return f"{error.param.opts[0]} is missing: {error.param.help}."
+        return f"Missing: {error.param.opts[0]} ({error.param.help})."
     return error.format_message()
 
 
 def damage_message(home: Home, found: object) -> str:
     """Return the message for a ledger whose file is damaged."""
     again = display.command("rebuild", home=home.path)
-    return f"{home.ledger} is damaged: {found}\nMove it away, then rebuild it from the storage: {again}"
+    return f"{home.ledger} is damaged: {found}.\nMove this file away, then rebuild the ledger from the storage: {again}"
 
 
 def failure_message(home: Home | None, error: Exception) -> str:

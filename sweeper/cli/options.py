@@ -153,7 +153,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "state_every": click.option(
         "--state-every",
-        type=Number(0.0, MAX_STATE_EVERY_S, 120),
+        type=Number(0.0, MAX_STATE_EVERY_S, 120, "seconds"),
         metavar="SECONDS",
         default=STATE_EVERY_S,
         show_default=True,

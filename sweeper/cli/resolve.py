@@ -112,7 +112,8 @@ def listed(option: str, metrics: str | None) -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in metrics.split(",")) if metrics is not None else ()
     if len(set(names)) < len(names):
-        raise InputError(f"{option} {metrics}: a metric is named twice.\nName each one once.")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{option} {metrics}: '{twice}' is named twice.\nName each metric once.")
     contracts.check_metrics(names)
     return names
 
@@ -212,10 +213,14 @@ def _known_sweep(records: Records, name: str, chosen: SweepOptions, home: Home) 
     alike = [each for each in known if each.name == name]
     if not alike:
         _check_trainable(name, chosen)
-    options = [f"--scale {each.scale}" + (f" --as {each.label}" if each.label else "") for each in alike]
+    options = [_options(each) for each in alike]
     train = display.command("run", name, scale=sweep.scale, label=sweep.label, home=home.path)
-    remedy = f"This home has it with: {'; '.join(options)}." if alike else f"Train it first: {train}"
-    raise InputError(f"Sweep {sweep}: no results in {home.path}.\n{remedy}")
+    remedy = f"It has results there with {'; '.join(options)}." if alike else f"Train it first: {train}"
+    raise InputError(f"Sweep {name} has no results with {_options(sweep)} in {home.path}.\n{remedy}")
+
+
+def _options(sweep: SweepId) -> str:
+    return f"--scale {sweep.scale}" + (f" --as {sweep.label}" if sweep.label else "")
 
 
 def settle_storage(home: Home) -> None:
@@ -256,7 +261,7 @@ def check_stored(home: Home, *, must_exist: bool = True) -> None:
     if note.is_file():
         raise InputError(
             f"Storage {home.storage}, named in {note}, does not exist.\n"
-            "If the blocks were moved, write their new path into that file."
+            "If it was moved, write its new path into that file; if it is on a disk that is not mounted, mount it."
         )
     raise InputError(
         f"--home {home.path}: {home.storage} does not exist.\n"

@@ -29,9 +29,11 @@ class Number(click.ParamType[float]):
         low: Smallest value.
         high: Largest value.
         example: A value that makes sense.
+        unit: What it counts, plural; empty if the name of the option says it.
     """
 
-    def __init__(self, low: float, high: float, example: float) -> None:
+    def __init__(self, low: float, high: float, example: float, unit: str = "") -> None:
+        self._unit = unit
         self._low, self._high, self._example = low, high, example
         self._read: type[int] | type[float] = int if isinstance(low, int) else float
         self.name = "integer" if self._read is int else "number"
@@ -46,7 +48,7 @@ class Number(click.ParamType[float]):
         if not self._low <= number <= self._high:
             kind = "a whole number" if self._read is int else "a number"
             raise InputError(
-                f"{given(param, value, ctx)}: expected {kind} from {self._low:,.0f} to {self._high:,.0f},"
+                f"{given(param, value, ctx)}: expected {kind}{f' of {self._unit}' * bool(self._unit)} from {self._low:,.0f} to {self._high:,.0f},"
                 f" for example {self._example:g}."
             )
         return number

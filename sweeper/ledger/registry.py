@@ -95,7 +95,7 @@ def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw
         return int(known[params])
     for other in known:
         if set(json.loads(other)) != set(draw.params):
-            raise _changed(sweep, f"draw {other} became {params}, with other hyperparameters")
+            raise _changed(sweep, f"draw {other}, not {params}, which has other hyperparameters")
     taken = {number for (number,) in db.execute("SELECT number FROM draws WHERE sweep = ?", (sweep_row,))}
     number = draw.number if draw.number not in taken else max(taken) + 1
     added = db.execute(
@@ -122,11 +122,11 @@ def _add_member(db: sqlite3.Connection, sweep: SweepId, draw: int, member: Membe
     ).fetchone()
     if known != run:
         changed = _differences(json.loads(spec), member.spec)
-        words = [f"{name}={old} became {new}" for name, old, new in changed]
+        words = [f"{name}={old}, not {new}" for name, old, new in changed]
         repeat = [f"--data {old}" if name == "data" else f"--set {name}={old}" for name, old, _ in changed]
-        raise _changed(sweep, ", ".join(words) or "the version of the model", " ".join(repeat))
+        raise _changed(sweep, "; ".join(words) or "another version of the model", " ".join(repeat))
     if member.horizon_steps < horizon:
-        what = f"steps={horizon} became {member.horizon_steps}"
+        what = f"steps={horizon}, not {member.horizon_steps}"
         raise _changed(sweep, what, f"--set steps={horizon}")
     db.execute(
         "UPDATE members SET horizon_steps = ? WHERE (draw, seed) = (?, ?) AND horizon_steps < ?",
@@ -143,11 +143,11 @@ def _differences(before: StoredSpec, after: StoredSpec) -> list[tuple[str, Value
 
 
 def _changed(sweep: SweepId, what: str, repeat: str = "") -> InputError:
-    remedy = f"Repeat {repeat}, or choose" if sweep.label and repeat else "Choose" if sweep.label else ""
-    return InputError(
-        f"Sweep {sweep} differs from the one in this home: {what}.\n"
-        + (f"{remedy} another label with --as." if remedy else "Name the changed sweep with --as LABEL.")
-    )
+    again = f"To continue it, leave out --set and --data or use {repeat}; for" if repeat else "For"
+    remedy = f"{again} a new variant, choose another label with --as."
+    if not sweep.label:
+        remedy = "Name the changed sweep with --as LABEL."
+    return InputError(f"Sweep {sweep} is in this home with {what}.\n{remedy}")
 
 
 def sweep_body(db: sqlite3.Connection, sweep: SweepId) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class SweepId:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]*", self.label):
-            raise InputError(f"Label '{self.label}': use letters, digits, dots, dashes and underscores only.")
+            raise InputError(f"--as {self.label}: use only letters, digits, dots, dashes and underscores.")
 
     def __str__(self) -> str:
         return "-".join(filter(None, (self.name, self.scale, self.label)))

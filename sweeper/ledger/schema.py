@@ -138,7 +138,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     db = connect_for_reading(path)
     try:
         if _version(db, path) == 0:
-            raise sqlite3.DatabaseError("it is empty")
+            raise sqlite3.DatabaseError("the file is empty")
     except BaseException:
         db.close()
         raise

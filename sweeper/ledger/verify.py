@@ -43,7 +43,9 @@ def rebuild(path: Path, storage: Path) -> Ingested:
         ConflictError: The storage contradicts itself.
     """
     if path.exists():
-        raise InputError(f"{path} exists.\nMove it away to rebuild it from {storage}.")
+        raise InputError(
+            f"{path} exists; rebuild does not overwrite it.\nIf it is damaged, move it away and run rebuild again."
+        )
     partial = path.with_name(f"{path.name}.partial")
     # A write-ahead log left beside a ledger that was moved away would be replayed into the new one.
     for name in (partial.name, *(f"{p.name}-{part}" for p in (path, partial) for part in ("wal", "shm"))):

@@ -248,15 +248,16 @@ class Ledger:
         (identity,) = self._db.execute("SELECT ledger FROM identity").fetchone()
         if owner is None and self._newest_attempt() == 0:
             durable.write_record(marker, {"ledger": identity})
-        elif owner != identity:
+        elif owner != identity and added.rowcount:
             again = display.command("rebuild", home=self.path.parent)
             raise InputError(
+                f"{self.path} is empty, but {self.storage} has results of another ledger.\n"
+                f"Move this file away, then rebuild the ledger from the storage: {again}"
+            )
+        elif owner != identity:
+            raise InputError(
                 f"Storage {self.storage} belongs to another ledger than {self.path}.\n"
-                + (
-                    f"The file was empty: move it away, then rebuild it from the storage: {again}"
-                    if added.rowcount
-                    else "Choose the right one with --storage, or another home with --home."
-                )
+                "Choose the right one with --storage, or another home with --home."
             )
 
     def _newest_attempt(self) -> int:

@@ -109,7 +109,7 @@ def check_share(share: float) -> None:
             below, above = int(1 / share) + 1, int(1 / share)
             raise InputError(
                 f"--gpus-per-pack {share:g} leaves part of each GPU idle.\n"
-                f"Use 1/k: {1 / below:.3g} ({below} packs a GPU) or {1 / above:.3g} ({above} packs a GPU)."
+                f"Use {1 / below:.3g} ({below} packs per GPU) or {1 / above:.3g} ({above} packs per GPU)."
             )
 
 
@@ -128,8 +128,9 @@ def check_device(machine: Machine) -> None:
         gpus, problem = local_gpus()
         if not gpus:
             asked = f"--gpus-per-pack {share:g}" if share else "--device gpu"
+            option = asked.partition(" ")[0]
             raise InputError(
-                f"{asked}: {problem or 'this machine has no GPU'}.\nLeave it out, or use a cluster with --address."
+                f"{asked}: {problem or 'this machine has no GPU'}.\nLeave out {option}, or use a cluster with --address."
             )
 
 
@@ -152,13 +153,15 @@ def check_address(address: str | None, option: str = "--address") -> None:
         )
     host, _, port = str(address).rpartition(":")
     if not host or not port.isdecimal():
-        raise InputError(f"{option} '{address}': expected auto or HOST:PORT, for example 10.0.0.4:6379.")
+        raise InputError(
+            f"{option} {address or repr('')}: expected auto or HOST:PORT, for example 10.0.0.4:6379."
+        )
     try:
         socket.create_connection((host, int(port)), ANSWER_S).close()
     except (OSError, OverflowError):
         raise InputError(
             f"{option} {address}: no Ray cluster answers there.\n"
-            "Start one with `ray start --head`, or leave out --address."
+            "Check it, start a cluster with `ray start --head` and use the address that it prints, or leave out --address."
         ) from None
 
 

@@ -162,8 +162,10 @@ def find_question(
     if scale not in sweep.scales:
         raise UnknownNameError("scale", scale, sweep.scales)
     if (fields or data is not None) and not label:
-        change = f"--set {next(iter(fields))}=..." if fields else f"--data {data}"
-        raise InputError(f"{change} changes sweep {name}.\nName the variant with --as LABEL.")
+        change = "--set {}={}".format(*next(iter(fields.items()))) if fields else f"--data {data}"
+        raise InputError(
+            f"{change} makes a variant of sweep {name}, which needs a label.\nAdd one, for example --as mine."
+        )
     protocol = variants.changed(sweep.scales[scale], fields, data)
     chosen = seeds or tuple(range(protocol.num_seeds))
     return Question(SweepId(name, scale, label), sweep, protocol, chosen, fields, data)

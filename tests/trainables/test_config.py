@@ -320,7 +320,7 @@ def test_seed_lists_are_read_as_their_numbers_sorted_and_once_each(
     ["", ",", "1,", "a", "-1", "1-", "3-2", "1.5", "1-2-3", "4294967296", "0-4294967296", "0x1", "1 2"],
 )
 def test_what_is_no_list_of_seeds_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(InputError, match=r"(?s)Seeds .*or example 0-9"):
+    with pytest.raises(InputError, match=r"(?s)--seeds .*or example 0-9"):
         parse_seeds(text)
 
 

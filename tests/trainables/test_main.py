@@ -388,9 +388,9 @@ NUM_CPUS = command_line.available_cpus()
         ([*BETA[:3], "--set", "vae.network=cnov"], "'cnov'. Did you mean 'conv'?\nValid: conv, mlp."),
         (
             [*BETA[:3], "--set", "vae.network=conv"],
-            "needs 64 x 64 images, but these are 16 x 16.\nSet vae.network=mlp.",
+            "(the default) needs 64 x 64 images; these are 16 x 16.\nAdd --set vae.network=mlp.",
         ),
-        ([*BETA, "--seeds", "1-"], "Seeds '1-': '1-' is not a seed or a range.\nUse for example 0-9"),
+        ([*BETA, "--seeds", "1-"], "--seeds 1-: '1-' is not a seed or a range.\nUse for example 0-9"),
         ([*BETA, "--seeds", "4294967296"], "not an ascending range within 0 .. 4294967295"),
         ([*BETA, "--steps", "0"], "--steps 0: expected a whole number of at least 1, for example 200.\n"),
         ([*BETA, "--steps", "-5"], "--steps -5: expected a whole number of at least 1"),
@@ -401,7 +401,7 @@ NUM_CPUS = command_line.available_cpus()
         *(
             (
                 [*BETA, "--threads", number],
-                f"--threads {number}: expected a whole number from 1 to {NUM_CPUS}, the CPUs of this machine.\n",
+                f"--threads {number}: expected a whole number from 1 to {NUM_CPUS} (this machine has {NUM_CPUS} CPUs).\n",
             )
             for number in ("0", "x", str(NUM_CPUS + 1), "100000")
         ),
@@ -443,14 +443,14 @@ NUM_CPUS = command_line.available_cpus()
         (["beta_vae", "--data", f"./{'a' * 300}"], "File name too long.\nUse a file"),
         (
             [*BETA, "--outt", "x"],
-            "No such option '--outt'. Did you mean '--out'?\nSee python -m trainables --help.\n",
+            "Unknown option '--outt'. Did you mean '--out'?\nSee python -m trainables --help.\n",
         ),
         (
             [*BETA, "--evaluate_every=3"],
-            "No such option '--evaluate_every'. Did you mean '--evaluate-every'?\n",
+            "Unknown option '--evaluate_every'. Did you mean '--evaluate-every'?\n",
         ),
-        ([*BETA, "-seeds", "3"], "No such option '-seeds'. Did you mean '--seeds'?\n"),
-        ([*BETA, "--xyz"], "No such option '--xyz'.\nSee"),
+        ([*BETA, "-seeds", "3"], "Unknown option '-seeds'. Did you mean '--seeds'?\n"),
+        ([*BETA, "--xyz"], "Unknown option '--xyz'.\nSee"),
         (
             [*BETA, "--s", "3"],
             "Ambiguous option: --s could match --seeds, --set, --steps, --state-every.\nSee",

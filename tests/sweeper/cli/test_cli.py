@@ -27,14 +27,14 @@ LONG = "x" * 300
 
 AT_ONCE = {
     "command": (["rnu"], ["rnu", "Did you mean 'run'?", "--help"]),
-    "no sweep": (["run"], ["run: name a sweep: betavae_beta, factorvae_gamma", "run --help"]),
+    "no sweep": (["run"], ["Missing: a sweep.\nValid: betavae_beta, factorvae_gamma", "run --help"]),
     "option": ([*RUN, "--scal", "smoke"], ["Unknown option '--scal'. Did you mean '--scale'?"]),
     "sweep": (["run", "factorvae_gama"], ["factorvae_gama", "Did you mean 'factorvae_gamma'?"]),
     "second sweep": (["plan", "betavae_beta", "beta"], ["'beta'", "betavae_beta"]),
     "scale": (["run", "betavae_beta", "--scale", "lptop"], ["lptop", "Did you mean 'laptop'?", "smoke"]),
     "seeds, a word": ([*RUN, "--seeds", "all"], ["'all'", "0-9"]),
     "seeds, downwards": ([*RUN, "--seeds", "3-1"], ["'3-1'", "0-9"]),
-    "seeds, a gap": ([*RUN, "--seeds", "1,,2"], ["'1,,2'", "0,3,7"]),
+    "seeds, a gap": ([*RUN, "--seeds", "1,,2"], ["--seeds 1,,2", "0,3,7"]),
     "seeds, negative": ([*PLAN, "--seeds=-1"], ["'-1'", "0-9"]),
     "seeds, none": ([*RUN, "--seeds", ""], ["''", "0-9"]),
     "seeds, too large": ([*RUN, "--seeds", "4294967296"], ["4294967296", "4294967295"]),
@@ -59,10 +59,10 @@ AT_ONCE = {
     "data, not there": ([*RUN, "--as", "x", "--data", "./nope.npz"], ["--data ./nope.npz", "no such file"]),
     "data, empty": ([*RUN, "--as", "x", "--data", ""], ["''", "dsprites"]),
     "figure": (["figure", "7", "factorvae_gamma"], ["'7'", "3, 4, 5, 6, metrics"]),
-    "figure, no sweep": (["figure", "4"], ["figure: name a sweep: betavae_beta", "figure --help"]),
-    "figure, nothing": (["figure"], ["figure: name a kind of figure", "metrics"]),
+    "figure, no sweep": (["figure", "4"], ["Missing: a sweep.\nValid: betavae_beta", "figure --help"]),
+    "figure, nothing": (["figure"], ["Missing: a kind of figure (3, 4, 5, 6 or metrics)", "figure 4"]),
     "figure, the sweep first": (["figure", "factorvae_gamma", "4"], ["The kind comes first", "figure 4"]),
-    "calibrate, nothing": (["calibrate"], ["calibrate: name a data set, celeba", "your own images"]),
+    "calibrate, nothing": (["calibrate"], ["Missing: a data set.\nValid: celeba", "your own images"]),
     "figure of a metric": (["figure", "4", "betavae_beta", "--metrics", "migg"], ["migg", "'mig'"]),
     "calibrate": (["calibrate", "dsprite"], ["dsprite", "Did you mean 'dsprites'?"]),
     "calibrate a metric": (["calibrate", "sprites", "--metric", "migg"], ["migg", "Did you mean 'mig'?"]),
@@ -100,7 +100,7 @@ AT_ONCE = {
     "tracking, no address": ([*RUN, "--tracking-uri", "mlruns"], ["mlruns", "http"]),
     "tracking, empty": ([*RUN, "--tracking-uri", ""], ["--tracking-uri", "MLflow", "sqlite"]),
     "tracking, a folder": ([*RUN, "--tracking-uri", "file:///tmp/x"], ["file:///tmp/x", "sqlite"]),
-    "address": ([*RUN, "--address", "nowhere"], ["--address 'nowhere'", "HOST:PORT", "6379"]),
+    "address": ([*RUN, "--address", "nowhere"], ["--address nowhere", "HOST:PORT", "6379"]),
     "address, no port": ([*RUN, "--address", "ray://nowhere"], ["--address ray://nowhere", "--address"]),
     "address, empty": ([*RUN, "--address", ""], ["--address ''", "HOST:PORT"]),
     "address, nobody there": ([*RUN, "--address", "127.0.0.1:9"], ["127.0.0.1:9", "ray start"]),
@@ -125,7 +125,7 @@ AT_ONCE = {
     ),
     "export, no file": (
         ["export", "factorvae_gamma"],
-        ["--runs is missing: write one row per run", "export --help"],
+        ["Missing: --runs (write one row per run", "export --help"],
     ),
     "export, empty": (["export", "factorvae_gamma", "--runs", ""], ["--runs ''", "empty"]),
     "export, another suffix": (["export", "factorvae_gamma", "--runs", "runs"], ["--runs runs", ".csv"]),
@@ -235,7 +235,7 @@ def test_a_plan_that_takes_days_on_a_cpu_is_refused_unless_insisted(
     refusal = "\n".join(capsys.readouterr().err.splitlines()[-2:])
     for word in ("days", "--scale laptop", "a machine with a GPU", "--yes"):
         assert word in refusal
-    refused(["status", "betavae_beta", "--home", home], ["betavae_beta-paper"])
+    refused(["status", "betavae_beta", "--home", home], ["betavae_beta has no results with --scale paper"])
     assert Home.at(home).storage == shared, "its storage is known all the same"
 
 

@@ -78,10 +78,13 @@ def test_pages_need_something_to_show(tmp_path: Path, refused: Callable[..., Non
     ("words", "said"),
     [
         (["factorvae_gama", "--scale", "smoke"], ["factorvae_gama", "Did you mean 'factorvae_gamma'?"]),
-        (["betavae_beta", "--scale", "smoke"], ["betavae_beta-smoke", "Train it first"]),
-        (["factorvae_gamma", "--scale", "lptop"], ["factorvae_gamma-lptop", "--scale smoke"]),
-        (["factorvae_gamma", "--scale", "smoke", "--as", "min"], ["smoke-min", "--as mine"]),
-        (["factorvae_gamma", "--scale", "smoke", "--as", "a b"], ["'a b'", "letters"]),
+        (
+            ["betavae_beta", "--scale", "smoke"],
+            ["betavae_beta has no results with --scale smoke", "Train it first"],
+        ),
+        (["factorvae_gamma", "--scale", "lptop"], ["--scale lptop", "there with --scale smoke"]),
+        (["factorvae_gamma", "--scale", "smoke", "--as", "min"], ["--as min", "--as mine"]),
+        (["factorvae_gamma", "--scale", "smoke", "--as", "a b"], ["--as a b", "letters"]),
     ],
     ids=["sweep", "not run", "scale", "label", "wrong label"],
 )
@@ -498,4 +501,4 @@ def test_an_undelivered_sweep_is_sent_again_with_the_command_that_was_typed(
     assert main(words) == 3
     said = capsys.readouterr().err
     assert f"To try again: python -m sweeper {' '.join(words)}\n" in said
-    assert "Not up to date: 7 MLflow runs (one per sweep, draw and run)." in said
+    assert "Not in MLflow yet: 7 entries (one per sweep, draw and run)." in said

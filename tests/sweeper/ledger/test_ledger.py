@@ -364,13 +364,13 @@ def test_registering_again_writes_nothing_and_more_seeds_only_add(ledger: Ledger
     [
         (
             Draw(0, {"beta": 9.0}, (member("a", 0),)),
-            'draw {"gamma":0.0} became {"beta":9.0}, with other hyperparameters',
+            'draw {"gamma":0.0}, not {"beta":9.0}, which has other hyperparameters',
         ),
         (
             Draw(0, {"gamma": 0.0}, (member("x", 0),)),
-            "key=a became x",
+            "key=a, not x",
         ),
-        (Draw(0, {"gamma": 0.0}, (member("a", 0, 30),)), "steps=40 became 30"),
+        (Draw(0, {"gamma": 0.0}, (member("a", 0, 30),)), "steps=40, not 30"),
     ],
     ids=["params", "run", "steps"],
 )
@@ -381,7 +381,7 @@ def test_a_changed_sweep_asks_for_a_label(ledger: Ledger, draw: Draw, why: str) 
     assert why in str(raised.value)
     assert "--as LABEL" in str(raised.value)
     assert tables(ledger.path) == before
-    with pytest.raises(InputError, match="Label"):
+    with pytest.raises(InputError, match="--as"):
         SweepId("toy", "smoke", "../x")
     with pytest.raises(UnknownNameError, match="toy-smoke"):
         ledger.records.members(SweepId("toy", "laptop"))

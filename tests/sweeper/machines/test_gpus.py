@@ -32,9 +32,9 @@ RUN = RunSpec("beta_vae", "sprites", {}, 0)
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        (0.3, ["0.25 (4 packs a GPU)", "0.333 (3 packs a GPU)"]),
-        (0.15, ["0.143 (7 packs a GPU)", "0.167 (6 packs a GPU)"]),
-        (0.7, ["0.5 (2 packs a GPU)", "1 (1 packs a GPU)"]),
+        (0.3, ["0.25 (4 packs per GPU)", "0.333 (3 packs per GPU)"]),
+        (0.15, ["0.143 (7 packs per GPU)", "0.167 (6 packs per GPU)"]),
+        (0.7, ["0.5 (2 packs per GPU)", "1 (1 packs per GPU)"]),
         (1.5, ["one GPU or 1/k of it"]),
         (2.0, ["one GPU or 1/k of it"]),
         (-1.0, ["Valid: 0 (CPU)"]),

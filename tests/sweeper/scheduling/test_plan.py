@@ -201,10 +201,11 @@ def test_another_question_under_a_known_name_is_refused_when_it_is_planned(
         (planned,) = ask({"steps": "200"})
         planned.register(ledger)
         before = ledger.records.members(planned.question.id)
-        with pytest.raises(InputError, match=r"differs from the one in this home: data=sprites became "):
+        with pytest.raises(InputError, match=r"is in this home with data=sprites, not "):
             ask({"steps": "200"}, str(own_images(tmp_path, factors=np.arange(24)[:, None] // 4)))
         with pytest.raises(
-            InputError, match=r"steps=200 became 100\.\nRepeat --set steps=200, or choose another label"
+            InputError,
+            match=r"steps=200, not 100\.\nTo continue it, leave out .* --set steps=200; for a new variant",
         ):
             ask({"steps": "100"})
         (more,) = ask({"steps": "300", "gamma": "1,60,7"})

@@ -55,13 +55,28 @@ def test_a_label_that_is_named_again_stands_for_what_it_stood_for(ask: Ask) -> N
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"vae.latent_dim": "3"}, "vae.latent_dim=10 became 3.\nRepeat --set vae.latent_dim=10, or choose"),
-        ({"gamma": "7"}, "gamma=5,50 became 7.\nRepeat --set gamma=5,50, add values to it, or choose"),
-        ({"gamma": "5"}, "gamma=5,50 became 5.\nRepeat --set gamma=5,50"),
-        ({"vae.latent_dim": "3", "gamma": "7"}, "gamma=5,50 became 7"),
-        ({"adam.beta1": "0.5"}, "adam.beta1=0.9 became 0.5.\nRepeat --set adam.beta1=0.9, or choose"),
-        ({"precision": "bf16"}, "precision=fp32 became bf16.\nRepeat --set precision=fp32, or choose"),
-        ({"steps": "50"}, "steps=100 became 50.\nRepeat --set steps=100, or choose"),
+        (
+            {"vae.latent_dim": "3"},
+            "vae.latent_dim=10, not 3.\nTo continue it, leave out --set and --data or use --set vae.latent_dim=10; for",
+        ),
+        (
+            {"gamma": "7"},
+            "gamma=5,50, not 7.\nTo continue it, leave out --set or use --set gamma=5,50, to which",
+        ),
+        ({"gamma": "5"}, "gamma=5,50, not 5.\nTo continue it, leave out --set"),
+        ({"vae.latent_dim": "3", "gamma": "7"}, "gamma=5,50, not 7"),
+        (
+            {"adam.beta1": "0.5"},
+            "adam.beta1=0.9, not 0.5.\nTo continue it, leave out --set and --data or use --set adam.beta1=0.9; for",
+        ),
+        (
+            {"precision": "bf16"},
+            "precision=fp32, not bf16.\nTo continue it, leave out --set and --data or use --set precision=fp32; for",
+        ),
+        (
+            {"steps": "50"},
+            "steps=100, not 50.\nTo continue it, leave out --set and --data or use --set steps=100; for",
+        ),
     ],
 )
 def test_another_meaning_of_a_label_is_refused_with_the_difference(
@@ -77,7 +92,8 @@ def test_another_meaning_of_a_label_is_refused_with_the_difference(
 
 def test_other_data_under_a_label_is_refused(ask: Ask) -> None:
     with pytest.raises(
-        InputError, match=r"data=sprites became dsprites\.\nRepeat --set vae\.network=mlp --data sprites"
+        InputError,
+        match=r"data=sprites, not dsprites\.\nTo continue it, .* --set vae\.network=mlp --data sprites; for",
     ):
         ask({"vae.network": "conv"}, data="dsprites")
 

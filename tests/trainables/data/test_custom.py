@@ -302,7 +302,7 @@ def test_arrays_under_other_names_are_named_with_how_to_save_them(
         sources.find(str(npz(folder, **arrays)))
     listed = ", ".join(f"'{name}'" for name in names)
     assert str(refusal.value) == (
-        f"{folder}/mine.npz has no array 'images'; it has {listed}.\nSave them as 'images': np.savez(path, {remedy})"
+        f"{folder}/mine.npz has no array 'images'; it has {listed}.\nSave the array under the name 'images': np.savez(path, {remedy})"
     )
 
 
@@ -313,7 +313,7 @@ def test_datasets_under_other_names_are_named_with_how_to_save_them(folder: Path
         sources.find(str(folder / "mine.h5"))
     _, remedy = str(refusal.value).split("\n")
     said = "with h5py, file['images'] = file['train/x']; file['factors'] = file['train/labels']"
-    assert remedy == f"Save them as 'images': {said}"
+    assert remedy == f"Save the array under the name 'images': {said}"
     with h5py.File(folder / "mine.h5", "a") as file:  # as it says
         file["images"] = file["train/x"]
         file["factors"] = file["train/labels"]
@@ -503,7 +503,7 @@ def test_a_model_trains_on_images_of_ones_own(folder: Path, arithmetic: None) ->
 
 def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_built(folder: Path) -> None:
     path = npz(folder, images=LEVELS)
-    with pytest.raises(InputError, match=r"64 x 64 images, but these are 5 x 7\.\nSet"):
+    with pytest.raises(InputError, match=r"64 x 64 images; these are 5 x 7\.\nAdd"):
         engine.resolve(RunSpec("beta_vae", str(path), {}, 0))
 
 

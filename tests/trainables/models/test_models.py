@@ -588,6 +588,6 @@ def test_images_that_are_not_64_x_64_need_the_mlp(
     small_run: Callable[..., ResolvedRun], sprites: Images
 ) -> None:
     with pytest.raises(
-        InputError, match=r"needs 64 x 64 images, but these are 16 x 16\.\nSet vae\.network=mlp"
+        InputError, match=r"needs 64 x 64 images; these are 16 x 16\.\nAdd --set vae\.network=mlp"
     ):
         engine.Pack([small_run("beta_vae", 0, {"vae.network": "conv"})], sprites)

@@ -105,7 +105,7 @@ def _nameless(path: Path, names: list[str]) -> InputError:
     """The error for a .npy file."""
     saved = f"np.savez({path.stem + '.npz'!r}, {names[0]}=np.load({path.name!r}))"
     found = f"is one array without a name (.npy); expected {_KINDS}"
-    return refusal(path, found, f"Save it under its name: {saved}")
+    return refusal(path, found, f"Save it under the name '{names[0]}': {saved}")
 
 
 # .npz

@@ -80,7 +80,7 @@ def _without_images(path: Path, names: Sequence[str]) -> InputError:
     left = [name for name in names if name != new["images"]]
     if (factors := _nearest(left, "factors", ("factors", *FACTORS_NAMES))) is not None:
         new["factors"] = factors
-    return refusal(path, found, f"Save them as 'images': {_renaming(path, new)}")
+    return refusal(path, found, f"Save the array under the name 'images': {_renaming(path, new)}")
 
 
 def _notes(path: Path, names: Sequence[str], has_factors: bool) -> tuple[str, ...]:
@@ -212,7 +212,8 @@ def _unscaled(path: Path, row: int, block: np.ndarray, worst: int) -> InputError
     elif low >= -1 and high <= 1:
         found, remedy = f"values down to {image.min():g}", "Save (images + 1) / 2."
     else:
-        found, remedy = f"values from {image.min():g} to {image.max():g}", "Scale them, or save uint8 levels."
+        up_to = f"up to {image.max():g}" if low >= 0 else f"from {image.min():g} to {image.max():g}"
+        found, remedy = f"values {up_to}", "Scale them to 0 to 1, or save uint8 levels from 0 to 255."
     return InputError(f"{path}: image {row + worst} has {found}; expected 0 to 1.\n{remedy}")
 
 

@@ -180,7 +180,9 @@ def _without_pictures(path: Path, others: list[str]) -> InputError:
     kinds = " ".join(SUFFIXES)
     if not others:
         what = "an empty folder" if path.is_dir() else "an empty archive"
-        return refusal(path, f"is {what}; expected pictures ({kinds})", RENEW)
+        return refusal(
+            path, f"is {what}; expected pictures ({kinds})", "Check the path, or put pictures into it."
+        )
     inside = next((name for name in others if PurePosixPath(name).suffix in _ARRAYS), None)
     if inside is not None and path.is_dir():
         remedy = f"Give the path of the file: {path / inside}"

@@ -65,7 +65,7 @@ def generator_shapes(network: str, width: int, image: tuple[int, int, int], num_
 def _check_size(image: tuple[int, int, int]) -> None:
     if image[1:] != (64, 64):
         raise InputError(
-            f"network=conv needs 64 x 64 images, but these are {image[1]} x {image[2]}.\nSet network=mlp."
+            f"network=conv (the default) needs 64 x 64 images; these are {image[1]} x {image[2]}.\nAdd --set network=mlp."
         )
 
 

@@ -99,7 +99,7 @@ def vae_shapes(config: Vae, image: tuple[int, int, int]) -> Shapes:
     channels, height, width = image
     if (height, width) != (64, 64):
         raise InputError(
-            f"vae.network=conv needs 64 x 64 images, but these are {height} x {width}.\nSet vae.network=mlp."
+            f"vae.network=conv (the default) needs 64 x 64 images; these are {height} x {width}.\nAdd --set vae.network=mlp."
         )
     ladder = (channels, *CONV_CHANNELS)
     flat = CONV_CHANNELS[-1] * KERNEL * KERNEL
