@@ -249,9 +249,7 @@ WRONG: dict[str, Callable[[Path], Path]] = {
     r"image 2 has values down to -0\.5; expected 0 to 1\.\nSave \(images \+ 1\) / 2": lambda f: npz(
         f, images=with_third(-0.5)
     ),
-    r"image 2 has values up to 300; expected 0 to 1\.\nScale them": lambda f: npz(
-        f, images=with_third(300)
-    ),
+    r"image 2 has values up to 300; expected 0 to 1\.\nScale them": lambda f: npz(f, images=with_third(300)),
     "image 2 has NaN or infinity; expected 0 to 1": lambda f: npz(f, images=with_third(np.nan)),
     "image 2 has NaN or infinity; expected 0 to 1.": lambda f: npz(f, images=with_third(np.inf)),
     r"factors have shape \(19, 1\); expected \(20, K\).*\nSave them in this shape": lambda f: npz(
