@@ -87,7 +87,12 @@ def show_front(
 @NAME
 @with_sweep
 @with_home
-@click.option("--runs", type=FILE, required=True, help="write one row per run and objective to this .csv")
+@click.option(
+    "--runs",
+    type=FILE,
+    required=True,
+    help="file to write, one row per run and objective, for example runs.csv",
+)
 def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> None:
     """Write the runs that the front is computed from."""
     home = find_home(place)

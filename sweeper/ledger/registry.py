@@ -143,11 +143,12 @@ def _differences(before: StoredSpec, after: StoredSpec) -> list[tuple[str, Value
 
 
 def _changed(sweep: SweepId, what: str, repeat: str = "") -> InputError:
-    again = f"To continue it, leave out --set and --data or use {repeat}; for" if repeat else "For"
+    typed = "--set and --data" if "--data" in repeat else "--set"
+    again = f"To continue it, leave out {typed} or use {repeat}; for" if repeat else "For"
     remedy = f"{again} a new variant, choose another label with --as."
     if not sweep.label:
         remedy = "Name the changed sweep with --as LABEL."
-    return InputError(f"Sweep {sweep} is in this home with {what}.\n{remedy}")
+    return InputError(f"Sweep {sweep} already exists in this home with {what}.\n{remedy}")
 
 
 def sweep_body(db: sqlite3.Connection, sweep: SweepId) -> dict[str, Any]:

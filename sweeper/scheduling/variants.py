@@ -127,7 +127,7 @@ def check_space(sweep: SweepId, known: Scale, asked: Scale) -> None:
         if not set(distribution.choices) <= set(chosen):
             before, after = (",".join(map(_text, each)) for each in (distribution.choices, chosen))
             raise InputError(
-                f"Sweep {sweep} is in this home with {name}={before}, not {after or 'one value'}.\n"
+                f"Sweep {sweep} already exists in this home with {name}={before}, not {after or 'one value'}.\n"
                 f"To continue it, leave out --set or use --set {name}={before}, to which values may be added;"
                 " for a new variant, choose another label with --as."
             )

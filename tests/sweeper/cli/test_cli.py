@@ -125,7 +125,7 @@ AT_ONCE = {
     ),
     "export, no file": (
         ["export", "factorvae_gamma"],
-        ["Missing: --runs (write one row per run", "export --help"],
+        ["Missing: --runs (file to write, one row per run", "export --help"],
     ),
     "export, empty": (["export", "factorvae_gamma", "--runs", ""], ["--runs ''", "empty"]),
     "export, another suffix": (["export", "factorvae_gamma", "--runs", "runs"], ["--runs runs", ".csv"]),

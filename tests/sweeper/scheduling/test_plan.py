@@ -201,7 +201,7 @@ def test_another_question_under_a_known_name_is_refused_when_it_is_planned(
         (planned,) = ask({"steps": "200"})
         planned.register(ledger)
         before = ledger.records.members(planned.question.id)
-        with pytest.raises(InputError, match=r"is in this home with data=sprites, not "):
+        with pytest.raises(InputError, match=r"already exists in this home with data=sprites, not "):
             ask({"steps": "200"}, str(own_images(tmp_path, factors=np.arange(24)[:, None] // 4)))
         with pytest.raises(
             InputError,

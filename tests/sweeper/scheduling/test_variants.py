@@ -57,7 +57,7 @@ def test_a_label_that_is_named_again_stands_for_what_it_stood_for(ask: Ask) -> N
     [
         (
             {"vae.latent_dim": "3"},
-            "vae.latent_dim=10, not 3.\nTo continue it, leave out --set and --data or use --set vae.latent_dim=10; for",
+            "vae.latent_dim=10, not 3.\nTo continue it, leave out --set or use --set vae.latent_dim=10; for",
         ),
         (
             {"gamma": "7"},
@@ -67,15 +67,15 @@ def test_a_label_that_is_named_again_stands_for_what_it_stood_for(ask: Ask) -> N
         ({"vae.latent_dim": "3", "gamma": "7"}, "gamma=5,50, not 7"),
         (
             {"adam.beta1": "0.5"},
-            "adam.beta1=0.9, not 0.5.\nTo continue it, leave out --set and --data or use --set adam.beta1=0.9; for",
+            "adam.beta1=0.9, not 0.5.\nTo continue it, leave out --set or use --set adam.beta1=0.9; for",
         ),
         (
             {"precision": "bf16"},
-            "precision=fp32, not bf16.\nTo continue it, leave out --set and --data or use --set precision=fp32; for",
+            "precision=fp32, not bf16.\nTo continue it, leave out --set or use --set precision=fp32; for",
         ),
         (
             {"steps": "50"},
-            "steps=100, not 50.\nTo continue it, leave out --set and --data or use --set steps=100; for",
+            "steps=100, not 50.\nTo continue it, leave out --set or use --set steps=100; for",
         ),
     ],
 )
