@@ -135,7 +135,7 @@ def _do(asked: Command) -> int:
             return 1
         print(error, file=sys.stderr)
         if asked.how != "--follow":
-            print(f"Nothing is lost. To try again: {_sync(asked)}", file=sys.stderr)
+            print(f"Nothing is lost. When the server answers: {_sync(asked)}", file=sys.stderr)
         return 3
 
 

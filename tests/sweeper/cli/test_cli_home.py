@@ -500,5 +500,5 @@ def test_an_undelivered_sweep_is_sent_again_with_the_command_that_was_typed(
     words = ["sync", *WORDS, "--home", str(home), "--tracking-uri", "http://127.0.0.1:9"]
     assert main(words) == 3
     said = capsys.readouterr().err
-    assert f"To try again: python -m sweeper {' '.join(words)}\n" in said
+    assert f"When the server answers: python -m sweeper {' '.join(words)}\n" in said
     assert "Not in MLflow yet: 7 entries (one per sweep, draw and run)." in said
