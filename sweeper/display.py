@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from trainables.config import Value, canonical_json
+
 if TYPE_CHECKING:  # rich is imported when something is drawn; errors that name a command do not need it
     from rich.console import Console
     from rich.progress import Progress
@@ -51,6 +53,13 @@ def command(word: str, *arguments: object, **options: object) -> str:
             flag = "--as" if name == "label" else f"--{name.replace('_', '-')}"
             words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)
+
+
+def typed_value(value: Value) -> str:
+    """Return the value of a field as a user types it: 10 for 10.0, at most 12 digits."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return canonical_json(value) if isinstance(value, list | tuple | dict) else str(value)
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -80,6 +80,11 @@ class Home:
         return self.path / "mlflow.db"
 
     @property
+    def artifacts(self) -> Path:
+        """Folder of MLflow's artifacts."""
+        return self.path / "mlartifacts"
+
+    @property
     def exports(self) -> Path:
         """Folder of tables, plots and pages."""
         return self.path / "exports"

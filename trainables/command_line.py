@@ -4,7 +4,6 @@
 """
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from trainables import contracts
-from trainables.errors import InputError
+from trainables.errors import InputError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,8 +53,7 @@ class Parser(argparse.ArgumentParser):
             if argument == "--":
                 return
             if re.match(r"--?[A-Za-z]", name) and not any(option.startswith(name) for option in valid):
-                close = difflib.get_close_matches(f"--{name.lstrip('-')}", valid, n=1)
-                guess = f" Did you mean '{close[0]}'?" if close else ""
+                guess = did_you_mean(f"--{name.lstrip('-')}", valid, cutoff=0.6)
                 raise InputError(f"Unknown option '{name}'.{guess}\nSee {self.prog} --help.")
 
 
@@ -70,8 +68,7 @@ def one_of(valid: Sequence[str], same: Mapping[str, str]) -> Callable[[str], str
     def read(text: str) -> str:
         if text in valid:
             return text
-        close = [same[text]] if text in same else difflib.get_close_matches(text, valid, n=1, cutoff=0.5)
-        guess = f" Did you mean '{close[0]}'?" if close else ""
+        guess = did_you_mean(same.get(text, text), valid)
         raise argparse.ArgumentTypeError(f"{text}: unknown.{guess}\nValid: {', '.join(valid)}.")
 
     return read

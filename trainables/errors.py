@@ -49,6 +49,12 @@ def reason(error: BaseException) -> str:
     return " ".join(words.split())[:200].rstrip(".: ")
 
 
+def did_you_mean(name: str, valid: Iterable[str], cutoff: float = 0.5) -> str:
+    """A sentence with the nearest of the valid names, after a space; empty if none is near."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=cutoff)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
 class InputError(ValueError):
     """Invalid user input; the user sees only its text."""
 
@@ -72,7 +78,6 @@ class UnknownNameError(InputError):
     def __init__(self, kind: str, name: str, valid: Iterable[str], remedy: str = "") -> None:
         self.kind, self.name, self.valid, self.remedy = kind, name, sorted(valid), remedy
         valid = self.valid
-        close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-        guess = f" Did you mean '{close[0]}'?" if close else ""
+        guess = did_you_mean(name, valid)
         text = f"Unknown {kind} '{name}'.{guess}\nValid: {', '.join(valid) or 'none'}."
         super().__init__(f"{text}\n{remedy}" if remedy else text)

@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable, Mapping
 
 import search_spaces
+from sweeper import display
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.scheduling.label_free import answerable
 from trainables import contracts
-from trainables.config import Value, canonical_json
+from trainables.config import Value
 from trainables.errors import UnknownNameError
 
 
@@ -64,11 +65,4 @@ def draw_name(params: Mapping[str, Value], number: int) -> str:
 
 def hyperparameter(name: str, value: Value) -> str:
     """Return a hyperparameter as a user types it, for example `gamma=10`."""
-    return f"{name}={hyperparameter_value(value)}"
-
-
-def hyperparameter_value(value: Value) -> str:
-    """Return a hyperparameter's value as a user types it: 10 for 10.0, at most 12 digits."""
-    if isinstance(value, float):
-        return f"{value:.12g}"
-    return canonical_json(value) if isinstance(value, list | tuple | dict) else str(value)
+    return f"{name}={display.typed_value(value)}"

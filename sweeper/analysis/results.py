@@ -17,7 +17,7 @@ import pandas as pd
 
 from sweeper.analysis import comparability, pareto
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import SweepId
+from sweeper.ledger.rows import MemberRow, SweepId
 from trainables import contracts
 from trainables.config import canonical_json
 from trainables.errors import InputError
@@ -31,20 +31,19 @@ _COLUMNS = {*_SWEEP, *_RUN, *_VALUE, *_ORIGIN}
 _STATISTICS = "train/"
 
 
-def varying_fields(records: Records, sweeps: Iterable[SweepId]) -> set[str]:
-    """Return the fields of the models' configurations that differ between runs of sweeps which have the field."""
+def varying_fields(members: Iterable[MemberRow]) -> set[str]:
+    """Return the fields of the models' configurations that differ between runs which have the field."""
     values: dict[str, set[str]] = {}
-    for sweep in sweeps:
-        for member in records.members(sweep):
-            for name, value in member.spec["fields"].items():
-                values.setdefault(name, set()).add(canonical_json(value))
+    for member in members:
+        for name, value in member.spec["fields"].items():
+            values.setdefault(name, set()).add(canonical_json(value))
     return {name for name, found in values.items() if len(found) > 1}
 
 
 def run_tables(records: Records, sweeps: Iterable[SweepId]) -> dict[SweepId, pd.DataFrame]:
     """Return the `run_table` of each sweep, with a column for every field that varies between them."""
     sweeps = list(sweeps)
-    fields = varying_fields(records, sweeps)
+    fields = varying_fields(member for sweep in sweeps for member in records.members(sweep))
     return {sweep: run_table(records, sweep, fields) for sweep in sweeps}
 
 
@@ -68,7 +67,6 @@ def run_table(records: Records, sweep: SweepId, fields: Collection[str] | None =
         UnknownNameError: The sweep is unknown.
         InputError: A hyperparameter has the name of a column.
     """
-    fields = varying_fields(records, [sweep]) if fields is None else fields
     # Read members before points: runs that are done by then have their points, even while a driver writes.
     runs, points = _runs(records, sweep, fields), _points(records, sweep)
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
@@ -84,8 +82,7 @@ def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     If a metric was computed by several versions at a step, the value is from the version that most points of the sweep
     have, since finished runs are scored by a new version only at their horizon.
     """
-    fields = varying_fields(records, [sweep])
-    runs, points = _runs(records, sweep, fields).rename(columns={"step": "horizon"}), _points(records, sweep)
+    runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _points(records, sweep)
     rows = runs.merge(points, on="run_key")
     rows = rows[rows["step"] <= rows["horizon"]].drop(columns="horizon")
     rows = _one_way(rows)
@@ -216,9 +213,10 @@ def _rank(value: Any) -> tuple[int, Any]:
     return (1, value) if isinstance(value, int | float) else (2, str(value))
 
 
-def _runs(records: Records, sweep: SweepId, fields: Collection[str]) -> pd.DataFrame:
-    """Return one row per run of a sweep, with the horizon as its step, and with columns for these fields."""
+def _runs(records: Records, sweep: SweepId, fields: Collection[str] | None = None) -> pd.DataFrame:
+    """Return one row per run of a sweep, with the horizon as its step, and with columns for fields, see `run_table`."""
     members = records.members(sweep)
+    fields = varying_fields(members) if fields is None else fields
     shown = {name for member in members for name in fields if name in member.spec["fields"]}
     names = sorted({name for member in members for name in member.params} | shown)
     if clashes := _COLUMNS.union(records.spec(sweep)["metrics"]).intersection(names):

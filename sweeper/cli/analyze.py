@@ -23,6 +23,7 @@ from sweeper.cli.resolve import (
     listed,
     open_records,
     register,
+    split_names,
 )
 from sweeper.cli.values import FILE, Number
 from sweeper.home import MAX_STEM, lock_home
@@ -115,7 +116,7 @@ def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> N
 )
 def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple[str, ...]) -> None:
     """Compute metrics that finished runs lack; trains nothing."""
-    metrics = tuple(name.strip() for each in metrics for name in each.split(","))
+    metrics = tuple(name for each in metrics for name in split_names(each))
     contracts.check_metrics(metrics)
     home = find_home(place, is_written=True)
     check_stored(home, must_exist=False)
@@ -182,7 +183,7 @@ def figure(
 def calibrate(data: str, place: HomeOptions, metrics: tuple[str, ...], num_seeds: int) -> None:
     """Measure what random, untrained and perfect codes score on a data set."""
     sources.check(data)
-    metrics = tuple(name.strip() for each in metrics for name in each.split(","))
+    metrics = tuple(name for each in metrics for name in split_names(each))
     contracts.check_metrics(metrics)
     home = find_home(place, is_written=True)
     from rich.console import Console

@@ -1,6 +1,5 @@
 """Error messages of the commands."""
 
-import difflib
 import sqlite3
 
 import click
@@ -10,6 +9,7 @@ from sweeper import display
 from sweeper.home import Home
 from trainables import contracts
 from trainables.durable import DamagedBlockError
+from trainables.errors import did_you_mean
 
 _SWEEPS = "a sweep.\nValid: {sweeps}."
 _LACKING = {
@@ -32,8 +32,8 @@ def usage_message(error: click.ClickException) -> str:
 
 def _usage(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
-        close = difflib.get_close_matches(error.option_name, error.possibilities or (), n=1)
-        return f"Unknown option '{error.option_name}'." + (f" Did you mean '{close[0]}'?" if close else "")
+        guess = did_you_mean(error.option_name, error.possibilities or (), cutoff=0.6)
+        return f"Unknown option '{error.option_name}'.{guess}"
     if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
         valid = {"sweeps": ", ".join(search_spaces.names()), "data": ", ".join(contracts.data_set_names())}
         return f"Missing: {_LACKING[str(error.param.name)].format(**valid)}"

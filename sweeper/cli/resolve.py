@@ -99,9 +99,14 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: 
     check_length(option, path)
     check_folder(option, path, path.parent)
     folder = Path(os.path.realpath(path.parent))
-    for own in (home.storage, home.exports, home.path / "mlartifacts"):
+    for own in (home.storage, home.exports, home.artifacts):
         if folder.is_relative_to(os.path.realpath(own)):
             raise InputError(f"{option} {path}: {own} is managed by the sweeper.\nChoose another folder.")
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names of a comma-separated list."""
+    return [name.strip() for name in text.split(",")]
 
 
 def listed(option: str, metrics: str | None) -> tuple[str, ...]:
@@ -110,7 +115,7 @@ def listed(option: str, metrics: str | None) -> tuple[str, ...]:
     Raises:
         InputError: One is unknown, or named twice.
     """
-    names = tuple(name.strip() for name in metrics.split(",")) if metrics is not None else ()
+    names = tuple(split_names(metrics)) if metrics is not None else ()
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{option} {metrics}: '{twice}' is named twice.\nName each metric once.")
@@ -185,7 +190,6 @@ def check_ledger(home: Home, names: Sequence[str] = (), chosen: SweepOptions | N
 
 def _check_trainable(name: str, chosen: SweepOptions | None) -> None:
     """Reject a sweep or scale that does not exist, so that no command that trains it is suggested."""
-    check_names([name])
     scales = search_spaces.load(name).scales
     if chosen and chosen.scale not in scales:
         raise UnknownNameError("scale", chosen.scale, scales)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sweeper import display
 from sweeper.analysis import comparability, labels, results
 from sweeper.figures.curves import MAX_LISTED, Column, CurveFigure, Line
 from sweeper.figures.selection import RECON, Asked
@@ -95,7 +96,7 @@ def _draws(table: pd.DataFrame) -> list[_Draw]:
     found = []
     for row in results.in_order([{str(name): value for name, value in row.items()} for row in first], names):
         own = runs[runs["draw"] == row["draw"]]
-        texts = {name: labels.hyperparameter_value(row[name]) for name in names}
+        texts = {name: display.typed_value(row[name]) for name in names}
         found.append(_Draw(row["draw"], texts, tuple(own["seed"]), "diverged" in set(own["status"])))
     return found
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeper import display
 from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.ledger.schema import in_memory, transaction
 from trainables import durable
@@ -122,8 +123,9 @@ def _add_member(db: sqlite3.Connection, sweep: SweepId, draw: int, member: Membe
     ).fetchone()
     if known != run:
         changed = _differences(json.loads(spec), member.spec)
-        words = [f"{name}={old}, not {new}" for name, old, new in changed]
-        repeat = [f"--data {old}" if name == "data" else f"--set {name}={old}" for name, old, _ in changed]
+        texts = [(name, display.typed_value(old), display.typed_value(new)) for name, old, new in changed]
+        words = [f"{name}={old}, not {new}" for name, old, new in texts]
+        repeat = [f"--data {old}" if name == "data" else f"--set {name}={old}" for name, old, _ in texts]
         raise _changed(sweep, "; ".join(words) or "another version of the model", " ".join(repeat))
     if member.horizon_steps < horizon:
         what = f"steps={horizon}, not {member.horizon_steps}"

@@ -11,6 +11,7 @@ from typing import TypeAlias, cast
 from optuna.distributions import CategoricalDistribution
 
 from search_spaces import Scale
+from sweeper import display
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import MemberRow, SweepId
 from trainables import sources
@@ -112,10 +113,6 @@ def _space(scale: Scale, members: Sequence[MemberRow]) -> dict[str, list[Choice]
     return {name: list(dict.fromkeys(cast(Choice, row.params[name]) for row in rows)) for name in in_order}
 
 
-def _text(value: Choice) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def check_space(sweep: SweepId, known: Scale, asked: Scale) -> None:
     """Reject a space that lacks values which a label already has.
 
@@ -125,7 +122,9 @@ def check_space(sweep: SweepId, known: Scale, asked: Scale) -> None:
     for name, distribution in known.space.items():
         chosen = asked.space[name].choices if name in asked.space else ()
         if not set(distribution.choices) <= set(chosen):
-            before, after = (",".join(map(_text, each)) for each in (distribution.choices, chosen))
+            before, after = (
+                ",".join(map(display.typed_value, each)) for each in (distribution.choices, chosen)
+            )
             raise InputError(
                 f"Sweep {sweep} already exists in this home with {name}={before}, not {after or 'one value'}.\n"
                 f"To continue it, leave out --set or use --set {name}={before}, to which values may be added;"

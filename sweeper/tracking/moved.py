@@ -3,12 +3,10 @@
 import os
 import sqlite3
 from contextlib import closing, suppress
-from pathlib import Path
 from urllib.parse import unquote
 
 from sweeper.home import Home
 
-FOLDER = "mlartifacts"
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
 
 
@@ -22,16 +20,16 @@ def bring_artifacts_along(home: Home) -> None:
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(home.mlflow)) as db, db:
         for table, column in _PLACES:
             for (found,) in db.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall():  # noqa: S608
-                if moved := _moved(found or "", home.path):
+                if moved := _moved(found or "", home):
                     db.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (moved, found))  # noqa: S608
 
 
-def _moved(place: str, home: Path) -> str:
+def _moved(place: str, home: Home) -> str:
     """Return where artifacts of a home are now, empty if they are where they were or not in a home."""
-    before, folder, rest = place.rpartition(f"/{FOLDER}")
+    before, folder, rest = place.rpartition(f"/{home.artifacts.name}")
     if not folder or (rest and not rest.startswith("/")):
         return ""
     is_address = before.startswith("file://")
-    if os.path.realpath(unquote(before.removeprefix("file://"))) == os.path.realpath(home):
+    if os.path.realpath(unquote(before.removeprefix("file://"))) == os.path.realpath(home.path):
         return ""
-    return f"{home.as_uri() if is_address else home}/{FOLDER}{rest}"
+    return f"{home.artifacts.as_uri() if is_address else home.artifacts}{rest}"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sweeper.home import Home
 from sweeper.ledger.rows import SweepId
 from sweeper.tracking.content import Content, MetricPoint
-from sweeper.tracking.moved import FOLDER, bring_artifacts_along
+from sweeper.tracking.moved import bring_artifacts_along
 from sweeper.tracking.outline import title
 from sweeper.tracking.process import sqlite_file
 from trainables import durable
@@ -58,7 +58,7 @@ class Store:
         if file == home.mlflow:
             bring_artifacts_along(home)
         self._uri, self._client = uri, self._mlflow.MlflowClient(uri)
-        self._artifacts = None if uri.startswith("http") else home.path / FOLDER
+        self._artifacts = None if uri.startswith("http") else home.artifacts
 
     def experiment(self, sweep: SweepId) -> str | None:
         """Return the id of a sweep's experiment, None if it does not exist.
@@ -204,6 +204,6 @@ def _make_file(path: Path, home: Home) -> None:
     partial = path.with_name(f"{path.name}.partial")
     for name in (partial, partial.with_name(f"{partial.name}-journal")):
         name.unlink(missing_ok=True)
-    SqlAlchemyStore(f"sqlite:///{partial}", str(home.path / FOLDER)).engine.dispose()
+    SqlAlchemyStore(f"sqlite:///{partial}", str(home.artifacts)).engine.dispose()
     partial.replace(path)
     durable.sync_folder(path.parent)

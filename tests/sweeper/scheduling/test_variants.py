@@ -90,6 +90,13 @@ def test_another_meaning_of_a_label_is_refused_with_the_difference(
     assert ledger.records.members(SweepId("factorvae_gamma", "smoke", "lat10")) == before
 
 
+def test_the_remedy_names_values_with_all_their_digits(ask: Ask, ledger: Ledger) -> None:
+    ask({"gamma": "5.1234567"}, label="digits").register(ledger)
+    with pytest.raises(InputError, match=r"use --set gamma=5\.1234567, to which"):
+        ask({"gamma": "7"}, label="digits")
+    assert len(ask({"gamma": "5.1234567,7"}, label="digits").draws) == 2
+
+
 def test_other_data_under_a_label_is_refused(ask: Ask) -> None:
     with pytest.raises(
         InputError,
