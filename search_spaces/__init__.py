@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # listing the sweeps imports nothing heavy
     from optuna.distributions import CategoricalDistribution
 
     from trainables.config import Precision, Value
+    from trainables.plugin_files import PluginFile
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,55 @@ class Sweep:
 def load(name: str) -> Sweep:
     """Load a sweep.
 
+    A sweep in a file of your own may name a model, data set or metric by the path of its file, relative to its own folder.
+
     Raises:
         UnknownNameError: There is no such sweep.
+        InputError: It is a file of your own that is invalid, or that names such a file.
     """
     from trainables import plugins
 
     sweep: Sweep = plugins.load(__name__, name, "sweep").SWEEP
-    return sweep
+    own = plugins.file_of(plugins.reference(__name__, name))
+    return _with_own_files(sweep, own) if own else sweep
+
+
+def _with_own_files(sweep: Sweep, file: PluginFile) -> Sweep:
+    """Add the files that a sweep names by path, and return the sweep with their names."""
+    from trainables import plugins
+    from trainables.errors import InputError
+    from trainables.plugin_files import is_file
+
+    if not isinstance(sweep, Sweep):
+        raise InputError(f"{file.path}: SWEEP is not a search_spaces.Sweep.\nSee docs/extending.md.")
+
+    def named(text: str, package: str) -> str:
+        path = Path(text).expanduser()
+        is_kept = (
+            is_file(text) and not (file.path.parent / path).exists() and path.stem in plugins.names(package)
+        )
+        return (
+            path.stem
+            if is_kept
+            else plugins.named(str(file.path.parent / path) if is_file(text) else text, package)
+        )
+
+    def data(text: str) -> str:
+        if text.endswith(".py"):
+            return named(text, "trainables.data")
+        return str(file.path.parent / Path(text).expanduser()) if "/" in text else text
+
+    def metrics(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(named(name, "trainables.metrics") for name in names)
+
+    scales = {name: replace(scale, data=data(scale.data)) for name, scale in sweep.scales.items()}
+    return replace(
+        sweep,
+        model=named(sweep.model, "trainables.models"),
+        objectives=metrics(sweep.objectives),
+        metrics=metrics(sweep.metrics),
+        scales=scales,
+    )
 
 
 def names() -> list[str]:

@@ -28,6 +28,7 @@ from sweeper.scheduling.gpu_packs import Measure, MeasureTogether
 from sweeper.scheduling.placing import Prepared
 from sweeper.scheduling.plan import SCALES, Planned, Question, plan
 from sweeper.tracking.process import Projector
+from trainables import plugin_store
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 
@@ -127,6 +128,7 @@ class Pipeline:
                 here = local_resources()
                 prepared = self._prepare(ledger, planned, here, probe.measure, measure_together)
         for each in planned:
+            plugin_store.keep(self.home.storage, each.question.plugins())
             each.register(ledger)
         return planned, prepared
 

@@ -85,6 +85,15 @@ def small_run() -> Callable[..., ResolvedRun]:
     return resolve
 
 
+@pytest.fixture
+def own_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that knows no files of its own, and forgets those that a test adds."""
+    from trainables import plugins
+
+    for name in ("_by_path", "_by_reference", "_current"):
+        monkeypatch.setattr(plugins, name, {})
+
+
 @pytest.fixture(scope="session")
 def noise_images() -> Callable[..., Images]:
     """A function that makes 12 images of noise, 64 x 64, of so many channels, binary or in levels."""

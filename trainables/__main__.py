@@ -22,7 +22,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables import arithmetic, blocks, config, contracts, durable, engine, resuming, scoring, sources
+from trainables import (
+    arithmetic,
+    blocks,
+    config,
+    contracts,
+    durable,
+    engine,
+    plugin_store,
+    plugins,
+    resuming,
+    scoring,
+    sources,
+)
 from trainables.attempt import Attempt, Start
 from trainables.command_line import Parser, folder, model, one_of, seconds, threads, whole_number
 from trainables.committing import Committer
@@ -47,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = build_parser()
     try:
+        plugins.add_from_environment()
         parser.check_options(arguments)
         return _train(parser.parse_args(arguments))
     except InputError as error:
@@ -65,7 +78,12 @@ def build_parser() -> Parser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = Parser(prog="python -m trainables", description=__doc__, formatter_class=layout)
     parser.example = EXAMPLE
-    parser.add_argument("model", type=model, metavar="MODEL", help=", ".join(contracts.model_names()))
+    parser.add_argument(
+        "model",
+        type=model,
+        metavar="MODEL",
+        help=f"{', '.join(contracts.model_names())}, or the path of your own",
+    )
     names = ", ".join(contracts.data_set_names())
     parser.add_argument("--data", required=True, help=f"{names}, or the path of your own images")
     parser.add_argument("--seeds", default="0", help="seeds to train, for example 0-3,7 (default 0)")
@@ -122,13 +140,16 @@ def build_parser() -> Parser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    sources.check(options.data)
     _check_folders(options.out, options.resume)
+    storage = options.out or options.resume
+    if options.resume:
+        plugin_store.add_kept(storage)
+    data = sources.named(options.data)
     fields = config.parse_fields(options.set)
     evaluate_every = options.steps if options.evaluate_every is None else options.evaluate_every
     seeds = config.parse_seeds(options.seeds)
     runs = engine.resolve_all(
-        [RunSpec(options.model, options.data, fields, seed, options.precision) for seed in seeds]
+        [RunSpec(options.model, data, fields, seed, options.precision) for seed in seeds]
     )
     for note in runs[0].source.notes:
         print(f"Note: {note}", file=sys.stderr)
@@ -145,8 +166,9 @@ def _train(options: argparse.Namespace) -> int:
     start = (
         find_start(options.resume, [run.key for run in runs], options.steps) if options.resume else Start()
     )
-    storage = options.out or options.resume
     number = _claim_attempt(storage) if storage else 1
+    if storage:
+        plugin_store.keep(storage, [options.model, data])
     images = runs[0].source.load(torch.device(options.device))
     attempt = Attempt(number, runs, schedule, images, start)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from trainables.blocks import Slice
 from trainables.config import Schedule, StoredSpec
+from trainables.plugin_files import PluginFile
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Assignment:
         size: Runs that the pack computes, ghosts included; None for the smallest size that the device supports.
         threads: CPU threads.
         gpus: Share of a GPU, 0 for none.
+        plugins: Files of your own that may be needed, see `plugins.carried`.
     """
 
     attempt: int
@@ -49,6 +51,7 @@ class Assignment:
     size: int | None
     threads: int
     gpus: float
+    plugins: Sequence[PluginFile] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from trainables import contracts
+from trainables import contracts, plugins
 from trainables.errors import InputError, did_you_mean
 
 
@@ -75,12 +75,17 @@ def one_of(valid: Sequence[str], same: Mapping[str, str]) -> Callable[[str], str
 
 
 def model(text: str) -> str:
-    """Reads the name of a model."""
+    """Reads the name of a model, or the path of its file; returns its reference."""
+    return _plugin(text, contracts.MODELS, "model")
+
+
+def _plugin(text: str, package: str, kind: str) -> str:
     try:
-        contracts.check_model(text)
+        name = plugins.named(text, package)
+        plugins.check(package, name, kind)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+    return plugins.reference(package, name)
 
 
 def whole_number(text: str) -> int:

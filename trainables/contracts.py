@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trainables.stacked import Adam
 
 METRICS, MODELS, DATA = "trainables.metrics", "trainables.models", "trainables.data"
+SWEEPS = "search_spaces"
 
 Direction = Literal["minimize", "maximize"]
 

@@ -56,10 +56,11 @@ def resolve_all(specs: Sequence[RunSpec]) -> list[ResolvedRun]:
             these images.
     """
     found = {data: sources.find(data) for data in dict.fromkeys(spec.data for spec in specs)}
-    return [_resolve(spec, found[spec.data]) for spec in specs]
+    return [resolve_on(spec, found[spec.data]) for spec in specs]
 
 
-def _resolve(spec: RunSpec, source: Source) -> ResolvedRun:
+def resolve_on(spec: RunSpec, source: Source) -> ResolvedRun:
+    """Resolve one run on these images, whatever its specification names; see `resolve_all`."""
     model = contracts.model(spec.model)
     if not 0 <= spec.seed < 2**32:
         raise InputError(f"Seed {spec.seed} is outside the range 0 .. {2**32 - 1}.")

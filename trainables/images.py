@@ -6,11 +6,12 @@ Shape suffixes: N images of the set, K factors, C H W one image, P = C * H * W p
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
-from trainables.pixels import Pixels
+from trainables.pixels import Levels, Pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,3 +125,11 @@ class Images:
         if not self.factor_sizes:
             return np.zeros((len(rows_N), 0), dtype=np.int64)
         return np.stack(np.unravel_index(rows_N, self.factor_sizes), axis=1).astype(np.int64)
+
+
+def random_images(shape: tuple[int, int, int], num_images: int, device: torch.device) -> Images:
+    """Images (C, H, W) of uniform noise, always the same, for measurements and checks."""
+    generator = torch.Generator().manual_seed(0)
+    size = (num_images, math.prod(shape))
+    levels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    return Source("random", shape, num_images, partial(Levels, levels, 255)).load(device)

@@ -9,6 +9,7 @@ storage/
   attempts/<n>/block-<i>.slices     states
   attempts/<n>/block-<i>.kept       what is kept of runs that have ended
   pruned/<n>.json                   which states were dropped
+  plugins/<kind>/                   files of your own, see `plugin_store`
 """
 
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class Layout:
     def pruned(self) -> Path:
         """Folder of the records of states that were dropped."""
         return self.storage / "pruned"
+
+    @property
+    def plugins(self) -> Path:
+        """Folder of the plug-ins in files of your own."""
+        return self.storage / "plugins"
 
     def sweep_record(self, name: str) -> Path:
         """Record of a sweep, by its name in the ledger."""

@@ -1,9 +1,12 @@
-"""Full names of metrics, under which values are recorded: which estimator, its settings, how many images."""
+"""Full names of metrics, under which values are recorded: which estimator, its settings, how many images, which file."""
 
 import re
 from collections.abc import Iterable
 
-from trainables import contracts
+from trainables import contracts, plugins
+
+DIGITS = 16
+"""Digits of the sha256 of a metric in a file of your own."""
 
 
 def identity(name: str, num_images: int) -> str:
@@ -20,7 +23,9 @@ def identity(name: str, num_images: int) -> str:
     """
     metric = contracts.metric(name)
     settings = [f"{setting}={value}" for setting, value in sorted(metric.SETTINGS.items())]
-    return f"{name}({', '.join([f'v{metric.VERSION}', f'images={num_images}', *settings])})"
+    own = plugins.file_of(plugins.reference(contracts.METRICS, name))
+    file = [f"file={own.sha256[:DIGITS]}"] if own else []
+    return f"{name}({', '.join([f'v{metric.VERSION}', f'images={num_images}', *settings, *file])})"
 
 
 def identities(names: Iterable[str], num_images: int) -> dict[str, str]:

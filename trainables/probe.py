@@ -2,11 +2,13 @@
 
 Reads one JSON object per line from standard input and answers each with one:
 
+    {"plugins": [file, ...]}                  -> {"ready": true}, files of your own, see `plugins.carried`
     {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "num_factors"}, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
     {"prepare": run, "num_runs": R, ...}      -> {"ready": true}, a pack as above
     {"time": true}                            -> {"step_time_s"} of the prepared pack
     {"evaluated": data}                       -> {"recipe", "num_images"}
+    {"check": reference, "package": package}  -> {"verdicts": [[law, problem], ...]}
     {"calibrate": data, "code", "metric", "num_seeds"}   -> {"values": [value, ...], "identity"}
     an unknown name                           -> {"unknown": [kind, name, valid names, remedy]}
     other invalid user input                  -> {"error": text}
@@ -18,23 +20,31 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Sequence
-from functools import cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainables import arithmetic, attempt, engine, evaluation, known_codes, stepping
+from trainables import arithmetic, attempt, engine, evaluation, known_codes, plugins, stepping
+from trainables.checking import data_sets, metrics, models
+from trainables.checking.laws import Verdict
 from trainables.config import RunSpec
+from trainables.contracts import DATA, METRICS, MODELS
 from trainables.engine import Pack
 from trainables.errors import InputError, UnknownNameError, UnusableGpuError, is_out_of_memory
-from trainables.images import Images, Source
-from trainables.pixels import Levels
+from trainables.images import random_images
+from trainables.plugin_files import PluginFile
 
 NUM_IMAGES = 256
 MEASURE_S = 0.7
 GIB = 2**30
+CHECKS: Mapping[str, Callable[[str], list[Verdict]]] = {
+    MODELS: models.check,
+    METRICS: metrics.check,
+    DATA: data_sets.check,
+}
 
 
 def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
@@ -78,7 +88,7 @@ class Bench:
         arithmetic.set_arithmetic(spec.precision, threads)
         arithmetic.keep_freed_memory()
         runs = engine.resolve_all([RunSpec(**(vars(spec) | {"seed": seed})) for seed in range(num_runs)])
-        images = _random_images(runs[0].source.shape, arithmetic.pick_device(gpus))
+        images = random_images(runs[0].source.shape, NUM_IMAGES, arithmetic.pick_device(gpus))
         self._gpus, self._device = gpus, images.device
         before = _settled_memory_gib(self._device)
         self._pack = Pack(runs, images)
@@ -146,8 +156,15 @@ def main() -> None:
 
 
 def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
+    if "plugins" in question:
+        plugins.learn(PluginFile(**{**file, "path": Path(file["path"])}) for file in question["plugins"])
+        return {"ready": True}
     if "resolve" in question:
         return {"runs": resolved([RunSpec(**run) for run in question["resolve"]])}
+    if "check" in question:
+        return {
+            "verdicts": [(each.law, each.problem) for each in CHECKS[question["package"]](question["check"])]
+        }
     if "evaluated" in question:
         return known_codes.evaluated(question["evaluated"])
     if "calibrate" in question:
@@ -161,13 +178,6 @@ def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
         return {"ready": True}
     run = RunSpec(**question.pop("measure"))
     return measure(run, **question)
-
-
-def _random_images(shape: tuple[int, int, int], device: torch.device) -> Images:
-    generator = torch.Generator().manual_seed(0)
-    size = (NUM_IMAGES, shape[0] * shape[1] * shape[2])
-    levels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
-    return Source("random", shape, NUM_IMAGES, partial(Levels, levels, 255)).load(device)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables import contracts
+from trainables import contracts, plugins
 from trainables.errors import InputError, UnknownNameError, reason
 
 if TYPE_CHECKING:  # the driver uses `is_path` without torch
@@ -53,6 +54,18 @@ def check(data: str) -> None:
         raise UnknownNameError("data set", data, contracts.data_set_names(), remedy)
 
 
+def named(data: str) -> str:
+    """What a user named as its reference: a name, or the path of images, or of a data set's Python file, which is added.
+
+    Raises:
+        InputError: No such data set, an address on a network, or a Python file that is no data set.
+    """
+    if data.endswith(".py"):
+        data = plugins.add_path(Path(data), contracts.DATA)
+    check(data)
+    return plugins.reference(contracts.DATA, data)
+
+
 def find(data: str) -> Source:
     """The data set of a name, or your own images at a path; files are checked and converted now.
 
@@ -65,4 +78,5 @@ def find(data: str) -> Source:
 
         return custom.find(path_of(data))
     source: Source = contracts.data_set(data).find()
-    return source
+    own = plugins.file_of(plugins.reference(contracts.DATA, data))
+    return replace(source, recipe=f"{source.recipe} ({plugins.short(own.reference)})") if own else source

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainables import arithmetic, blocks, engine
+from trainables import arithmetic, blocks, engine, plugins
 from trainables.assignment import Assignment, Report, StoredState
 from trainables.attempt import Attempt, Start
 from trainables.committing import Committer
@@ -34,6 +34,7 @@ class PackWorker:
                 f"{storage} does not exist on {socket.gethostname()}: give --storage a folder that all machines"
                 " share with the driver."
             )
+        plugins.learn(assignment.plugins)
         specs = [spec_of(stored) for stored in assignment.specs]
         arithmetic.set_arithmetic(specs[0].precision, assignment.threads)
         arithmetic.keep_freed_memory()

@@ -1,5 +1,6 @@
 """Whether runs can be compared: same metrics, scale, data, settings and horizon; how far they were trained, in words."""
 
+import contextlib
 from collections.abc import Sequence
 
 import pandas as pd
@@ -69,11 +70,11 @@ def training(runs: pd.DataFrame) -> str:
 
 
 def _by_step_unit(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Group runs by the unit of their sweep's steps; `update` if the sweep's module is gone."""
-    known = search_spaces.names()
-    units = {
-        name: search_spaces.load(name).step if name in known else "update" for name in runs["sweep"].unique()
-    }
+    """Group runs by the unit of their sweep's steps; `update` if the sweep's module is gone or invalid."""
+    units = dict.fromkeys(runs["sweep"].unique(), "update")
+    for name in units:
+        with contextlib.suppress(InputError):
+            units[name] = search_spaces.load(name).step
     kinds = runs["sweep"].map(units)
     return [(unit, runs[kinds == unit]) for unit in dict.fromkeys(kinds)]
 

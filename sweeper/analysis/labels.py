@@ -10,15 +10,15 @@ from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.scheduling.label_free import answerable
 from trainables import contracts
 from trainables.config import Value
-from trainables.errors import UnknownNameError
+from trainables.errors import InputError
 
 
 def words(records: Records, sweep: SweepId) -> SweepSpec:
-    """Return a sweep's objectives, question and note from its current module; as registered if the module is gone."""
+    """Return a sweep's objectives, question and note from its current module; as registered if the module is gone or invalid."""
     spec = records.spec(sweep)
     try:
         current = search_spaces.load(sweep.name)
-    except UnknownNameError:
+    except InputError:
         return spec
     asked = answerable(current, spec.get("num_factors", 2))
     scale = asked.scales.get(sweep.scale)

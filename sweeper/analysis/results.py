@@ -18,7 +18,7 @@ import pandas as pd
 from sweeper.analysis import comparability, pareto
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import MemberRow, SweepId
-from trainables import contracts
+from trainables import contracts, plugins
 from trainables.config import canonical_json
 from trainables.errors import InputError
 from trainables.metric_identity import is_current
@@ -228,7 +228,7 @@ def _runs(records: Records, sweep: SweepId, fields: Collection[str] | None = Non
     columns = [*_SWEEP, *names, *_RUN, *_ORIGIN]
     rows = []
     for member in members:
-        place = (sweep.name, sweep.scale, sweep.label, member.spec["model"])
+        place = (sweep.name, sweep.scale, sweep.label, plugins.shown(contracts.MODELS, member.spec["model"]))
         known = {**member.spec["fields"], **member.params}
         params = [known.get(name, math.nan) for name in names]
         run = (member.draw, member.seed, member.status, member.spec["recipe"])

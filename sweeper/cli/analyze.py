@@ -27,7 +27,7 @@ from sweeper.cli.resolve import (
 )
 from sweeper.cli.values import FILE, Number
 from sweeper.home import MAX_STEM, lock_home
-from trainables import contracts, sources
+from trainables import contracts, plugin_store, plugins, sources
 from trainables.errors import InputError, UnknownNameError
 
 
@@ -116,9 +116,9 @@ def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> N
 )
 def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple[str, ...]) -> None:
     """Compute metrics that finished runs lack; trains nothing."""
+    home = find_home(place, is_written=True)
     metrics = tuple(name for each in metrics for name in split_names(each))
     contracts.check_metrics(metrics)
-    home = find_home(place, is_written=True)
     check_stored(home, must_exist=False)
     (sweep,) = known_sweeps(open_records(home, [name], chosen), [name], chosen, home)
     from sweeper import display
@@ -126,6 +126,7 @@ def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple
     from sweeper.scheduling import scoring
 
     with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+        plugin_store.keep(home.storage, (plugins.reference(contracts.METRICS, name) for name in metrics))
         said = scoring.evaluate(ledger, sweep, tuple(dict.fromkeys(metrics)), display.notes())
     click.echo(f"{said} MLflow takes them with the next run or sync.")
 
@@ -155,8 +156,8 @@ def figure(
     if kind not in paper.KINDS:
         order = "The kind comes first, for example: figure 4 factorvae_gamma"
         raise UnknownNameError("kind of figure", kind, paper.KINDS, order)
-    shown = listed("--metrics", metrics)
     home = find_home(place)
+    shown = listed("--metrics", metrics)
     records = open_records(home, names, chosen)
     sweeps = known_sweeps(records, names, chosen, home)
     stem = out or home.path / "figures" / f"figure_{kind}_{'+'.join(map(str, sweeps))}"[:MAX_STEM]
@@ -182,10 +183,10 @@ def figure(
 )
 def calibrate(data: str, place: HomeOptions, metrics: tuple[str, ...], num_seeds: int) -> None:
     """Measure what random, untrained and perfect codes score on a data set."""
-    sources.check(data)
+    home = find_home(place, is_written=True)
+    data = sources.named(data)
     metrics = tuple(name for each in metrics for name in split_names(each))
     contracts.check_metrics(metrics)
-    home = find_home(place, is_written=True)
     from rich.console import Console
 
     from sweeper import display

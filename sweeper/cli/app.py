@@ -17,6 +17,7 @@ import click
 
 import search_spaces
 from sweeper.cli.analyze import calibrate, evaluate, export, figure, show_front
+from sweeper.cli.checking import check
 from sweeper.cli.maintain import prune, rebuild, sync, ui, verify
 from sweeper.cli.messages import failure_message, usage_message
 from sweeper.cli.options import (
@@ -46,6 +47,7 @@ from sweeper.cli.resolve import (
     settle_storage,
 )
 from sweeper.home import is_held
+from trainables import plugins
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
 
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, Any] = {}
     try:
         _end_as_after_ctrl_c()
+        plugins.add_from_environment()
         code = sweeper.main(args=arguments, prog_name="python -m sweeper", standalone_mode=False, obj=found)
         return code if isinstance(code, int) else 0
     except InputError as error:
@@ -118,8 +121,8 @@ def show_plan(
     as_json: bool,
 ) -> None:
     """Show runs, packs, memory, time and cost before anything starts."""
-    questions = find_questions(names, chosen, variant)
     home, machine = find_home(place), find_machine(where)
+    questions = find_questions(names, chosen, variant)
     from rich.console import Console
 
     from sweeper import display
@@ -176,8 +179,8 @@ def run(
     yes: bool,
 ) -> int:
     """Train what is missing, write the front, update MLflow. Run again to resume."""
-    questions, machine = find_questions(names, chosen, variant), find_machine(where)
     home = find_home(place, is_written=True, has_store=True)
+    questions, machine = find_questions(names, chosen, variant), find_machine(where)
     from sweeper import display
     from sweeper.pipeline import Pipeline
 
@@ -225,5 +228,5 @@ def status(name: str, chosen: SweepOptions, place: HomeOptions, as_json: bool) -
         console.print(line, soft_wrap=True, markup=False)
 
 
-for command in (show_front, export, figure, evaluate, calibrate, sync, verify, prune, rebuild, ui):
+for command in (check, show_front, export, figure, evaluate, calibrate, sync, verify, prune, rebuild, ui):
     sweeper.add_command(command)

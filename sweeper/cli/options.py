@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import click
 
-from sweeper.cli.values import FOLDER, Number, Share, source
+from sweeper.cli.values import FOLDER, Number, PluginName, Share, source
 from trainables.config import STATE_EVERY_S
+from trainables.contracts import SWEEPS
 from trainables.errors import InputError
 
 MAX_LABEL = 64
@@ -54,8 +55,8 @@ class MachineOptions:
     state_every: float = STATE_EVERY_S
 
 
-NAME = click.argument("name", metavar="NAME")
-MANY = click.argument("names", nargs=-1, required=True, metavar="NAME...")
+NAME = click.argument("name", type=PluginName(SWEEPS), metavar="NAME")
+MANY = click.argument("names", type=PluginName(SWEEPS), nargs=-1, required=True, metavar="NAME...")
 
 
 def _check_label(_: click.Context, __: click.Parameter, label: str | None) -> str:

@@ -24,7 +24,7 @@ from sweeper.home import (
     check_visible,
     lock_home,
 )
-from trainables import config, contracts
+from trainables import config, contracts, plugin_store, plugins
 from trainables.errors import InputError, UnknownNameError
 from trainables.layout import Layout
 
@@ -83,6 +83,7 @@ def find_home(place: HomeOptions, *, is_written: bool = False, has_store: bool =
     if has_store:
         check_letters(place.home)
     home = Home.at(place.home, place.storage)
+    plugin_store.add_kept(home.storage)
     click.get_current_context().obj["home"] = home
     return home
 
@@ -105,8 +106,8 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str], home: 
 
 
 def split_names(text: str) -> list[str]:
-    """Return the names of a comma-separated list."""
-    return [name.strip() for name in text.split(",")]
+    """Return the names of a comma-separated list; a path of a file is added and becomes its name."""
+    return [plugins.named(name.strip(), contracts.METRICS) for name in text.split(",")]
 
 
 def listed(option: str, metrics: str | None) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from trainables import plugin_files, plugins
 from trainables.errors import InputError
 
 
@@ -20,6 +21,21 @@ def given(parameter: click.Parameter, value: object, context: click.Context | No
     """Return an option and its value as they were given: `--home x`, or `SWEEPER_HOME=x`."""
     name = source(parameter, context)
     return f"{name} {value or repr(value)}" if name.startswith("-") else f"{name}={value}"
+
+
+class PluginName(click.ParamType[str]):
+    """The name of a plug-in, or the path of its file, which is added to this process.
+
+    Args:
+        package: The package whose entries are of its kind.
+    """
+
+    def __init__(self, package: str) -> None:
+        self.name, self._package = plugin_files.SIGNS[package][0], package
+
+    def convert(self, value: Any, _: click.Parameter | None, __: click.Context | None) -> str:
+        """Return the name."""
+        return plugins.named(value, self._package)
 
 
 class Number(click.ParamType[float]):

@@ -16,7 +16,7 @@ from typing import Any
 from sweeper import display
 from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.ledger.schema import in_memory, transaction
-from trainables import durable
+from trainables import durable, plugins
 from trainables.blocks import STATE
 from trainables.config import StoredSpec, Value, canonical_json
 from trainables.durable import DamagedBlockError
@@ -117,14 +117,18 @@ def _add_member(db: sqlite3.Connection, sweep: SweepId, draw: int, member: Membe
         (draw, member.seed, run, member.horizon_steps),
     )
     where = (draw, member.seed)
-    known, horizon, spec = db.execute(
+    known, horizon, text = db.execute(
         "SELECT run, horizon_steps, spec FROM members JOIN runs ON id = run WHERE (draw, seed) = (?, ?)",
         where,
     ).fetchone()
     if known != run:
-        changed = _differences(json.loads(spec), member.spec)
+        spec: StoredSpec = json.loads(text)
+        changed = _differences(spec, member.spec)
         texts = [(name, display.typed_value(old), display.typed_value(new)) for name, old, new in changed]
         words = [f"{name}={old}, not {new}" for name, old, new in texts]
+        if spec["model"] != member.spec["model"]:
+            before, after = (plugins.short(each["model"]) for each in (spec, member.spec))
+            raise _changed(sweep, f"the model {before}, not {after}")
         repeat = [f"--data {old}" if name == "data" else f"--set {name}={old}" for name, old, _ in texts]
         raise _changed(sweep, "; ".join(words) or "another version of the model", " ".join(repeat))
     if member.horizon_steps < horizon:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
+from trainables import plugins
+from trainables.checking.laws import Verdict
 from trainables.config import RunSpec, StoredSpec
 from trainables.errors import InputError, UnknownNameError
 
@@ -65,6 +67,8 @@ class Probe:
             stdout=subprocess.PIPE,
             text=True,
         )
+        if files := plugins.carried():
+            self._ask({"plugins": [{**asdict(file), "path": str(file.path)} for file in files]})
 
     def __enter__(self) -> "Probe":
         return self
@@ -117,6 +121,11 @@ class Probe:
             raise InputError(f"{data}: not enough memory for {num_seeds} encoders.\nUse fewer seeds.")
         values: list[float] = answer["values"]
         return values
+
+    def check(self, package: str, name: str) -> list[Verdict]:
+        """Hold a plug-in to its contract, see `trainables.checking`."""
+        answer = self._ask({"check": name, "package": package})
+        return [Verdict(law, problem) for law, problem in answer["verdicts"]]
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         self._send(question)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeper.machines.probe import Measured
+from trainables import plugins
 from trainables.config import STATE_EVERY_S, RunSpec
 from trainables.errors import InputError
 
@@ -210,9 +211,12 @@ class ClusterMeasure:
             return None
         import ray
 
-        def task() -> dict[str, float]:
-            from trainables import probe
+        files = plugins.carried()
 
+        def task() -> dict[str, float]:
+            from trainables import plugins, probe
+
+            plugins.learn(files)
             return probe.measure(run, num_runs, gpus, threads)
 
         options = {"num_cpus": threads, "num_gpus": exact_share(gpus), "max_retries": 0, "max_calls": 1}

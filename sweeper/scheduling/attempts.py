@@ -11,6 +11,7 @@ from sweeper.ledger.rows import StoredSlice
 from sweeper.ledger.writer import Ledger
 from sweeper.machines.resources import Machine
 from sweeper.scheduling.packing import PackPlan
+from trainables import plugins
 from trainables.assignment import Assignment, Report, StoredState
 from trainables.errors import damaged_runs
 from trainables.layout import Layout
@@ -62,6 +63,7 @@ class LedgerAttempts:
             size=left.size,
             threads=self._machine.threads,
             gpus=self._machine.gpus_per_pack or 0.0,
+            plugins=plugins.carried(),
         )
         return number, left, assignment
 

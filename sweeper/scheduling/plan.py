@@ -16,6 +16,7 @@ from sweeper.scheduling import scoring, variants
 from sweeper.scheduling.label_free import answerable
 from sweeper.scheduling.packing import Waiting
 from sweeper.scheduling.variants import PROTOCOL
+from trainables import contracts, plugins
 from trainables.config import RunSpec, Schedule, Value
 from trainables.errors import InputError, UnknownNameError
 
@@ -48,15 +49,27 @@ class Question:
         scale = self.scale
         return Schedule(scale.steps, scale.report_every, scale.evaluate_every, self.sweep.metrics)
 
+    def plugins(self) -> list[str]:
+        """Return references to everything that is a plug-in: sweep, model, data set and metrics."""
+        used = {
+            contracts.SWEEPS: [self.id.name],
+            contracts.MODELS: [self.sweep.model],
+            contracts.DATA: [self.scale.data],
+            contracts.METRICS: [*self.sweep.metrics, *self.sweep.objectives],
+        }
+        return [plugins.reference(package, name) for package, names in used.items() for name in names]
+
     def specs(self) -> list[tuple[dict[str, Value], list[RunSpec]]]:
         """Return every draw with its runs, one per seed."""
+        model = plugins.reference(contracts.MODELS, self.sweep.model)
+        data = plugins.reference(contracts.DATA, self.scale.data)
         return [
             (
                 draw,
                 [
                     RunSpec(
-                        self.sweep.model,
-                        self.scale.data,
+                        model,
+                        data,
                         {**self.scale.fields, **draw},
                         seed,
                         self.scale.precision,

@@ -22,7 +22,7 @@ from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import StoredSlice, SweepId
 from sweeper.ledger.writer import Ledger, Member
 from sweeper.machines.resources import num_cores
-from trainables import __version__, blocks, scoring
+from trainables import __version__, blocks, plugins, scoring
 from trainables.blocks import Manifest, Point, RunEntry
 from trainables.durable import DamagedBlockError
 from trainables.encoding import Encoding
@@ -111,7 +111,9 @@ def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> No
     damaged: list[str] = []
     begun = time.monotonic()
     # Spawned, not forked: the driver has threads.
-    with ProcessPoolExecutor(num_cores(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        num_cores(), mp_context=get_context("spawn"), initializer=plugins.learn, initargs=(plugins.carried(),)
+    ) as pool:
         asked = [pool.submit(scored, each, ledger.storage) for each in lacking]
         for future in as_completed(asked):
             try:

@@ -70,10 +70,10 @@ def _number(name: str, text: str) -> float:
 
 
 def _found(data: str) -> str:
-    """Return a data set as workers find it: a path becomes absolute."""
-    sources.check(data)
-    if not sources.is_path(data):
-        return data
+    """Return a data set as workers find it: a path becomes absolute, that of a Python file the name of its data set."""
+    name = sources.named(data)
+    if not sources.is_path(data) or data.endswith(".py"):
+        return name
     path = sources.path_of(data)
     if not path.exists():
         raise InputError(

@@ -31,6 +31,7 @@ from sweeper.tracking.process import delivery_record, sqlite_file, store_uri
 from sweeper.tracking.store import Store, UndeliveredError, reaching
 from sweeper.tracking.sync import Projection, lock_projection
 from sweeper.tracking.sync_state import Deliveries
+from trainables import plugin_store
 from trainables.errors import InputError
 
 
@@ -62,6 +63,7 @@ def _projecting(
 ) -> Iterator[CatchUp]:
     """Hold the sync lock of a home and yield its delivery function; `is_anew` first forgets what was delivered."""
     uri = store_uri(home, uri)
+    plugin_store.add_kept(home.storage)
     with ExitStack() as stack:
         records = stack.enter_context(closing(Records.open(home.ledger)))
         stack.enter_context(lock_projection(home))
@@ -88,6 +90,7 @@ def compare(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None
     uri = store_uri(home, uri)
     if (file := sqlite_file(uri)) and not file.exists():
         return [f"The MLflow store {file} does not exist."]
+    plugin_store.add_kept(home.storage)
     with closing(Records.open(home.ledger)) as records, reaching(uri):
         store, chosen = Store(home, uri), records.sweeps() if sweeps is None else sweeps
         shown = [outline(records, home, sweep) for sweep in chosen]
