@@ -1,11 +1,7 @@
-"""What the bits of a training process depend on besides its runs (device, precision, threads), and its memory.
-
-A numerics class names all of this: within one, equal runs give equal bits.
-"""
+"""Settings of a training process that its bits depend on (device, precision, threads), and its memory; see `numerics`."""
 
 import contextlib
 import ctypes
-import platform
 from pathlib import Path
 
 import torch
@@ -54,19 +50,6 @@ def pick_device(gpus: float) -> torch.device:
         return torch.device("cpu")
     torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
     return torch.device("cuda")
-
-
-def numerics_class(device: torch.device, precision: str, size: int) -> str:
-    """The numerics class within which bits are reproducible: device model and ISA, torch, threads, precision.
-
-    On a CPU the pack does not matter. On CUDA its size does: cuBLAS picks its kernels by the number of matrices.
-    """
-    if device.type == "cuda":
-        where = f"{torch.cuda.get_device_name(device)}, {size} stacked"
-    else:
-        isa = torch.backends.cpu.get_cpu_capability()
-        where = f"{platform.machine()} {isa}, {torch.get_num_threads()} thread(s)"
-    return f"{device.type} {where}, torch {torch.__version__}, {precision}"
 
 
 def keep_freed_memory() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trainables import __version__, arithmetic, blocks, config, contracts, evaluation, scoring
+from trainables import __version__, blocks, config, contracts, evaluation, numerics, scoring
 from trainables.blocks import Manifest, Point, RunEntry, Status
 from trainables.config import Schedule, StoredSpec
 from trainables.encoding import Encoding
@@ -94,6 +94,8 @@ class Attempt:
         self.pack = Pack(runs, images, size)
         if start and start.step:
             self.pack.restore(start.step, start.states)
+        precision = self.pack.runs[0].spec.precision
+        self._numerics = numerics.numerics_class(self.pack.device, precision, len(self.pack.seeds))
         self._is_open = [bad is None for bad in self.pack.first_bad_steps()]
         self._num_blocks = 0
         self._steps_per_s = 1.0
@@ -175,9 +177,7 @@ class Attempt:
             index=self._num_blocks,
             start_step=start_step,
             end_step=self.pack.step,
-            numerics=arithmetic.numerics_class(
-                self.pack.device, self.pack.runs[0].spec.precision, len(self.pack.seeds)
-            ),
+            numerics=self._numerics,
             code_version=__version__,
             written_at_s=time.time(),
             train_s=seconds,

@@ -284,6 +284,11 @@ def summary(answer: Answer) -> list[str]:
                 f"With more than {MAX_DRAWS_COVERED} draws of a model, its hypervolume is too large and the interval"
                 " covers the truth less often than in 95 % of cases: do not compare models by it."
             )
+    if len(classes := set(answer.runs["numerics"]) - {""}) > 1 or "mixed" in classes:
+        sentences.append(
+            "Runs were trained in several numerics classes, between which the last bits of a run may differ"
+            " (column numerics of pareto --csv and export)."
+        )
     sentences += [
         f"{row['model']} {label_of(answer, row)}: {row['reason']}." for row in rows_of(answer.left_out)
     ]

@@ -365,18 +365,6 @@ def test_a_seed_outside_32_bits_is_refused(seed: int) -> None:
         engine.resolve(RunSpec("beta_vae", "sprites", {}, seed))
 
 
-def test_the_numerics_class_tells_threads_and_precision_apart(set_threads: Callable[[int], None]) -> None:
-    classes = set()
-    for num_threads in (1, 2):
-        set_threads(num_threads)
-        for precision in ("fp32", "tf32"):
-            found = {arithmetic.numerics_class(torch.device("cpu"), precision, size) for size in (2, 5)}
-            assert len(found) == 1, "on a CPU the size of a pack does not matter"
-            classes |= found
-    assert len(classes) == 4
-    assert all(torch.__version__ in name for name in classes)
-
-
 def test_arithmetic_flushes_denormals_and_sets_the_precision() -> None:
     arithmetic.set_arithmetic("tf32", 1)
     assert torch.backends.cuda.matmul.allow_tf32
