@@ -21,15 +21,20 @@ install: .venv/installed
 # The lock pins every package, so its installation needs no resolver's luck and no network beyond the index.
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
+	@echo "Installing $$(grep -c '^[a-z].*==' requirements.lock) packages into .venv: 2 GB, a few minutes ..."
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
+# Results go to ./sweeps, where the commands of the README look.
 quickstart: install
-	$(BIN)/python -m sweeper run $(SWEEPS) --scale laptop --home $(QUICKSTART)
-	$(BIN)/python -m sweeper calibrate sprites --metric factor_vae_score --home $(QUICKSTART)
-	$(BIN)/python -m sweeper pareto $(SWEEPS) --scale laptop --home $(QUICKSTART) \
-		--csv $(QUICKSTART)/pareto.csv --plot $(QUICKSTART)/pareto.png
+	$(BIN)/python -m sweeper calibrate sprites --metric factor_vae_score
+	$(BIN)/python -m sweeper run $(SWEEPS) --scale laptop
+	@mkdir -p $(QUICKSTART)
+	$(BIN)/python -m sweeper pareto $(SWEEPS) --scale laptop --csv $(QUICKSTART)/pareto.csv --plot $(QUICKSTART)/pareto.png
+	@echo
+	@echo "For more, activate the environment in this shell: . .venv/bin/activate"
+	@echo Then, for example: python -m sweeper status
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -1,14 +1,34 @@
 """Entry point of `python -m sweeper` and of the command `sweeper`."""
 
 import sys
-
-from sweeper.cli import app, streams
+from pathlib import Path
 
 
 def main() -> int:
     """Run the command line of this process and return its exit code."""
+    try:
+        from sweeper.cli import app, streams
+    except ModuleNotFoundError as error:
+        print(_not_installed(error), file=sys.stderr)
+        return 2
     streams.protect()
     return app.main()
+
+
+def _not_installed(error: ModuleNotFoundError) -> str:
+    """Return what to do if this interpreter lacks a package: most often an environment is not active.
+
+    Raises:
+        ModuleNotFoundError: The module is one of ours.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "search_spaces", "sweeper", "trainables"):
+        raise error
+    has_environment = Path(".venv/bin/activate").exists()
+    remedy = (
+        "Activate the environment: . .venv/bin/activate" if has_environment else "Install first: make install"
+    )
+    return f"{sys.executable} has no package '{package}'.\n{remedy}"
 
 
 if __name__ == "__main__":

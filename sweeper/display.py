@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from trainables.config import Value, canonical_json
+from trainables.shell import program
 
 if TYPE_CHECKING:  # rich is imported when something is drawn; errors that name a command do not need it
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
-LINE_EVERY_S = 10.0
+LINE_EVERY_S, MAX_LINE_EVERY_S = 10.0, 300.0
+"""Seconds between two lines of progress where there is no terminal, in the beginning and after hours."""
 
 
 def notes() -> Console:
@@ -47,12 +49,12 @@ def command(word: str, *arguments: object, **options: object) -> str:
         arguments: Positional arguments, such as names of sweeps.
         options: Options by name, `label` for `--as`; those that are None, False or empty are left out.
     """
-    words = ["python", "-m", "sweeper", word, *map(str, arguments)]
+    words = [word, *map(str, arguments)]
     for name, value in options.items():
         if value is not None and value is not False and str(value):
             flag = "--as" if name == "label" else f"--{name.replace('_', '-')}"
             words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(words)
+    return f"{program('sweeper')} {shlex.join(words)}"
 
 
 def typed_value(value: Value) -> str:
@@ -93,23 +95,27 @@ class Counter:
         done: Units of finished work.
     """
 
-    def __init__(self, console: Console, bar: Progress | None, what: str, unit: str, total: int) -> None:
+    def __init__(
+        self, console: Console, bar: Progress | None, what: str, unit: str, total: int, before: int = 0
+    ) -> None:
         self._console, self._bar = console, bar
-        self._what, self._unit, self._total = what, unit, total
-        self._task = bar.add_task(what, total=total, unit=unit) if bar else None
+        self._what, self._unit, self._total, self._before = what, unit, total, before
+        self._task = bar.add_task(what, total=total, completed=before, unit=unit) if bar else None
         self.done, self._begun, self._said = 0, time.monotonic(), 0.0
         self._first: tuple[float, int] | None = None
 
     def __call__(self, num_done: int) -> None:
         """Count units of finished work."""
         self.done += num_done
+        reached = self._before + self.done
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=self.done)
+            self._bar.update(self._task, completed=reached)
             return
         elapsed = time.monotonic() - self._begun
-        if elapsed - self._said >= LINE_EVERY_S or self.done >= self._total:
+        pause = min(max(LINE_EVERY_S, elapsed / 10), MAX_LINE_EVERY_S)
+        if elapsed - self._said >= pause or reached >= self._total:
             self._said = elapsed
-            share = f"{self._what}: {self.done / self._total:4.0%} of {self._total:,} {self._unit}"
+            share = f"{self._what}: {reached / self._total:4.0%} of {self._total:,} {self._unit}"
             self._console.print(f"{share}, {duration(elapsed)} elapsed{self._time_left(elapsed)}")
 
     def _time_left(self, elapsed: float) -> str:
@@ -117,14 +123,15 @@ class Counter:
         if self._first is None:
             self._first = elapsed, self.done
         begun, before = self._first
-        if self.done == before or self.done >= self._total:
+        num_left = self._total - self._before - self.done
+        if self.done == before or num_left <= 0:
             return ""
-        left = (elapsed - begun) * (self._total - self.done) / (self.done - before)
+        left = (elapsed - begun) * num_left / (self.done - before)
         return f", about {duration(left)} left"
 
 
 @contextmanager
-def counting(console: Console, what: str, unit: str, total: int) -> Iterator[Counter]:
+def counting(console: Console, what: str, unit: str, total: int, before: int = 0) -> Iterator[Counter]:
     """Show progress while the context is open.
 
     Args:
@@ -132,9 +139,10 @@ def counting(console: Console, what: str, unit: str, total: int) -> Iterator[Cou
         what: The work, for example `training`.
         unit: What is counted, for example `run-steps`.
         total: Number of units in all.
+        before: Number of units that were done before.
     """
     if not console.is_terminal:
-        yield Counter(console, None, what, unit, total)
+        yield Counter(console, None, what, unit, total, before)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -143,8 +151,9 @@ def counting(console: Console, what: str, unit: str, total: int) -> Iterator[Cou
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}% of {task.total:,.0f} {task.fields[unit]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield Counter(console, bar, what, unit, total)
+        yield Counter(console, bar, what, unit, total, before)

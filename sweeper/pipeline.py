@@ -3,22 +3,22 @@
 Running a sweep again resumes it: only what the ledger lacks is trained.
 """
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from sweeper import display
-from sweeper.analysis import front, labels
+from sweeper.analysis import front
+from sweeper.analysis.front import Answer
+from sweeper.analysis.troubles import troubles
 from sweeper.figures.front_data import write_plot
 from sweeper.home import MAX_STEM, Home, lock_home
-from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
 from sweeper.machines.probe import Probe, measure_alone, measure_together
 from sweeper.machines.resources import ClusterMeasure, Machine, Resources, cluster, local_resources
@@ -47,6 +47,8 @@ class Outcome:
         diverged: Runs whose values stopped being finite, now or before.
         steps_trained: Updates committed now, over all runs.
         tracking_pending: Runs that MLflow does not have yet.
+        answer: The front, None if no run is done or the runs cannot be compared.
+        files: The files of the answer.
     """
 
     trained: int
@@ -55,6 +57,12 @@ class Outcome:
     diverged: int
     steps_trained: int
     tracking_pending: int
+    answer: Answer | None = None
+    files: tuple[Path, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
 
     @property
     def exit_code(self) -> int:
@@ -100,7 +108,7 @@ class Pipeline:
                 is_missing = any(each.waiting(ledger.records) for each in planned)
                 steps = self._train(ledger, planned, prepared) if is_missing else 0
                 damaged = self._score(ledger, planned)
-                self._write_answer(ledger)
+                answer, files = self._write_answer(ledger)
                 pending = self._deliver(projector)
             after = self._statuses(ledger)
             for line in ledger.complaints:
@@ -112,7 +120,7 @@ class Pipeline:
                 raise OSError(f"{left} runs ended neither done nor failed")
             if damaged:
                 raise damaged
-            return _outcome(before, after, steps, pending)
+            return replace(_outcome(before, after, steps, pending), answer=answer, files=files)
 
     def _plan(self, ledger: Ledger) -> tuple[list[Planned], Prepared | None]:
         """Register the questions and print their plan; if a cluster has to be joined, packs are formed later."""
@@ -177,19 +185,19 @@ class Pipeline:
     def _work_on_all(
         self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared, measure: Measure
     ) -> int:
-        done = self._work_on(ledger, prepared)
+        done = self._work_on(ledger, planned, prepared)
         horizons = {each.question.scale.steps for each in planned}
         for _ in range(len(horizons) - 1):  # runs that are also wanted at a later horizon
             packs = form_packs(planned, ledger.records, prepared.machine, prepared.num_slots, measure)
-            done += self._work_on(ledger, replace(prepared, packs=packs))
+            done += self._work_on(ledger, planned, replace(prepared, packs=packs))
         ledger.prune()
         return done
 
-    def _work_on(self, ledger: Ledger, prepared: Prepared) -> int:
-        total = sum(pack.num_steps * len(pack.runs) for pack in prepared.packs)
-        if not total:
+    def _work_on(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared) -> int:
+        if not prepared.packs:
             return 0
-        with display.counting(self.console, "training", "run-steps", total) as progress:
+        before, total = _steps(ledger, planned)
+        with display.counting(self.console, "training", "run-steps", total, before) as progress:
             launch.train(ledger, prepared.packs, prepared.machine, prepared.num_slots, progress)
         return progress.done
 
@@ -208,20 +216,26 @@ class Pipeline:
                     return error
         return None
 
-    def _write_answer(self, ledger: Ledger) -> None:
-        """Write the home's own copy of the answer, which is also delivered to MLflow."""
+    def _write_answer(self, ledger: Ledger) -> tuple[Answer | None, tuple[Path, ...]]:
+        """Write the home's own copy of the answer, which is also delivered to MLflow; return it with its files."""
         ids = [question.id for question in self.questions]
         if not any(ledger.records.counts(each)["done"] for each in ids):
-            return
+            return None, ()
         self.home.exports.mkdir(exist_ok=True)
         folder, stem = self.home.exports, "+".join(map(str, ids))[:MAX_STEM]
+        answer, files = None, list[Path]()
         try:
             answer = front.answer(ledger.records, ids, home=self.home.path)
-            ledger.record_export(front.write_csv(answer, folder / f"{stem}.csv"), "front", ids)
-            ledger.record_export(front.write_left_out(answer, folder / f"{stem}.csv"), "left out", ids)
-            ledger.record_export(write_plot(answer, folder / f"{stem}.png"), "plot", ids)
+            for write, kind, suffix in (
+                (front.write_csv, "front", ".csv"),
+                (front.write_left_out, "left out", ".csv"),
+                (write_plot, "plot", ".png"),
+            ):
+                files.append(write(answer, folder / f"{stem}{suffix}"))
+                ledger.record_export(files[-1], kind, ids)
         except InputError as error:  # runs that cannot be compared or drawn are still delivered
             self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
+        return answer, tuple(files)
 
     def _deliver(self, projector: Projector) -> int:
         pending = projector.stop(DELIVERY_S)
@@ -248,6 +262,17 @@ def _end_lost_attempts(ledger: Ledger) -> None:
             ledger.end_attempt(attempt.number, "lost")
 
 
+def _steps(ledger: Ledger, planned: Sequence[Planned]) -> tuple[int, int]:
+    """Return how many run-steps are done, and how many there are in all; a run of two questions counts once."""
+    horizons: dict[str, int] = {}
+    for member in (member for each in planned for member in each.members):
+        horizons[member.key] = max(member.horizon_steps, horizons.get(member.key, 0))
+    standing = ledger.records.standing(horizons)
+    ends = {key: each.first_bad_step for key, each in standing.items() if each.first_bad_step is not None}
+    total = {key: min(horizon, ends.get(key, horizon)) for key, horizon in horizons.items()}
+    return sum(min(each.step, total[key]) for key, each in standing.items()), sum(total.values())
+
+
 def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending: int) -> Outcome:
     counts = Counter(after.values())
     already = sum(status == "done" for status in before.values())
@@ -259,28 +284,6 @@ def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending:
         steps_trained=steps,
         tracking_pending=pending,
     )
-
-
-def troubles(records: Records, sweep: SweepId) -> list[str]:
-    """Return one line for each run of a sweep that failed or diverged."""
-    errors = {(failure.key, failure.attempt): failure.message for failure in records.failures()}
-    lines = []
-    for row in records.members(sweep):
-        params = ", ".join(labels.hyperparameter(name, value) for name, value in row.params.items())
-        what = f"{sweep} {params} seed {row.seed}"
-        if row.status == "diverged":
-            lines.append(f"diverged: {what}, not finite from step {row.first_bad_step} on")
-        elif row.status == "failed":
-            message = errors.get((row.key, row.attempt or 0), "unknown error")
-            lines.append(f"failed: {what}: {_cause(message)}")
-    return lines
-
-
-def _cause(message: str) -> str:
-    """Return the line of a traceback that names the error, or the last line if none does."""
-    lines = message.strip().splitlines() or [""]
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
-    return named[-1] if named else lines[-1]
 
 
 def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: str | None = None) -> str:
@@ -295,13 +298,3 @@ def command(word: str, questions: Sequence[Question], home: Home, tracking_uri: 
         storage=None if home.storage == home.path / "storage" else home.storage,
         tracking_uri=tracking_uri,
     )
-
-
-def closing_words(outcome: Outcome, questions: Sequence[Question], home: Home) -> list[str]:
-    """Return the last lines that a run prints on a terminal."""
-    return [
-        f"{outcome.trained} runs trained, {outcome.already_done} done before, "
-        f"{outcome.failed} failed, {outcome.diverged} diverged.",
-        f"The front: {command('pareto', questions, home)}",
-        f"MLflow:    {display.command('ui', home=home.path)}",
-    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +14,9 @@ if TYPE_CHECKING:  # tests of the driver start without torch
     from trainables.config import Value
     from trainables.engine import ResolvedRun
     from trainables.images import Images
+
+# As in an activated environment, where `python` in a message is the interpreter that prints it.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 SMALL_VAE: dict[str, Value] = {
     "vae.network": "mlp",

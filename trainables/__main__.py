@@ -43,6 +43,7 @@ from trainables.durable import DamagedBlockError
 from trainables.engine import ResolvedRun
 from trainables.errors import InputError, reason
 from trainables.layout import Layout
+from trainables.shell import program
 from trainables.stopping import StopRequest
 from trainables.worker import newest_intact
 
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> Parser:
     """The argument parser of `python -m trainables`."""
     layout = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog="python -m trainables", description=__doc__, formatter_class=layout)
+    parser = Parser(prog=program("trainables"), description=__doc__, formatter_class=layout)
     parser.example = EXAMPLE
     parser.add_argument(
         "model",

@@ -4,6 +4,7 @@ Reads one JSON object per line from standard input and answers each with one:
 
     {"plugins": [file, ...]}                  -> {"ready": true}, files of your own, see `plugins.carried`
     {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "num_factors"}, ...]}
+    {"fields": model}                         -> {"fields": [name, ...]} of its configuration
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
     {"prepare": run, "num_runs": R, ...}      -> {"ready": true}, a pack as above
     {"time": true}                            -> {"step_time_s"} of the prepared pack
@@ -27,7 +28,17 @@ from typing import Any
 
 import torch
 
-from trainables import arithmetic, attempt, engine, evaluation, known_codes, plugins, stepping
+from trainables import (
+    arithmetic,
+    attempt,
+    config,
+    contracts,
+    engine,
+    evaluation,
+    known_codes,
+    plugins,
+    stepping,
+)
 from trainables.checking import data_sets, metrics, models
 from trainables.checking.laws import Verdict
 from trainables.config import RunSpec
@@ -165,6 +176,8 @@ def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
         return {
             "verdicts": [(each.law, each.problem) for each in CHECKS[question["package"]](question["check"])]
         }
+    if "fields" in question:
+        return {"fields": list(config.flatten(contracts.model(question["fields"]).Config()))}
     if "evaluated" in question:
         return known_codes.evaluated(question["evaluated"])
     if "calibrate" in question:

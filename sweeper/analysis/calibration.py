@@ -24,6 +24,7 @@ from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
 from trainables.known_codes import CODES, CODES_VERSION, SEEDLESS
 from trainables.metric_identity import identity
+from trainables.shell import program
 
 SLOW_S = 5.0
 """Seconds on the oracle, the easiest code, above which a metric is reported as slow.
@@ -180,7 +181,7 @@ def references(home_path: Path, recipe: str) -> Mapping[str, Reference]:
 
 
 def levels(known: Mapping[str, Reference], metric_settings: str) -> tuple[tuple[str, float], ...]:
-    """Return the reference lines for a figure of a metric: finite scores of a perfect and of a random code.
+    """Return the reference lines for a figure of a metric: finite scores of a perfect code, an untrained encoder and a random code.
 
     Args:
         known: From `references`.
@@ -189,7 +190,11 @@ def levels(known: Mapping[str, Reference], metric_settings: str) -> tuple[tuple[
     if metric_settings not in known:
         return ()
     reference = known[metric_settings]
-    found = (("perfect code", reference.ceiling), ("random code", reference.chance))
+    found = (
+        ("perfect code", reference.ceiling),
+        ("untrained encoder", reference.untrained),
+        ("random code", reference.chance),
+    )
     return tuple((name, value) for name, value in found if math.isfinite(value))
 
 
@@ -228,7 +233,7 @@ def _read(path: Path, recipe: str) -> dict[str, Any]:
         if body["recipe"] != recipe:
             raise DamagedBlockError(f"{path} was calibrated on {body['recipe']}, not on {recipe}.")
     except DamagedBlockError as error:
-        remedy = "Remove it, then run `python -m sweeper calibrate` again: it needs only the images."
+        remedy = f"Remove it, then run `{program('sweeper')} calibrate` again: it needs only the images."
         raise DamagedBlockError(f"{error}\n{remedy}") from None
     entries: dict[str, Any] = body["metrics"]
     return entries

@@ -7,6 +7,7 @@ import pandas as pd
 
 import search_spaces
 from trainables.errors import InputError
+from trainables.shell import program
 
 
 def computed(runs: pd.DataFrame) -> set[str]:
@@ -32,7 +33,7 @@ def refuse_mixed(runs: pd.DataFrame) -> None:
     for unit, trained in _by_step_unit(runs):
         _refuse(trained, "step", f"number of {unit}s", "Train both sweeps to the same step.")
     refuse_mixed_estimators(
-        runs, "Compute the older values again: python -m sweeper evaluate NAME --metric {metric}"
+        runs, f"Compute the older values again: {program('sweeper')} evaluate NAME --metric {{metric}}"
     )
 
 

@@ -76,12 +76,11 @@ def show_front(
         return
     from rich.console import Console
 
-    from sweeper.cli.tables import front_table
+    from sweeper.cli.tables import show_answer
 
-    console = Console(highlight=False)
-    console.print(front_table(answer))
-    for line in (*front.summary(answer)[1:], *(f"Wrote {path}" for path, _ in written)):
-        console.print(line, soft_wrap=True, markup=False)
+    show_answer(answer, Console(highlight=False))
+    for path, _ in written:
+        click.echo(f"Wrote {path}")
 
 
 @click.command()
@@ -182,7 +181,7 @@ def figure(
     "--num-seeds", type=Number(2, 100, 5), default=5, show_default=True, help="seeds of each random code"
 )
 def calibrate(data: str, place: HomeOptions, metrics: tuple[str, ...], num_seeds: int) -> None:
-    """Measure what random, untrained and perfect codes score on a data set."""
+    """Measure what known codes score on a data set: perfect, untrained, random and others."""
     home = find_home(place, is_written=True)
     data = sources.named(data)
     metrics = tuple(name for each in metrics for name in split_names(each))

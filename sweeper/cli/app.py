@@ -1,4 +1,4 @@
-"""The command group with its exit codes, and the commands `list`, `plan`, `run` and `status`.
+"""The command group with its exit codes, and the commands `list`, `plan` and `run`.
 
 Exit codes: 0 the command did all that it should; 1 some runs failed or diverged, or `verify` or `rebuild` found problems;
 2 something that was typed, or a file or folder that it names, is invalid; 3 an error of the machine, for example a full
@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any
 
 import click
 
@@ -22,13 +22,11 @@ from sweeper.cli.maintain import prune, rebuild, sync, ui, verify
 from sweeper.cli.messages import failure_message, usage_message
 from sweeper.cli.options import (
     MANY,
-    NAME,
     HomeOptions,
     MachineOptions,
     SweepOptions,
     VariantOptions,
     with_home,
-    with_home_alone,
     with_json,
     with_machine,
     with_machine_to_plan,
@@ -42,14 +40,14 @@ from sweeper.cli.resolve import (
     find_home,
     find_machine,
     find_questions,
-    known_sweeps,
     open_records,
     settle_storage,
 )
-from sweeper.home import is_held
-from trainables import plugins
+from sweeper.cli.status import status
+from trainables import __version__, plugins
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
+from trainables.shell import program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _end_as_after_ctrl_c()
         plugins.add_from_environment()
-        code = sweeper.main(args=arguments, prog_name="python -m sweeper", standalone_mode=False, obj=found)
+        code = sweeper.main(args=arguments, prog_name=program("sweeper"), standalone_mode=False, obj=found)
         return code if isinstance(code, int) else 0
     except InputError as error:
         click.echo(str(error), err=True)
@@ -82,7 +80,8 @@ def _end_as_after_ctrl_c() -> None:
                 signal.signal(number, signal.default_int_handler)
 
 
-@click.group()
+@click.group(context_settings={"max_content_width": 120})
+@click.version_option(__version__, prog_name="sweeper", message="%(prog)s %(version)s")
 def sweeper() -> None:
     """Sweep disentangling models; answer with a Pareto front of reconstruction against disentanglement."""
 
@@ -122,7 +121,7 @@ def show_plan(
 ) -> None:
     """Show runs, packs, memory, time and cost before anything starts."""
     home, machine = find_home(place), find_machine(where)
-    questions = find_questions(names, chosen, variant)
+    questions = find_questions(names, chosen, variant, home)
     from rich.console import Console
 
     from sweeper import display
@@ -180,7 +179,7 @@ def run(
 ) -> int:
     """Train what is missing, write the front, update MLflow. Run again to resume."""
     home = find_home(place, is_written=True, has_store=True)
-    questions, machine = find_questions(names, chosen, variant), find_machine(where)
+    questions, machine = find_questions(names, chosen, variant, home), find_machine(where)
     from sweeper import display
     from sweeper.pipeline import Pipeline
 
@@ -188,45 +187,26 @@ def run(
     settle_storage(home)
     outcome = Pipeline(questions, home, machine, uri, yes, display.notes()).run()
     if as_json:
-        click.echo(json.dumps(asdict(outcome)))
+        click.echo(json.dumps(outcome.counts()))
     else:
-        from sweeper.pipeline import closing_words
+        from sweeper.cli.closing import show_outcome
 
-        for line in closing_words(outcome, questions, home):
-            click.echo(line)
+        show_outcome(outcome, questions, home)
     return outcome.exit_code
 
 
-@sweeper.command()
-@NAME
-@with_sweep
-@with_home_alone
-@with_json
-def status(name: str, chosen: SweepOptions, place: HomeOptions, as_json: bool) -> None:
-    """Show the progress of a sweep, also while it is running."""
-    records = open_records(home := find_home(place), [name], chosen)
-    (sweep,) = known_sweeps(records, [name], chosen, home)
-    counts = records.counts(sweep)
-    if not is_held(home.path):  # the driver that trained these is gone
-        counts["planned"] += counts.pop("running", 0)
-    from sweeper.ledger.rows import RunStatus
-
-    statuses: tuple[RunStatus, ...] = get_args(RunStatus)
-    if as_json:
-        told = {"sweep": name, "scale": sweep.scale, "label": sweep.label, "home": str(home.path)}
-        click.echo(json.dumps(told | {"counts": {status: counts[status] for status in statuses}}))
-        return
-    from rich.console import Console
-
-    from sweeper import display
-    from sweeper.pipeline import troubles
-
-    rows = [[counts[status] for status in statuses]]
-    console = Console(highlight=False)
-    console.print(display.table(str(sweep), statuses, rows))
-    for line in troubles(records, sweep):
-        console.print(line, soft_wrap=True, markup=False)
-
-
-for command in (check, show_front, export, figure, evaluate, calibrate, sync, verify, prune, rebuild, ui):
+for command in (
+    status,
+    check,
+    show_front,
+    export,
+    figure,
+    evaluate,
+    calibrate,
+    sync,
+    verify,
+    prune,
+    rebuild,
+    ui,
+):
     sweeper.add_command(command)

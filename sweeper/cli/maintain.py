@@ -61,7 +61,7 @@ def sync(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions, uri: 
 @with_home
 @with_uri
 def verify(name: str, chosen: SweepOptions, place: HomeOptions, uri: str | None) -> int:
-    """Check blocks, ledger, exports and MLflow against each other; exit code 0 only if all agree."""
+    """Check blocks, ledger, exports and MLflow against each other. The exit code is 0 only if all agree."""
     home = find_home(place, has_store=True)
     check_stored(home, must_exist=False)
     check_ledger(home, [name], chosen)
@@ -122,7 +122,7 @@ def _state_bytes(home: Home) -> int:
 @click.command()
 @with_home
 def rebuild(place: HomeOptions) -> int:
-    """Rebuild a lost ledger from the storage; exit code 1 if some of it cannot be read."""
+    """Rebuild a lost ledger from the storage. The exit code is 1 if some of it cannot be read."""
     home = find_home(place, is_written=True)
     check_stored(home)
     from sweeper.ledger import verify as checking

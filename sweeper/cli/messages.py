@@ -10,6 +10,7 @@ from sweeper.home import Home
 from trainables import contracts
 from trainables.durable import DamagedBlockError
 from trainables.errors import did_you_mean
+from trainables.shell import program
 
 _SWEEPS = "a sweep.\nValid: {sweeps}."
 _LACKING = {
@@ -26,7 +27,7 @@ def usage_message(error: click.ClickException) -> str:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return error.format_message()
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else "python -m sweeper"
+    command = context.command_path if context else program("sweeper")
     return f"{_usage(error)}\nSee {command} --help."
 
 

@@ -20,7 +20,7 @@ MAX_STATE_EVERY_S = 7 * 24 * 3600.0
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Which of the sweeps with a name: `--scale` and `--as`."""
+    """Which of the sweeps with a name: `--scale`, empty if it was not typed, and `--as`."""
 
     scale: str
     label: str
@@ -59,11 +59,20 @@ NAME = click.argument("name", type=PluginName(SWEEPS), metavar="NAME")
 MANY = click.argument("names", type=PluginName(SWEEPS), nargs=-1, required=True, metavar="NAME...")
 
 
+def _check_scale(_: click.Context, __: click.Parameter, scale: str | None) -> str:
+    if scale == "":
+        raise InputError("--scale '': the scale is empty.\nUse paper, laptop or smoke.")
+    return scale or ""
+
+
 def _check_label(_: click.Context, __: click.Parameter, label: str | None) -> str:
     if label == "":
         raise InputError("--as '': the label is empty.\nGive the variant a label, for example --as wide.")
     if len(label or "") > MAX_LABEL:
         raise InputError(f"--as {label}: {len(label or '')} characters.\nUse at most {MAX_LABEL}.")
+    from sweeper.ledger.rows import check_label
+
+    check_label(label or "")
     return label or ""
 
 
@@ -77,7 +86,11 @@ def _check_uri(_: click.Context, parameter: click.Parameter, uri: str | None) ->
 
 
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
-    "scale": click.option("--scale", default="paper", show_default=True, help="paper, laptop or smoke"),
+    "scale": click.option(
+        "--scale",
+        callback=_check_scale,
+        help="paper, laptop or smoke (default: what the home has; to start a sweep, paper)",
+    ),
     "label": click.option(
         "--as",
         "label",

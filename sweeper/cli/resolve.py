@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 MAX_STEPS = 10**9
+PAPER = "paper"
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -48,8 +49,10 @@ def check_names(names: Sequence[str]) -> None:
         search_spaces.check(name)
 
 
-def find_questions(names: Sequence[str], chosen: SweepOptions, variant: VariantOptions) -> list[Question]:
-    """Return the sweeps at a scale, with the seeds and fields that were typed."""
+def find_questions(
+    names: Sequence[str], chosen: SweepOptions, variant: VariantOptions, home: Home
+) -> list[Question]:
+    """Return the sweeps at a scale, with the seeds and fields that were typed; a label that the home has names its scale."""
     check_names(names)
     from sweeper.scheduling.plan import find_question
     from sweeper.scheduling.variants import PROTOCOL
@@ -63,9 +66,23 @@ def find_questions(names: Sequence[str], chosen: SweepOptions, variant: VariantO
         if value.isdecimal() and (len(value) > len(str(MAX_STEPS)) or int(value) > MAX_STEPS):
             raise InputError(f"--set {name}={value[:40]}: at most {MAX_STEPS:,}, for example {name}=1000.")
     return [
-        find_question(name, chosen.scale, seeds, changed, chosen.label, variant.data)
+        find_question(name, _scale(name, chosen, home), seeds, changed, chosen.label, variant.data)
         for name in dict.fromkeys(names)
     ]
+
+
+def _scale(name: str, chosen: SweepOptions, home: Home) -> str:
+    """Return the scale that was typed, that of the label in the home, or paper; that of a sweep with only one scale."""
+    if chosen.scale:
+        return chosen.scale
+    if chosen.label and home.ledger.exists():
+        known = [
+            each for each in open_records(home).sweeps() if (each.name, each.label) == (name, chosen.label)
+        ]
+        if len(known) == 1:
+            return known[0].scale
+    scales = list(search_spaces.load(name).scales)
+    return scales[0] if len(scales) == 1 else PAPER
 
 
 def find_home(place: HomeOptions, *, is_written: bool = False, has_store: bool = False) -> Home:
@@ -192,7 +209,7 @@ def check_ledger(home: Home, names: Sequence[str] = (), chosen: SweepOptions | N
 def _check_trainable(name: str, chosen: SweepOptions | None) -> None:
     """Reject a sweep or scale that does not exist, so that no command that trains it is suggested."""
     scales = search_spaces.load(name).scales
-    if chosen and chosen.scale not in scales:
+    if chosen and chosen.scale and chosen.scale not in scales:
         raise UnknownNameError("scale", chosen.scale, scales)
 
 
@@ -210,22 +227,26 @@ def known_sweeps(records: Records, names: Sequence[str], chosen: SweepOptions, h
 
 
 def _known_sweep(records: Records, name: str, chosen: SweepOptions, home: Home) -> SweepId:
-    from sweeper.ledger.rows import SweepId
-
-    sweep, known = SweepId(name, chosen.scale, chosen.label), records.sweeps()
-    if sweep in known:
-        return sweep
-    alike = [each for each in known if each.name == name]
+    alike = [each for each in records.sweeps() if each.name == name]
+    found = [each for each in alike if each.label == chosen.label and chosen.scale in ("", each.scale)]
+    if len(found) == 1:
+        return found[0]
+    there = "; ".join(_options(each.scale, each.label) for each in found or alike)
+    if found:
+        raise InputError(
+            f"Sweep {name} has results with {there} in {home.path}.\nName one of the scales with --scale."
+        )
     if not alike:
         _check_trainable(name, chosen)
-    options = [_options(each) for each in alike]
-    train = display.command("run", name, scale=sweep.scale, label=sweep.label, home=home.path)
-    remedy = f"It has results there with {'; '.join(options)}." if alike else f"Train it first: {train}"
-    raise InputError(f"Sweep {name} has no results with {_options(sweep)} in {home.path}.\n{remedy}")
+    train = display.command("run", name, scale=chosen.scale, label=chosen.label, home=home.path)
+    remedy = f"It has results there with {there}." if alike else f"Train it first: {train}"
+    options = _options(chosen.scale, chosen.label)
+    lacking = f"no results with {options}" if options else "no results"
+    raise InputError(f"Sweep {name} has {lacking} in {home.path}.\n{remedy}")
 
 
-def _options(sweep: SweepId) -> str:
-    return f"--scale {sweep.scale}" + (f" --as {sweep.label}" if sweep.label else "")
+def _options(scale: str, label: str) -> str:
+    return " ".join([*([f"--scale {scale}"] if scale else []), *([f"--as {label}"] if label else [])])
 
 
 def settle_storage(home: Home) -> None:

@@ -2,16 +2,17 @@
 
 import math
 
+from rich.console import Console
 from rich.table import Table
 
-from sweeper.analysis import labels, results
+from sweeper.analysis import front, labels, results
 from sweeper.analysis.calibration import Calibrated
 from sweeper.analysis.front import Answer
 from trainables import contracts
 
 READING = (
     "How to read a score: random is chance, untrained is the network before training, oracle is a perfect code, with one "
-    "factor per dimension; a metric whose rotated score equals that of oracle cannot tell mixed dimensions from separate ones."
+    "factor per dimension; a metric whose rotated score equals that of oracle cannot tell mixed dimensions from separate ones on these images: read it beside another one, such as mig (evaluate NAME --metric mig)."
 )
 
 
@@ -25,7 +26,10 @@ def front_table(answer: Answer) -> Table:
     )
     for column in ("draw", "seeds", *answer.objectives, "P(front)"):
         built.add_column(
-            column, justify="left" if column in ("draw", "P(front)") else "right", overflow="fold"
+            column,
+            justify="left" if column in ("draw", "P(front)") else "right",
+            overflow="fold",
+            no_wrap=column == "draw",
         )
     names = results.hyperparameters(answer.runs)
     for row in answer.draws.to_dict("records"):
@@ -42,8 +46,16 @@ def front_table(answer: Answer) -> Table:
     for name in dict.fromkeys(name for levels in answer.levels.values() for name, _ in levels):
         values = [dict(answer.levels[axis]).get(name) for axis in answer.objectives]
         shown = ["" if value is None else f"{value:.3g}" for value in values]
-        built.add_row(f"a {name}", "", *shown, "", style="dim")
+        article = "an" if name.startswith(tuple("aeiou")) else "a"
+        built.add_row(f"{article} {name}", "", *shown, "", style="dim")
     return built
+
+
+def show_answer(answer: Answer, console: Console) -> None:
+    """Print an answer: its table, then what it says in sentences."""
+    console.print(front_table(answer))
+    for line in front.summary(answer)[1:]:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _with_interval(mean: float, lower: float, upper: float) -> str:

@@ -36,7 +36,7 @@ _TITLE_LINE_IN = 0.2
 Level = tuple[str, float]
 """A reference line: its name, for example `perfect code`, and its value."""
 
-LEVELS_CAPTION = "Dotted: the scores of a perfect and of a random code."
+LEVELS_CAPTION = "Dotted: the scores of a perfect code, an untrained encoder and a random code."
 
 
 @contextmanager

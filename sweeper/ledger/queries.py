@@ -68,3 +68,13 @@ AMBIGUOUS_METRICS = """
             (SELECT name FROM metrics WHERE identity <> '' GROUP BY name HAVING COUNT(*) > 1))
         AND run IN (SELECT run FROM draws JOIN members ON draw = draws.id WHERE sweep = ?)
     GROUP BY metric ORDER BY MIN(time_s)"""
+
+
+PACE = """
+    SELECT SUM((end_step - start_step) * (
+            SELECT COUNT(*) FROM block_runs WHERE (attempt, block) = (blocks.attempt, blocks.number))),
+        MIN(started_at_s)
+    FROM attempts JOIN blocks ON attempt = attempts.number
+    WHERE ended_at_s IS NULL AND attempts.number IN (
+        SELECT attempt FROM attempt_runs JOIN members USING (run) JOIN draws ON draws.id = draw WHERE sweep = ?)"""
+"""Run-steps that open attempts have committed, and when the first began."""

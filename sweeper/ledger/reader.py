@@ -142,6 +142,11 @@ class Records:
         """Return the number of runs of a sweep by status."""
         return Counter(row[4] for row in self.db.execute(queries.MEMBERS, (self._sweep(sweep),)))
 
+    def pace(self, sweep: SweepId) -> tuple[int, float] | None:
+        """Return the run-steps that open attempts at a sweep have committed, and when the first of them began, if any has."""
+        num_steps, begun_s = self.db.execute(queries.PACE, (self._sweep(sweep),)).fetchone()
+        return None if num_steps is None else (num_steps, begun_s)
+
     def standing(self, keys: Iterable[str]) -> dict[str, Standing]:
         """Return the progress of runs; runs that the ledger does not know are left out."""
         query = "SELECT step, first_bad_step FROM run_states WHERE key = ?"

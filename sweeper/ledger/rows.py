@@ -14,6 +14,16 @@ from trainables.layout import Layout
 RunStatus = Literal["planned", "running", "done", "failed", "diverged"]
 
 
+def check_label(label: str) -> None:
+    """Reject a label that cannot be part of the name of a file.
+
+    Raises:
+        InputError: It has other letters.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", label):
+        raise InputError(f"--as {label}: use only letters, digits, dots, dashes and underscores.")
+
+
 @dataclass(frozen=True)
 class SweepId:
     """The identity of a sweep in a home; the label distinguishes versions of one question."""
@@ -23,8 +33,7 @@ class SweepId:
     label: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9._-]*", self.label):
-            raise InputError(f"--as {self.label}: use only letters, digits, dots, dashes and underscores.")
+        check_label(self.label)
 
     def __str__(self) -> str:
         return "-".join(filter(None, (self.name, self.scale, self.label)))

@@ -89,6 +89,11 @@ class Probe:
         _refuse_out_of_memory(answer, " ".join({run.data for run in runs}))
         return [ProbedRun(**run) for run in answer["runs"]]
 
+    def fields(self, model: str) -> list[str]:
+        """Return the dotted fields of a model's configuration."""
+        found: list[str] = self._ask({"fields": model})["fields"]
+        return found
+
     def measure(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
         """Return time and memory of a pack of such runs, from about a second of training; None if it does not fit on the GPU."""
         question = {"measure": asdict(run), "num_runs": num_runs, "gpus": gpus, "threads": threads}

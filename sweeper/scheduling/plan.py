@@ -3,7 +3,7 @@
 A question is one sweep at one scale with the user's changes; planning it twice gives the same runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import search_spaces
@@ -21,6 +21,7 @@ from trainables.config import RunSpec, Schedule, Value
 from trainables.errors import InputError, UnknownNameError
 
 SCALES = ("paper", "laptop", "smoke")
+_PROTOCOL = (*PROTOCOL, "precision")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Question:
         """When its runs report, are evaluated and end."""
         scale = self.scale
         return Schedule(scale.steps, scale.report_every, scale.evaluate_every, self.sweep.metrics)
+
+    def without(self, names: Collection[str]) -> "Question":
+        """Return the question without some of the fields that the user changed."""
+        fields = {name: value for name, value in self.fields.items() if name not in names}
+        scale = variants.changed(self.sweep.scales[self.id.scale], fields, self.data)
+        return replace(self, scale=scale, fields=fields)
 
     def plugins(self) -> list[str]:
         """Return references to everything that is a plug-in: sweep, model, data set and metrics."""
@@ -210,14 +217,14 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
         InputError: The model does not have a field or does not accept its value, the ledger has a different question with
             the same name, or a run was trained past the horizon and not evaluated there.
     """
-    questions = [_as_known(question, records) for question in questions]
+    questions = [_as_known(question, records) for question in _with_own_fields(questions, probe)]
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
     try:
         found = dict(zip(map(_token, specs), probe.resolve(specs), strict=True))
     except UnknownNameError as error:
         if error.kind != "field":
             raise
-        raise UnknownNameError("field", error.name, {*error.valid, *PROTOCOL, "precision"}) from None
+        raise UnknownNameError("field", error.name, {*error.valid, *_PROTOCOL}) from None
     planned = [_planned(question, found) for question in questions]
     if records is not None:
         for each in planned:
@@ -225,6 +232,24 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
             lacking = scoring.unscored(records, each.members, each.question.sweep.metrics)
             scoring.check(each.question.id, lacking)
     return planned
+
+
+def _with_own_fields(questions: Sequence[Question], probe: Probe) -> list[Question]:
+    """Return questions whose typed fields are those that their model has; a field of another question's model is left out.
+
+    Raises:
+        UnknownNameError: No model has a field.
+    """
+    models = {question.sweep.model for question in questions}
+    if len(models) == 1 or not any(question.fields for question in questions):
+        return list(questions)
+    known = {
+        model: {*probe.fields(plugins.reference(contracts.MODELS, model)), *_PROTOCOL} for model in models
+    }
+    for name in questions[0].fields:
+        if not any(name in fields for fields in known.values()):
+            raise UnknownNameError("field", name, set.union(*known.values()))
+    return [question.without(set(question.fields) - known[question.sweep.model]) for question in questions]
 
 
 def _planned(question: Question, found: Mapping[str, ProbedRun]) -> Planned:

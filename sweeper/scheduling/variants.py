@@ -5,6 +5,7 @@ the space; any other change is refused, since the rows of one label would be of 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeAlias, cast
 
@@ -52,21 +53,41 @@ def _with(scale: Scale, name: str, value: str) -> Scale:
         if value not in PRECISIONS:
             raise UnknownNameError("precision", value, PRECISIONS)
         return replace(scale, precision=value)
-    if name not in scale.space:
+    if name not in scale.space and "," not in value:
         return replace(scale, fields={**scale.fields, name: value})
-    choices = [_number(name, item) for item in value.split(",")]
+    like = scale.space[name].choices if name in scale.space else ()
+    choices = [_choice(name, item, like) for item in value.split(",")]
     if len(set(choices)) < len(choices):
         raise InputError(
             f"{name}={value} has a value twice.\nList each value once; to repeat a draw, add seeds."
         )
-    return replace(scale, space={**scale.space, name: CategoricalDistribution(choices)})
+    fields = {other: kept for other, kept in scale.fields.items() if other != name}
+    return replace(scale, fields=fields, space={**scale.space, name: CategoricalDistribution(choices)})
 
 
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{name}={text}: expected one or more numbers, for example {name}=1,10.") from None
+def _choice(name: str, text: str, like: Sequence[Choice]) -> Choice:
+    """Return a value of a hyperparameter, of the type of the values that it has; of the simplest type if it is new."""
+    text = text.strip()
+    if not text:
+        raise InputError(
+            f"{name}: a value is empty.\nSeparate values by single commas, for example {name}=1,10."
+        )
+    if like and not any(isinstance(value, str | bool) for value in like):
+        try:
+            number = float(text)
+        except ValueError:
+            raise InputError(
+                f"{name}={text}: expected one or more numbers, for example {name}=1,10."
+            ) from None
+        return (
+            int(number) if number.is_integer() and all(isinstance(value, int) for value in like) else number
+        )
+    if text in ("true", "false"):
+        return text == "true"
+    for read in (int, float):
+        with suppress(ValueError):
+            return read(text)
+    return text
 
 
 def _found(data: str) -> str:

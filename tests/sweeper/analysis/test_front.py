@@ -337,13 +337,16 @@ def test_a_calibrated_metric_is_read_by_what_known_codes_score(
     )
     assert answer(ledger.records, [GAMMA]).levels == {"recon_error": (), "factor_vae_score": ()}
     found = answer(ledger.records, [GAMMA], home=tmp_path)
-    (ceiling, chance) = found.levels["factor_vae_score"]
+    (ceiling, untrained, chance) = found.levels["factor_vae_score"]
+    assert untrained[0] == "untrained encoder"
     assert ceiling == ("perfect code", 0.98)
     assert chance[0] == "random code"
     assert chance[1] == pytest.approx(0.3)
     console = Console(record=True, width=80)
     console.print(front_table(found))
-    assert re.search(r"a perfect code +0\.98\b.*\n *a random code +0\.3\b", console.export_text())
+    assert re.search(
+        r"a perfect code +0\.98\b.*\n *an untrained encoder.*\n *a random code +0\.3\b", console.export_text()
+    )
     plain, marked = tmp_path / "plain.png", tmp_path / "marked.png"
     write_plot(answer(ledger.records, [GAMMA]), plain)
     write_plot(found, marked)

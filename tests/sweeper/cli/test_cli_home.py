@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import socket
 import sqlite3
@@ -355,10 +356,26 @@ def test_status_tells_how_far_a_sweep_is_while_a_driver_works(
         "label": "",
         "home": str(home),
         "counts": {"planned": 0, "running": 0, "done": 4, "failed": 0, "diverged": 0},
+        "steps": 4 * STEPS,
+        "steps_done": 4 * STEPS,
     }
     shown = capsys.readouterr().out
-    assert "factorvae_gamma-smoke" in shown
-    assert "4" in shown
+    assert re.search(r"factorvae_gamma-smoke +\D+0 \D+4 \D+100 %", shown)
+    assert main(["status", "--home", str(home)]) == 0
+    assert "factorvae_gamma-smoke" in capsys.readouterr().out
+
+
+def test_the_scale_is_found_where_only_one_is_there(
+    home: Path, capsys: pytest.CaptureFixture[str], refused: Callable[..., None]
+) -> None:
+    words = ["status", "factorvae_gamma", "--home", str(home)]
+    assert main(words) == 0
+    assert "factorvae_gamma-smoke" in capsys.readouterr().out
+    with Ledger(home / "ledger.db", home / "storage") as ledger:
+        other = SweepId("factorvae_gamma", "laptop")
+        ledger.register_sweep(other, sweep_spec("factor_vae"), [])
+    refused(words, ["has results with --scale laptop; --scale smoke", "Name one of the scales with --scale"])
+    assert main([*words, "--scale", "smoke"]) == 0
 
 
 def test_the_home_can_come_from_the_environment(

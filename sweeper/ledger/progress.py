@@ -1,0 +1,49 @@
+"""How far a sweep is."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import RunStatus, SweepId
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is.
+
+    Attributes:
+        counts: Number of runs by status.
+        steps: Run-steps of the whole sweep, without those after a divergence.
+        steps_done: Run-steps that are committed.
+        pace: Run-steps that the attempts which are still open have committed, and when the first of them began; None if none is.
+    """
+
+    counts: Counter[RunStatus]
+    steps: int
+    steps_done: int
+    pace: tuple[int, float] | None
+
+    def left_s(self, now_s: float) -> float | None:
+        """Return about how many seconds of training are left at the present pace; None if nothing is trained or known."""
+        if self.pace is None or not self.pace[0]:
+            return None
+        num_steps, begun_s = self.pace
+        return (self.steps - self.steps_done) * (now_s - begun_s) / num_steps
+
+
+def progress(records: Records, sweep: SweepId, *, is_running: bool) -> Progress:
+    """Return how far a sweep is.
+
+    Args:
+        records: The ledger.
+        sweep: The sweep.
+        is_running: Whether a driver is at work; otherwise the one that trained runs is gone, and they are planned again.
+    """
+    counts, steps, done = Counter[RunStatus](), 0, 0
+    for row in records.members(sweep):
+        is_lost = row.status == "running" and not is_running
+        counts["planned" if is_lost else row.status] += 1
+        end = row.horizon_steps if row.first_bad_step is None else min(row.horizon_steps, row.first_bad_step)
+        steps += end
+        done += min(row.step, end)
+    return Progress(counts, steps, done, records.pace(sweep) if is_running else None)
