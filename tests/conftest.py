@@ -67,6 +67,16 @@ def set_threads(arithmetic: None) -> Iterator[Callable[[int], None]]:
     set_arithmetic("fp32", 1)
 
 
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Float64 for tensors made without a type: the models compute in it, far below float32's rounding."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="session")
 def sprites() -> Images:
     """The images of `sprites` on the CPU."""
@@ -102,19 +112,19 @@ def own_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def noise_images() -> Callable[..., Images]:
-    """A function that makes 12 images of noise, 64 x 64, of so many channels, binary or in levels."""
+    """A function that makes 12 square images of noise, of so many channels, binary or in levels."""
     import numpy as np
     import torch
 
     from trainables.images import Source
     from trainables.pixels import Levels, Packed
 
-    def make(channels: int, *, is_binary: bool) -> Images:
-        num_pixels, generator = channels * 64 * 64, np.random.default_rng(0)
+    def make(channels: int, *, is_binary: bool, side: int = 64) -> Images:
+        num_pixels, generator = channels * side * side, np.random.default_rng(0)
         size = (12, num_pixels // 8 if is_binary else num_pixels)
         stored = torch.from_numpy(generator.integers(0, 256, size, dtype=np.uint8))
         device = torch.device("cpu")
         pixels = Packed(stored, num_pixels) if is_binary else Levels(stored, 255, device)
-        return Source("noise", (channels, 64, 64), len(stored), lambda _: pixels).load(device)
+        return Source("noise", (channels, side, side), len(stored), lambda _: pixels).load(device)
 
     return make

@@ -17,7 +17,7 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "mana
 BELOW_PLUGINS = {
     f"trainables.{name}"
     for name in (
-        *("config", "durable", "encoding", "errors", "images", "locking", "pixels", "plugins"),
+        *("config", "durable", "encoding", "errors", "fitting", "images", "locking", "pixels", "plugins"),
         *("random_inputs", "stacked", "streams"),
     )
 }

@@ -1,9 +1,8 @@
 """Train one pack without Ray.
 
-    python -m trainables factor_vae --data sprites --set vae.network=mlp --set discriminator.width=64 --steps 200
+    python -m trainables factor_vae --data sprites --set discriminator.width=64 --steps 200
 
-Images that are not 64 x 64 need the network mlp; without the narrow discriminator, the one of the paper takes
-minutes on a CPU. Prints one JSON line per report, then one per run. --out DIR saves the blocks, and --resume DIR
+Without the narrow discriminator, the one of the paper takes minutes on a CPU. Prints one JSON line per report, then one per run. --out DIR saves the blocks, and --resume DIR
 resumes from them exactly. Ctrl-C or SIGTERM stops after the current step; with --out, everything that --resume
 needs is saved first.
 """
@@ -49,7 +48,7 @@ from trainables.worker import newest_intact
 
 BLOCK_S = 10.0
 DEVICES = ("cpu", "cuda")
-EXAMPLE = "factor_vae --data sprites --set vae.network=mlp --set discriminator.width=64 --steps 200"
+EXAMPLE = "factor_vae --data sprites --set discriminator.width=64 --steps 200"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

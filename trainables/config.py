@@ -186,7 +186,7 @@ def run_key(spec: RunSpec, version: int, default: Config, config: Config, recipe
     Args:
         spec: The run.
         version: `VERSION` of the model.
-        default: The model's `Config()`.
+        default: The model's `Config()`, with usual values in place of `auto`.
         config: The run's configuration.
         recipe: The recipe of the images, see `Source.recipe`.
 

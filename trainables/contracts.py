@@ -148,7 +148,10 @@ class ModelModule(Protocol):
 
     @property
     def Config(self) -> Callable[..., Config]:
-        """The configuration, a frozen dataclass whose defaults are those of the paper; `per_run` fields may vary in a pack."""
+        """The configuration, a frozen dataclass whose defaults are those of the paper.
+
+        Fields made by `per_run` may vary in a pack; those made by `by_image` follow from the images unless they are set.
+        """
         ...
 
     @property
@@ -157,7 +160,7 @@ class ModelModule(Protocol):
         ...
 
     def check_shape(self, config: Any, image: tuple[int, int, int]) -> None:
-        """Accept images (C, H, W) that the networks fit.
+        """Accept images (C, H, W) that the networks of a configuration, with its `by_image` fields filled in, take.
 
         Raises:
             InputError: They do not.

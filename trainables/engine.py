@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trainables import arithmetic, config, contracts, ladder, sources, stepping, streams
+from trainables import arithmetic, config, contracts, fitting, ladder, sources, stepping, streams
 from trainables.config import Config, RunSpec
 from trainables.errors import InputError
 from trainables.images import Images, Source
@@ -30,7 +30,7 @@ class ResolvedRun:
 
     Attributes:
         spec: The run as requested.
-        config: The model's `Config`.
+        config: The model's `Config`, fitted to the images.
         key: See `config.run_key`.
         static_key: What the runs of a pack share, see `config.static_key`.
         source: The source of its images.
@@ -65,9 +65,9 @@ def resolve_on(spec: RunSpec, source: Source) -> ResolvedRun:
     if not 0 <= spec.seed < 2**32:
         raise InputError(f"Seed {spec.seed} is outside the range 0 .. {2**32 - 1}.")
     default = model.Config()
-    filled = config.replace(default, spec.fields)
+    filled = fitting.fitted(config.replace(default, spec.fields), source.shape)
     model.check_shape(filled, source.shape)
-    key = config.run_key(spec, model.VERSION, default, filled, source.recipe)
+    key = config.run_key(spec, model.VERSION, fitting.usual(default), filled, source.recipe)
     return ResolvedRun(spec, filled, key, config.static_key(spec, filled), source)
 
 

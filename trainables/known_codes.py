@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainables import config, contracts, scoring, sources
+from trainables import config, contracts, fitting, scoring, sources
 from trainables.config import RunSpec
 from trainables.encoding import Encoding
 from trainables.errors import InputError, UnknownNameError
@@ -155,10 +155,10 @@ def _untrained(images: Images, seed: int) -> ResolvedRun:
     from trainables.engine import ResolvedRun
     from trainables.models import beta_vae
 
-    fields = {} if images.shape[1:] == (64, 64) else {"vae.network": "mlp"}
+    fields = {"vae.network": "conv" if images.shape[1:] == (64, 64) else "mlp"}
     spec = RunSpec("beta_vae", images.recipe, fields, seed)
     filled = config.replace(beta_vae.Config(), fields)
-    key = config.run_key(spec, beta_vae.VERSION, beta_vae.Config(), filled, images.recipe)
+    key = config.run_key(spec, beta_vae.VERSION, fitting.usual(beta_vae.Config()), filled, images.recipe)
     return ResolvedRun(spec, filled, key, config.static_key(spec, filled), images.source)
 
 

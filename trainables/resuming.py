@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables import blocks, config, contracts, sources
+from trainables import blocks, config, contracts, fitting, sources
 from trainables.assignment import StoredState
 from trainables.blocks import Status
 from trainables.config import StoredSpec
@@ -124,7 +124,7 @@ def _described(runs: Iterable[SavedRun]) -> str:
 def _options(spec: StoredSpec) -> str:
     fields = dict(spec["fields"])
     with contextlib.suppress(UnknownNameError):
-        default = config.flatten(contracts.model(spec["model"]).Config())
+        default = config.flatten(fitting.usual(contracts.model(spec["model"]).Config()))
         fields = {name: value for name, value in fields.items() if value != default.get(name)}
     changed = "".join(f" --set {name}={value}" for name, value in fields.items())
     precision = "" if spec["precision"] == "fp32" else f" --precision {spec['precision']}"

@@ -13,11 +13,11 @@ from trainables.convolutions import WAYS
 from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
 from trainables.kernels import Convolution
-from trainables.models.networks.vae import CONV_CHANNELS
+from trainables.models.networks.image_sizes import conv_channels
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
-LADDER = (1, *CONV_CHANNELS)
+LADDER = (1, *conv_channels(64))
 PAPER = [(LADDER[i], LADDER[i + 1], 64 >> i) for i in range(4)]
 """Channels in, channels out and size of the paper's four layers."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables import engine, evaluation, known_codes, plugins, scoring
+from trainables import config, engine, evaluation, known_codes, plugins, scoring
 from trainables.config import RunSpec
 from trainables.engine import Pack
 from trainables.errors import InputError, UnknownNameError
@@ -136,7 +136,8 @@ def test_untrained_is_a_run_before_its_first_step(sprites: Images) -> None:
 
 def test_untrained_is_the_paper_s_network_where_that_takes_the_images() -> None:
     run = known_codes._untrained(images_of(grid(3, 4), (1, 64, 64)), 0)
-    assert run.config == plugins.load("trainables.models", "beta_vae", "model").Config()
+    default = plugins.load("trainables.models", "beta_vae", "model").Config()
+    assert run.config == config.replace(default, {"vae.network": "conv"})
 
 
 def test_a_code_that_there_is_not_is_refused(toy: Images) -> None:

@@ -70,6 +70,16 @@ def shas(main: Main) -> Shas:
     return run
 
 
+def test_the_network_fits_the_images_unless_it_is_set(main: Main, shas: Shas, tmp_path: Path) -> None:
+    small = ["factor_vae", "--data", "sprites", "--set", "discriminator.width=8", "--set", "vae.width=8"]
+    mlp = ["--set", "vae.network=mlp"]
+    _, found, _ = main(*small, "--steps", 3, "--out", tmp_path)
+    _, expected, _ = main(*small, *mlp, "--steps", 3)
+    same = ("run_key", "params_sha256")
+    assert [found[-1][name] for name in same] == [expected[-1][name] for name in same]
+    assert shas(*small, *mlp, "--steps", 5, "--resume", tmp_path) == shas(*small, "--steps", 5)
+
+
 def test_a_pack_is_trained_reported_and_summed_up(main: Main, small_run: Callable[..., ResolvedRun]) -> None:
     code, lines, errors = main(
         *(*FACTOR, "--seeds", "0-1,7", "--steps", 25, "--report-every", 10, "--evaluate-every", 20)
@@ -385,10 +395,11 @@ NUM_CPUS = command_line.available_cpus()
             "adam.learning_rate=nan: expected a finite number, for example adam.learning_rate=0.0001.",
         ),
         ([*BETA[:3], "--set", "vae.latent_dim=2.5"], "vae.latent_dim=2.5: expected a whole number"),
-        ([*BETA[:3], "--set", "vae.network=cnov"], "'cnov'. Did you mean 'conv'?\nValid: conv, mlp."),
+        ([*BETA[:3], "--set", "vae.network=cnov"], "'cnov'. Did you mean 'conv'?\nValid: auto, conv, mlp."),
         (
             [*BETA[:3], "--set", "vae.network=conv"],
-            "(the default) needs 64 x 64 images; these are 16 x 16.\nAdd --set vae.network=mlp.",
+            "vae.network=conv takes square images of 32, 64, 128 or 256 pixels a side; these are 16 x 16.\n"
+            "Use --set vae.network=auto, which",
         ),
         ([*BETA, "--seeds", "1-"], "--seeds 1-: '1-' is not a seed or a range.\nUse for example 0-9"),
         ([*BETA, "--seeds", "4294967296"], "not an ascending range within 0 .. 4294967295"),
@@ -513,7 +524,7 @@ def test_the_example_of_the_help_is_one_that_can_be_trained(small_run: Callable[
     assert f"python -m trainables {program.EXAMPLE}\n" in str(program.__doc__)
     options = program.build_parser().parse_args(program.EXAMPLE.split())
     fields = config.parse_fields(options.set)
-    assert {"vae.network", "discriminator.width"} == set(fields)
+    assert {"discriminator.width"} == set(fields)
     assert small_run(options.model, fields=fields, data=options.data).source.shape == (1, 16, 16)
 
 

@@ -129,7 +129,16 @@ def test_a_run_does_not_know_its_neighbors_at_any_number_of_threads(
 
 
 @pytest.mark.parametrize(
-    ("model", "channels", "batch_size"), [("factor_vae", 1, 3), ("beta_vae", 3, 2), ("info_wgan_gp", 1, 3)]
+    ("model", "channels", "batch_size", "side"),
+    [
+        ("factor_vae", 1, 3, 64),
+        ("beta_vae", 3, 2, 64),
+        ("info_wgan_gp", 1, 3, 64),
+        ("factor_vae", 3, 5, 32),
+        ("info_wgan_gp", 3, 2, 32),
+        ("factor_vae", 1, 2, 128),
+        ("info_wgan_gp", 3, 2, 128),
+    ],
 )
 def test_a_convolutional_run_does_not_know_its_neighbors(
     small_run: Callable[..., ResolvedRun],
@@ -137,16 +146,23 @@ def test_a_convolutional_run_does_not_know_its_neighbors(
     model: str,
     channels: int,
     batch_size: int,
+    side: int,
 ) -> None:
-    images = noise_images(channels, is_binary=channels == 1)
+    images = noise_images(channels, is_binary=channels == 1, side=side)
     sizes = {"vae.network": "conv", "vae.latent_dim": 3, "vae.width": 5}
     sizes = {"network": "conv", "width": 5} if model == "info_wgan_gp" else sizes
     sizes["batch_size"] = batch_size
     runs = [small_run(model, seed, sizes, data="dsprites") for seed in range(4)]
-    together = trained(runs, images, 2)
+    together, half = trained(runs, images, 2), Pack(runs, images)
+    half.advance(1)
+    states = dict(zip((run.key for run in runs), half.states(), strict=True))
     for pack in (runs[2:3], runs[3:1:-1], runs[2::-1]):
         apart = trained(pack, images, 2)
         assert apart == {key: together[key] for key in apart}
+        resumed = Pack(pack, images)
+        resumed.restore(1, [states[run.key] for run in pack])
+        resumed.advance(1)
+        assert digests(resumed) == apart
 
 
 def test_a_lone_run_shows_nothing_of_its_ghost(

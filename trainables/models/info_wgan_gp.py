@@ -13,7 +13,6 @@ An image is encoded by Q's means and its likeliest category, and rebuilt by the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,9 @@ import torch.nn.functional as F
 from trainables import stacked
 from trainables.config import per_run
 from trainables.errors import InputError
+from trainables.fitting import by_image
 from trainables.models.networks import gan, vae
+from trainables.models.networks.image_sizes import Network, network_for
 from trainables.random_inputs import ImageBatch, Integers, RandomInput, Uniform
 
 VERSION = 1
@@ -70,7 +71,8 @@ class Config:
     Attributes:
         information: Weight lambda of the mutual information (paper: 0 to 1); may differ inside a pack.
         batch_size: Images per update of the critic or the generator.
-        network: `conv` for 64 x 64 images as in the paper, `mlp` for small ones.
+        network: `conv` as in the paper, `mlp`, or `auto`: convolutions for square images of 32, 64, 128 or 256 pixels a
+            side, `mlp` for others.
         width: Units of a hidden fully connected layer.
         continuous: Number of continuous codes (paper: 4 on 2D Shapes).
         categories: Categories of the discrete code (paper: 3), 0 for none.
@@ -80,7 +82,7 @@ class Config:
 
     information: float = per_run(0.2)
     batch_size: int = 64
-    network: Literal["conv", "mlp"] = "conv"
+    network: Network = by_image(network_for, usual="conv")
     width: int = 128
     continuous: int = 4
     categories: int = 3

@@ -105,6 +105,20 @@ def test_other_data_under_a_label_is_refused(ask: Ask) -> None:
         ask({"vae.network": "conv"}, data="dsprites")
 
 
+@pytest.mark.parametrize(("data", "network"), [("sprites", "mlp"), ("dsprites", "conv")])
+def test_a_network_that_fits_the_images_is_planned_and_kept_by_its_name(
+    ask: Ask, ledger: Ledger, data: str, network: str
+) -> None:
+    fitting = ask({"vae.network": "auto"}, label="fits", data=data)
+    fitting.register(ledger)
+    named = ask({"vae.network": network}, label="named", data=data)
+    assert [member.key for member in fitting.members] == [member.key for member in named.members]
+    kept = ledger.records.members(SweepId("factorvae_gamma", "smoke", "fits"))
+    assert {member.spec["fields"]["vae.network"] for member in kept} == {network}
+    for again in ({}, {"vae.network": network}, {"vae.network": "auto"}):
+        assert ask(again, label="fits").members == fitting.members
+
+
 def test_more_values_seeds_and_steps_extend_a_label(ask: Ask, ledger: Ledger) -> None:
     more = ask({"gamma": "2,5,50", "steps": "300"})
     assert [draw.params["gamma"] for draw in more.draws] == [2.0, 5.0, 50.0]

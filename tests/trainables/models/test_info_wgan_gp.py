@@ -36,7 +36,8 @@ def model_of(
 
 
 def draw_of(model: info_wgan_gp.Model, seed: int = 0) -> dict[str, torch.Tensor]:
-    generator, num_runs, size = torch.Generator().manual_seed(seed), len(model.information_R), 6
+    generator, num_runs = torch.Generator().manual_seed(seed), len(model.information_R)
+    size = model.config.batch_size
     drawn = {}
     for name in model.random_inputs():
         if name.startswith("batch"):
@@ -142,20 +143,41 @@ def test_without_information_codes_are_noise_to_the_generator() -> None:
     assert all(torch.equal(tensor, model.critic.tensors[name]) for name, tensor in q.items())
 
 
-def plain_generator(tensors: Mapping[str, torch.Tensor], z: torch.Tensor, r: int) -> torch.Tensor:
+NUM_CONVOLUTIONS = {4: 0, 32: 3, 64: 4, 128: 5, 256: 6}
+"""By the side of the images; none is the multilayer perceptron."""
+
+
+def plain_generator(
+    tensors: Mapping[str, torch.Tensor], z: torch.Tensor, r: int, image: tuple[int, int, int]
+) -> torch.Tensor:
     """The generator of one run in ordinary functions."""
+
+    def normalized(h: torch.Tensor, layer: str) -> torch.Tensor:
+        scale, bias = tensors[f"{layer}.scale"][r], tensors[f"{layer}.bias"][r]
+        return F.batch_norm(h, None, None, scale, bias, training=True, eps=gan.NORM_EPSILON)
+
     h = z
     for layer in ("generator.hidden1", "generator.hidden2"):
-        h = h @ tensors[f"{layer}.weight"][r]
-        scale, bias = tensors[f"{layer}.scale"][r], tensors[f"{layer}.bias"][r]
-        h = F.relu(F.batch_norm(h, None, None, scale, bias, training=True, eps=gan.NORM_EPSILON))
-    logits = h @ tensors["generator.out.weight"][r] + tensors["generator.out.bias"][r]
-    return torch.sigmoid(logits).view(-1, *IMAGE)
+        h = F.relu(normalized(h @ tensors[f"{layer}.weight"][r], layer))
+    count = NUM_CONVOLUTIONS[image[1]]
+    if not count:
+        logits = h @ tensors["generator.out.weight"][r] + tensors["generator.out.bias"][r]
+        return torch.sigmoid(logits).view(-1, *image)
+    h = h.view(-1, 64, 4, 4)
+    for layer in (f"generator.conv{number}" for number in range(count, 1, -1)):
+        h = F.conv_transpose2d(h, tensors[f"{layer}.weight"][r], stride=2, padding=1)
+        h = F.leaky_relu(normalized(h, layer), 0.2)
+    last = tensors["generator.conv1.weight"][r], tensors["generator.conv1.bias"][r]
+    return torch.sigmoid(F.conv_transpose2d(h, *last, stride=2, padding=1))
 
 
 def plain_features(tensors: Mapping[str, torch.Tensor], x: torch.Tensor, r: int) -> torch.Tensor:
+    count = NUM_CONVOLUTIONS[x.shape[-1]]
+    for layer in (f"trunk.conv{number + 1}" for number in range(count)):
+        convolved = F.conv2d(x, tensors[f"{layer}.weight"][r], tensors[f"{layer}.bias"][r], 2, 1)
+        x = F.leaky_relu(convolved, 0.2)
     h = x.flatten(1)
-    for layer in ("trunk.hidden1", "trunk.hidden2"):
+    for layer in ["trunk.hidden"] if count else ["trunk.hidden1", "trunk.hidden2"]:
         h = F.leaky_relu(h @ tensors[f"{layer}.weight"][r] + tensors[f"{layer}.bias"][r], 0.2)
     return h
 
@@ -166,6 +188,7 @@ def plain_step(
     r: int,
     config: Config,
     information: float,
+    image: tuple[int, int, int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses of the critic's first update and of a generator's update, with plain modules and torch's own losses."""
 
@@ -187,7 +210,7 @@ def plain_step(
         return (h @ tensors["critic.out.weight"][r] + tensors["critic.out.bias"][r])[:, 0]
 
     continuous, category, z = inputs("critic 0")
-    fake, real = plain_generator(tensors, z, r).detach(), drawn["batch critic 0"][r]
+    fake, real = plain_generator(tensors, z, r, image).detach(), drawn["batch critic 0"][r]
     place = drawn["place critic 0"][r].view(-1, 1, 1, 1)
     between = (real + place * (fake - real)).requires_grad_()
     (slope,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
@@ -196,15 +219,29 @@ def plain_step(
     critic = critic + information * miss(plain_features(tensors, fake, r), continuous, category)
 
     continuous, category, z = inputs("generator")
-    fake = plain_generator(tensors, z, r)
+    fake = plain_generator(tensors, z, r, image)
     generator = -score(fake).mean() + information * miss(
         plain_features(tensors, fake, r), continuous, category
     )
     return critic, generator
 
 
-def test_the_gradients_are_those_of_the_step_written_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of((0.3, 0.9))
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    ("network", "image"),
+    [
+        ("mlp", IMAGE),
+        ("conv", (2, 32, 32)),
+        ("conv", (1, 64, 64)),
+        ("conv", (3, 128, 128)),
+        ("conv", (1, 256, 256)),
+    ],
+)
+def test_the_gradients_are_those_of_the_step_written_plainly(
+    monkeypatch: pytest.MonkeyPatch, network: str, image: tuple[int, int, int]
+) -> None:
+    fast = {"batch_size": 2, "critic": Critic(1, 10.0, FAST)} if network == "conv" else {}
+    model = model_of((0.3, 0.9), image, network=network, **fast)
     drawn = draw_of(model)
     written: dict[str, torch.Tensor] = {}
     for name, adam in model.optimizers.items():
@@ -218,22 +255,19 @@ def test_the_gradients_are_those_of_the_step_written_plainly(monkeypatch: pytest
         monkeypatch.setattr(adam.parameters, "backward", keep)
         monkeypatch.setattr(adam, "step", lambda alive_R: alive_R)
     model.update(drawn, alive(), is_reported=True)
+    tensors = {
+        name: tensor.detach().requires_grad_()
+        for name, tensor in (model.critic.tensors | model.generator.tensors).items()
+    }
     for r in range(2):
-        tensors = {
-            name: tensor.detach().double().requires_grad_()
-            for name, tensor in (model.critic.tensors | model.generator.tensors).items()
-        }
-        double = {
-            name: value.double() if value.is_floating_point() else value for name, value in drawn.items()
-        }
-        losses = plain_step(tensors, double, r, model.config, float(model.information_R[r]))
-        for network, loss in zip(("critic", "generator"), losses, strict=True):
-            names = list(model.optimizers[network].parameters.tensors)
+        losses = plain_step(tensors, drawn, r, model.config, float(model.information_R[r]), image)
+        for part, loss in zip(("critic", "generator"), losses, strict=True):
+            names = list(model.optimizers[part].parameters.tensors)
             slopes = torch.autograd.grad(loss, [tensors[name] for name in names], retain_graph=True)
-            model.optimizers[network].parameters.gradients_RP.copy_(written[network])
+            model.optimizers[part].parameters.gradients_RP.copy_(written[part])
             for name, slope in zip(names, slopes, strict=True):
-                found = model.optimizers[network].parameters.gradients[name][r].double()
-                torch.testing.assert_close(found, slope[r], rtol=2e-4, atol=2e-5)
+                found = model.optimizers[part].parameters.gradients[name][r]
+                torch.testing.assert_close(found, slope[r], rtol=1e-8, atol=1e-10)
 
 
 def test_running_moments_are_those_of_torch_but_for_the_unbiased_variance() -> None:
@@ -264,14 +298,16 @@ def test_a_code_is_read_back_as_q_sees_it_and_rebuilt_without_noise() -> None:
     torch.testing.assert_close(model.decode(codes), one_by_one)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_papers_networks_take_64_x_64_images(channels: int) -> None:
-    critic = gan.critic_shapes("conv", 128, (channels, 64, 64), 7)
-    convolutions = 16 * (32 * channels + 32 * 32 + 32 * 64 + 64 * 64) + 32 + 32 + 64 + 64
+@pytest.mark.parametrize(("channels", "side", "further"), [(1, 64, 1), (3, 64, 1), (3, 32, 0), (2, 256, 3)])
+def test_the_papers_networks_take_square_images(channels: int, side: int, further: int) -> None:
+    """A doubled side has a further layer of 64 channels."""
+    critic = gan.critic_shapes("conv", 128, (channels, side, side), 7)
+    weights = 16 * (32 * channels + 32 * 32 + 32 * 64 + further * 64 * 64)
+    convolutions = weights + 32 + 32 + 64 + further * 64
     heads = 1024 * 128 + 128 + 128 + 1 + 128 * 128 + 128 + 128 * 7 + 7
     assert sum(math.prod(shape) for shape in critic.values()) == convolutions + heads
-    model = model_of(image=(channels, 64, 64), network="conv")
-    x = torch.rand(2, 3, channels, 64, 64)
+    model = model_of(image=(channels, side, side), network="conv")
+    x = torch.rand(2, 3, channels, side, side)
     codes, _ = model.encode(x)
     assert model.decode(codes).shape == x.shape
 

@@ -6,7 +6,7 @@ Shape suffixes: R runs, B batch, D latent dimensions.
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch.distributions import Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainables import config, contracts, engine, plugins, stacked
+from trainables import config, contracts, engine, fitting, plugins, stacked
 from trainables.engine import ResolvedRun
 from trainables.errors import InputError
 from trainables.images import Images
@@ -35,14 +35,6 @@ CPU = torch.device("cpu")
 ENTRIES = plugins.names("trainables.models")
 VAE = networks.Vae("mlp", latent_dim=3, width=10)
 FAST = networks.Adam(1e-3)
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    """Float64 for tensors made without a type: the models compute in it, far below float32's rounding."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def uniform_of(num_runs: int) -> networks.Uniform:
@@ -348,18 +340,19 @@ def mlp_vae(vae: networks.Vae, image: tuple[int, int, int]) -> tuple[nn.Sequenti
 
 
 def conv_vae(vae: networks.Vae, image: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential]:
-    """Tables 1 and 2 of the paper."""
+    """Tables 1 and 2 of the paper for 64 x 64 images; for others one layer less, or more of 64 channels."""
     c, w, d = image[0], vae.width, vae.latent_dim
+    further = [(64, 64)] * {32: 0, 64: 1, 128: 2, 256: 3}[image[1]]
+    pairs = [(c, 32), (32, 32), (32, 64), *further]
+    up = [layer for o, i in reversed(pairs) for layer in (nn.ConvTranspose2d(i, o, 4, 2, 1), nn.ReLU())]
     encoder = [
-        *(nn.Conv2d(c, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 4, 2, 1), nn.ReLU()),
+        *(layer for i, o in pairs for layer in (nn.Conv2d(i, o, 4, 2, 1), nn.ReLU())),
         *(nn.Flatten(), nn.Linear(1024, w), nn.ReLU() if vae.hidden_relu else nn.Identity()),
         nn.Linear(w, 2 * d),
     ]
     decoder = [
         *(nn.Linear(d, w), nn.ReLU(), nn.Linear(w, 1024), nn.ReLU(), nn.Unflatten(1, (64, 4, 4))),
-        *(nn.ConvTranspose2d(64, 64, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, c, 4, 2, 1)),
+        *up[:-1],
     ]
     return nn.Sequential(*encoder), nn.Sequential(*decoder)
 
@@ -387,6 +380,9 @@ MLP_CASES = [(VAE, (1, 4, 4), 7, 12), (networks.Vae("mlp", 5, 8), (3, 3, 5), 16,
 CONV_CASES = [
     (networks.Vae("conv", 3, 5), (1, 64, 64), 3, 2),
     (networks.Vae("conv", 2, 4, False), (3, 64, 64), 2, 1),
+    (networks.Vae("conv", 3, 5), (5, 32, 32), 3, 2),
+    (networks.Vae("conv", 2, 4), (3, 128, 128), 2, 1),
+    (networks.Vae("conv", 2, 4), (1, 256, 256), 2, 1),
 ]
 
 
@@ -584,10 +580,46 @@ def test_the_chain_and_the_gradients_are_those_of_autograd(
         )
 
 
-def test_images_that_are_not_64_x_64_need_the_mlp(
-    small_run: Callable[..., ResolvedRun], sprites: Images
+# Images of any size.
+
+
+@pytest.mark.parametrize(("side", "encoder"), [(32, 184_596), (64, 250_196), (128, 315_796), (256, 381_396)])
+def test_a_doubled_side_has_one_more_layer_of_64_channels(side: int, encoder: int) -> None:
+    """On CelebA's channels, with the width of 2D Shapes; a layer of 64 channels has 16 * 64 * 64 + 64 parameters."""
+    shapes = networks.vae_shapes(networks.Vae("conv"), (3, side, side))
+    further = {32: 0, 64: 1, 128: 2, 256: 3}[side]
+    convolutions = 16 * (3 * 32 + 32 * 32 + 32 * 64 + further * 64 * 64) + 32 + 32 + 64 + further * 64
+    assert sizes(shapes, "encoder") == convolutions + 1024 * 128 + 128 + 128 * 20 + 20 == encoder
+    assert shapes["encoder.hidden.weight"] == (1024, 128)
+    assert sizes(shapes, "decoder") == (
+        convolutions - 32 - 32 - 64 - further * 64  # biases of the same layers, towards the image
+        + (3 + 32 + 32 + further * 64)
+        + 10 * 128 + 128 + 128 * 1024 + 1024
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [32, 64, 128, 256])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_codes_and_images_have_the_right_shapes_at_any_size(side: int, channels: int) -> None:
+    image = (channels, side, side)
+    model = beta_vae_of([1.0] * 2, image, batch_size=1, vae=networks.Vae("conv", 3, 4))
+    mu, logvar = model.encode(torch.rand(2, 1, *image))
+    assert mu.shape == logvar.shape == (2, 1, 3)
+    assert model.decode(mu).shape == (2, 1, *image)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (48, 48), (512, 512), (64, 32), (32, 64), (65, 65), (2, 2)])
+@pytest.mark.parametrize(("model", "field"), [("beta_vae", "vae.network"), ("info_wgan_gp", "network")])
+def test_other_sizes_fit_the_mlp_and_refuse_convolutions(
+    model: str, field: str, size: tuple[int, int]
 ) -> None:
-    with pytest.raises(
-        InputError, match=r"needs 64 x 64 images; these are 16 x 16\.\nAdd --set vae\.network=mlp"
-    ):
-        engine.Pack([small_run("beta_vae", 0, {"vae.network": "conv"})], sprites)
+    module, image = contracts.model(model), (1, *size)
+    fit = fitting.fitted(module.Config(), image)
+    assert config.flatten(fit)[field] == "mlp"
+    module.check_shape(fit, image)
+    with pytest.raises(InputError) as error:
+        module.check_shape(config.replace(module.Config(), {field: "conv"}), image)
+    assert str(error.value).splitlines() == [
+        f"{field}=conv takes square images of 32, 64, 128 or 256 pixels a side; these are {size[0]} x {size[1]}.",
+        f"Use --set {field}=auto, which fits the images, or --set {field}=mlp.",
+    ]

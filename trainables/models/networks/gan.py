@@ -1,6 +1,6 @@
 """Critic, Q and generator of InfoWGAN-GP (Kim & Mnih 2018, appendix; layers as in public ports of it).
 
-Critic and Q share all but the last layers. `conv` is for 64 x 64 images, `mlp` for small ones. No normalization in the
+Critic and Q share all but the last layers. `conv` is for square images of the sizes in `image_sizes`, `mlp` for any. No normalization in the
 critic, whose gradient is penalized per sample; batch normalization before each activation of the generator.
 
 Shape suffixes: R runs, B batch, C H W image, N values that are normalized together, D codes, Q outputs of Q,
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from trainables import stacked
-from trainables.errors import InputError
-from trainables.models.networks.vae import CONV_CHANNELS, KERNEL, Shapes, Tensors
+from trainables.models.networks.image_sizes import KERNEL, check_takes_convolutions, conv_channels
+from trainables.models.networks.vae import Shapes, Tensors
 
 LEAKY_SLOPE = 0.2
 NORM_EPSILON = 1e-5
@@ -25,9 +25,8 @@ NORM_MOMENTUM = 0.1
 def critic_shapes(network: str, width: int, image: tuple[int, int, int], num_outputs: int) -> Shapes:
     """Shapes of trunk, critic head and Q head of one run, by name."""
     if network == "conv":
-        _check_size(image)
-        ladder = (image[0], *CONV_CHANNELS)
-        flat = CONV_CHANNELS[-1] * KERNEL * KERNEL
+        ladder = _ladder(image)
+        flat = ladder[-1] * KERNEL * KERNEL
         shapes: Shapes = {}
         for layer, (inputs, outputs) in enumerate(pairwise(ladder), 1):
             shapes |= _layer(f"trunk.conv{layer}", (outputs, inputs, KERNEL, KERNEL), outputs)
@@ -46,9 +45,8 @@ def critic_shapes(network: str, width: int, image: tuple[int, int, int], num_out
 def generator_shapes(network: str, width: int, image: tuple[int, int, int], num_inputs: int) -> Shapes:
     """Shapes of the generator of one run, by name; a normalized layer has a scale besides its bias."""
     if network == "conv":
-        _check_size(image)
-        ladder = (image[0], *CONV_CHANNELS)
-        flat = CONV_CHANNELS[-1] * KERNEL * KERNEL
+        ladder = _ladder(image)
+        flat = ladder[-1] * KERNEL * KERNEL
         shapes = {**_normalized("generator.hidden1", (num_inputs, width), width)}
         shapes |= _normalized("generator.hidden2", (width, flat), flat)
         for layer, (outputs, inputs) in reversed(list(enumerate(pairwise(ladder), 1))):
@@ -62,11 +60,10 @@ def generator_shapes(network: str, width: int, image: tuple[int, int, int], num_
     }
 
 
-def _check_size(image: tuple[int, int, int]) -> None:
-    if image[1:] != (64, 64):
-        raise InputError(
-            f"network=conv (the default) needs 64 x 64 images; these are {image[1]} x {image[2]}.\nAdd --set network=mlp."
-        )
+def _ladder(image: tuple[int, int, int]) -> tuple[int, ...]:
+    """Channels of an image and of the convolutions after it."""
+    check_takes_convolutions(image, "network")
+    return (image[0], *conv_channels(image[1]))
 
 
 def _layer(name: str, weight: tuple[int, ...], bias: int) -> Shapes:
@@ -81,7 +78,7 @@ def criticize(tensors: Tensors, x_RBCHW: torch.Tensor, network: str) -> tuple[to
     """The critic's score (R, B) and the trunk's features (R, B, width), which Q shares."""
     if network == "conv":
         h = x_RBCHW
-        for layer in range(1, len(CONV_CHANNELS) + 1):
+        for layer in range(1, len(conv_channels(h.shape[-1])) + 1):
             name = f"trunk.conv{layer}"
             h = _leaky(stacked.conv(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"]))
         h = _leaky(_linear(tensors, "trunk.hidden", h.flatten(2)))
@@ -167,8 +164,8 @@ class Generator:
         if self._network == "mlp":
             logits = stacked.widened(_linear(self._tensors, "generator.out", h)).unflatten(2, self._image)
             return stacked.elementwise(torch.sigmoid, logits)
-        h = h.unflatten(2, (CONV_CHANNELS[-1], KERNEL, KERNEL))
-        for layer in range(len(CONV_CHANNELS), 0, -1):
+        h = h.unflatten(2, (-1, KERNEL, KERNEL))
+        for layer in range(len(conv_channels(self._image[1])), 0, -1):
             name = f"generator.conv{layer}"
             weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
             if layer > 1:

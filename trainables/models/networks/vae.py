@@ -1,7 +1,8 @@
 """The encoder and decoder that the VAEs share, and the settings of Adam.
 
-`conv` is Tables 1-3 of Kim & Mnih (2018): four 4 x 4 stride-2 convolutions of 32, 32, 64, 64 channels and one
-hidden layer, mirrored in the decoder, for 64 x 64 images. `mlp` is two hidden layers each way, for small images.
+`conv` is Tables 1-3 of Kim & Mnih (2018): for 64 x 64 images four 4 x 4 stride-2 convolutions of 32, 32, 64, 64 channels
+and one hidden layer, mirrored in the decoder; for 32, 128 and 256 pixels a side one layer less or more (`image_sizes`).
+`mlp` is two hidden layers each way, for images of any size.
 Weights start Glorot uniform, biases at zero (the paper does not state its initialization; this is its framework's default), or as in
 a widely used PyTorch port, whose trajectories differ: docs/reproduction.md.
 
@@ -19,9 +20,14 @@ import torch.nn.functional as F
 
 from trainables import stacked
 from trainables.errors import InputError
-
-CONV_CHANNELS = (32, 32, 64, 64)
-KERNEL = 4
+from trainables.fitting import by_image
+from trainables.models.networks.image_sizes import (
+    KERNEL,
+    Network,
+    check_takes_convolutions,
+    conv_channels,
+    network_for,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Vae:
     """Architecture of encoder and decoder.
 
     Attributes:
-        network: `conv` for 64 x 64 images as in the paper, `mlp` for small ones.
+        network: `conv` as in the paper, `mlp`, or `auto`: convolutions for square images of 32, 64, 128 or 256 pixels a
+            side, `mlp` for others.
         latent_dim: Number of latent dimensions D.
         width: Units of a hidden fully connected layer (paper: 128 on 2D Shapes, 256 elsewhere).
         initialization: Of all networks, including FactorVAE's discriminator: `glorot`, or `normal` with deviation 0.02, except
@@ -66,7 +73,7 @@ class Vae:
             not say; public ports differ.
     """
 
-    network: Literal["conv", "mlp"] = "conv"
+    network: Network = by_image(network_for, usual="conv")
     latent_dim: int = 10
     width: int = 128
     hidden_relu: bool = True
@@ -92,17 +99,16 @@ def vae_shapes(config: Vae, image: tuple[int, int, int]) -> Shapes:
 
     Args:
         config: The architecture.
-        image: (C, H, W); `conv` needs H = W = 64.
+        image: (C, H, W).
+
+    Raises:
+        InputError: The convolutions do not take this size.
     """
     if config.network == "mlp":
         return _mlp_shapes(config, math.prod(image))
-    channels, height, width = image
-    if (height, width) != (64, 64):
-        raise InputError(
-            f"vae.network=conv (the default) needs 64 x 64 images; these are {height} x {width}.\nAdd --set vae.network=mlp."
-        )
-    ladder = (channels, *CONV_CHANNELS)
-    flat = CONV_CHANNELS[-1] * KERNEL * KERNEL
+    check_takes_convolutions(image, "vae.network")
+    ladder = (image[0], *conv_channels(image[1]))
+    flat = ladder[-1] * KERNEL * KERNEL
     shapes: Shapes = {}
     for layer, (inputs, outputs) in enumerate(pairwise(ladder), 1):
         shapes |= _layer(f"encoder.conv{layer}", (outputs, inputs, KERNEL, KERNEL), outputs)
@@ -169,7 +175,7 @@ def encode(config: Vae, tensors: Tensors, x_RBCHW: torch.Tensor) -> tuple[torch.
         h = F.relu(_linear(tensors, "encoder.hidden2", h))
     else:
         h = x_RBCHW
-        for layer in range(1, len(CONV_CHANNELS) + 1):
+        for layer in range(1, len(conv_channels(h.shape[-1])) + 1):
             name = f"encoder.conv{layer}"
             h = F.relu(stacked.conv(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"]))
         h = _linear(tensors, "encoder.hidden", h.flatten(2))
@@ -184,8 +190,9 @@ def decode(config: Vae, tensors: Tensors, z_RBD: torch.Tensor, image: tuple[int,
     h = F.relu(_linear(tensors, "decoder.hidden2", h))
     if config.network == "mlp":
         return stacked.widened(_linear(tensors, "decoder.out", h)).unflatten(2, image)
-    h = h.unflatten(2, (CONV_CHANNELS[-1], KERNEL, KERNEL))
-    for layer in range(len(CONV_CHANNELS), 0, -1):
+    num_layers = len(conv_channels(image[1]))
+    h = h.unflatten(2, (-1, KERNEL, KERNEL))
+    for layer in range(num_layers, 0, -1):
         name = f"decoder.conv{layer}"
         h = stacked.conv_transpose(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
         h = F.relu(h) if layer > 1 else h
