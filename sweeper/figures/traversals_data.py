@@ -162,9 +162,9 @@ def _rows_words(encodings: Sequence[Encoding]) -> list[str]:
         "First row: originals. Second: their reconstructions. Others: those of the framed image as one dimension of "
         f"its code moves from {ways}."
     )
-    inactive = f"Inactive: mean KL to the prior of at most {activity.PRUNE_KL:g} nats"
-    if False in kinds:
-        inactive += f", or without a posterior a standard deviation of at most {activity.PRUNE_STD:g}"
+    inactive = f"Inactive: standard deviation over the images of at most {activity.PRUNE_STD:g}"
+    if True in kinds:
+        inactive += f", or mean KL to the prior of at most {activity.PRUNE_KL:g} nats"
     if not encodings[0].factor_names:
         return [moved, "A row says the mean KL of its dimension to the prior.", f"{inactive}."]
     named = (

@@ -1,10 +1,10 @@
 """FactorVAE score: how reliably the code that varies least identifies the factor that is fixed.
 
 Definition: A vote picks a factor and one of its values, both uniformly, takes 100 images that have this value and
-    names the code with the least variance over them, after division by its variance over all images. Codes that carry
-    nothing (`_activity`) are left out first. A classifier gives each code the factor that most of its votes had; the
+    names the code with the least variance over them, after division by its variance over all images. Only active
+    codes vote, see `estimators.activity`. A classifier gives each code the factor that most of its votes had; the
     score is the fraction of the 800 votes that it gets right, on the very votes it was made from, as in the paper.
-    Categories use Gini's variance. 0 where no code survives; nan where codes are not finite.
+    Categories use Gini's variance. 0 where no code is active; nan where codes are not finite.
 Images: Those of a vote are drawn from the encoding's N rows that have the value, uniformly without replacement where
     there are at least 100 of them, else with replacement. On a whole factor grid this is the paper's sampling; on n
     random rows it is conditioned on these: with 10,000 of dsprites the mean score of 12 simulated encoders stayed
@@ -27,7 +27,7 @@ import numpy as np
 from trainables.encoding import Encoding
 from trainables.metrics.estimators import activity, votes
 
-VERSION: int = 2
+VERSION: int = 3
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
 TITLE: str = "FactorVAE score"
@@ -55,13 +55,12 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     if activity.has_diverged(encoding):
         return {"factor_vae_score": float("nan")}
     codes_ND, discrete_D = encoding.mu_ND, encoding.discrete_D
-    whole_D = activity.variance(codes_ND[None], discrete_D)[0]
-    # A posterior may differ from the prior only in width, while its mean is uninformative: KL > 0, variance 0.
-    survives_D = activity.is_active(encoding) & (whole_D > 0)
-    if not survives_D.any():
+    active_D = activity.is_active(encoding)
+    if not active_D.any():
         return {"factor_vae_score": 0.0}
-    codes_VLD = codes_ND[rows_VL][:, :, survives_D]
-    variance_VD = activity.variance(codes_VLD, discrete_D[survives_D]) / whole_D[survives_D]
+    whole_D = activity.variance(codes_ND[None], discrete_D)[0]
+    codes_VLD = codes_ND[rows_VL][:, :, active_D]
+    variance_VD = activity.variance(codes_VLD, discrete_D[active_D]) / whole_D[active_D]
     return {"factor_vae_score": majority_accuracy(variance_VD.argmin(axis=1), factor_V)}
 
 

@@ -2,10 +2,10 @@
 
 Definition: A vote picks a factor and one of its values, both uniformly, takes 64 images that have this value and
     names the code with the least variance over them, after division by its variance over all images (the first of
-    equals). Codes whose standard deviation over all images is below 0.05 are left out first, whatever their posterior.
-    A classifier gives each code the factor that most of its 10,000 training votes had (the first of equals, factor 0
+    equals). Only active codes vote, see `estimators.activity`; the library goes by the deviation alone, and so keeps a
+    code that is weaker than 0.14 and has a KL of at most 0.01 nats. A classifier gives each code the factor that most of its 10,000 training votes had (the first of equals, factor 0
     for a code without a vote); the score is the fraction of 5,000 other votes that it gets right. Variances are
-    unbiased; categories use Gini's. 0 where no code survives; nan where codes are not finite.
+    unbiased; categories use Gini's. 0 where no code is active; nan where codes are not finite.
 Images: Those of a vote are drawn from the encoding's rows that have the value, uniformly without replacement where
     there are at least 64 of them, else with replacement. A value without a row is never picked, nor a factor that has
     one value. Training and evaluation votes are drawn independently, from the same rows.
@@ -27,7 +27,7 @@ import numpy as np
 from trainables.encoding import Encoding
 from trainables.metrics.estimators import activity, votes
 
-VERSION: int = 2
+VERSION: int = 3
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
 RANGE: tuple[float, float] = (0.0, 1.0)
 TITLE: str = "FactorVAE score on fresh votes"
@@ -40,6 +40,7 @@ NUM_EVALUATION_VOTES = 5_000
 NUM_SAMPLES = 64
 SETTINGS: dict[str, int | float | str] = {
     "evaluation_votes": NUM_EVALUATION_VOTES,
+    "prune_kl": activity.PRUNE_KL,
     "prune_std": activity.PRUNE_STD,
     "samples": NUM_SAMPLES,
     "training_votes": NUM_TRAINING_VOTES,
@@ -58,15 +59,15 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     factor_V, rows_VL = sample_votes(encoding, generator)
     if activity.has_diverged(encoding):
         return {"factor_vae_score_heldout": float("nan")}
-    whole_D = activity.variance(encoding.mu_ND[None], encoding.discrete_D)[0]
-    survives_D = np.sqrt(whole_D) >= activity.PRUNE_STD
-    if not survives_D.any():
+    active_D = activity.is_active(encoding)
+    if not active_D.any():
         return {"factor_vae_score_heldout": 0.0}
-    codes_ND, discrete_D = encoding.mu_ND[:, survives_D], encoding.discrete_D[survives_D]
+    codes_ND, discrete_D = encoding.mu_ND[:, active_D], encoding.discrete_D[active_D]
+    whole_D = activity.variance(codes_ND[None], discrete_D)[0]
     code_V = np.empty_like(factor_V)
     for start in range(0, len(factor_V), CHUNK):
         chunk = slice(start, start + CHUNK)
-        variance_VD = activity.variance(codes_ND[rows_VL[chunk]], discrete_D) / whole_D[survives_D]
+        variance_VD = activity.variance(codes_ND[rows_VL[chunk]], discrete_D) / whole_D
         code_V[chunk] = variance_VD.argmin(axis=1)
     return {"factor_vae_score_heldout": heldout_accuracy(code_V, factor_V)}
 

@@ -86,8 +86,9 @@ def test_inactive_dimensions_come_last_and_match_nothing() -> None:
 
 
 def test_a_dimension_that_tells_nothing_is_between_those_that_do_and_those_that_are_inactive() -> None:
-    constant_N = np.zeros(60)
-    codes_ND = np.stack([constant_N, constant_N, grid()[:, 2]], axis=1)
+    _, x_N, y_N = grid().T
+    mixed_N = (x_N + (y_N < 2)) % 2  # alone, x tells hardly anything of it, and y nothing
+    codes_ND = np.stack([np.zeros(60), mixed_N, y_N], axis=1)
     found = match(encoding(codes_ND, kl_D=[0.0, 1.0, 1.0]))
     assert labels(found) == ["pos_y 1.00", "no factor", "inactive"]
     assert indices(found) == [2, 1, 0]

@@ -204,7 +204,7 @@ def test_the_number_of_images_and_every_setting_are_in_the_identity(metric: Modu
 
 
 def test_an_identity_is_spelt_in_one_way() -> None:
-    expected = "factor_vae_score(v2, images=1536, prune_kl=0.01, prune_std=0.05, samples=100, votes=800)"
+    expected = "factor_vae_score(v3, images=1536, prune_kl=0.01, prune_std=0.05, samples=100, votes=800)"
     assert identity("factor_vae_score", 1536) == expected
     assert identity("recon_error", 10_000) == "recon_error(v1, images=10000)"
 
@@ -240,10 +240,51 @@ def test_a_model_without_posterior_has_no_kl() -> None:
     assert np.isnan(list(values.values())).all()
 
 
-def test_active_dims_are_counted_by_kl() -> None:
+def test_active_dims_are_counted_by_kl_where_the_code_varies() -> None:
     assert score("active_dims", a_vae()) == {"active_dims": 4.0}
     at_threshold = dataclasses.replace(a_vae(), kl_D=np.array([0.0, 0.01, 0.010001, 1.0, 5.0]))
-    assert score("active_dims", at_threshold) == {"active_dims": 3.0}
+    assert score("active_dims", at_threshold) == {"active_dims": 2.0}
+
+
+def of_codes(mu_ND: np.ndarray, logvar: float) -> Encoding:
+    """Codes with Gaussian posteriors of one width, and their mean KL in closed form."""
+    kl_D = 0.5 * (np.exp(logvar) - logvar - 1 + np.square(mu_ND).mean(axis=0))
+    columns = np.arange(mu_ND.shape[1])
+    return dataclasses.replace(
+        a_vae(),
+        mu_ND=mu_ND.astype(np.float32),
+        logvar_ND=np.full_like(mu_ND, logvar, dtype=np.float32),
+        kl_D=kl_D,
+        discrete_D=columns < 0,
+    )
+
+
+def test_a_constant_code_is_not_active_however_narrow_its_posterior() -> None:
+    constant = of_codes(np.full((len(a_vae().rows_N), 3), 0.3), -3.0)
+    assert constant.kl_D.min() > 1.0
+    for name in ("active_dims", "factor_vae_score", "factor_vae_score_heldout"):
+        assert score(name, constant) == {name: 0.0}
+
+
+@pytest.mark.parametrize("trace", [0.0, 1e-6, 1e-3])
+def test_the_votes_and_their_count_go_by_one_rule(trace: float) -> None:
+    """A trace of the factors on codes that are otherwise constant: without pruning it scores 1."""
+    factors_NK = a_vae().factors_NK
+    faint = of_codes(0.3 + trace * factors_NK, -3.0)
+    strong = of_codes(np.column_stack([faint.mu_ND, 2.0 * factors_NK[:, 0]]), -3.0)
+    for name in ("factor_vae_score", "factor_vae_score_heldout"):
+        assert score(name, faint)[name] == 0.0
+        assert score(name, strong) == score(name, of_codes(2.0 * factors_NK[:, :1], -3.0))
+    assert [score("active_dims", each)["active_dims"] for each in (faint, strong)] == [0.0, 1.0]
+
+
+def test_a_code_of_unit_scale_is_active_whatever_its_posterior() -> None:
+    """The KL is at least half the variance, so it cannot prune a deviation above .1415."""
+    ramp_N = np.arange(len(a_vae().rows_N)) % 2 * 2 - 1.0
+    for logvar in (-5.0, 0.0, 0.3):
+        assert score("active_dims", of_codes(np.outer(ramp_N, [0.1415, 1.0]), logvar))["active_dims"] == 2.0
+    assert score("active_dims", of_codes(np.outer(ramp_N, [0.1414, 0.049]), 0.0))["active_dims"] == 0.0
+    assert score("active_dims", of_codes(np.outer(ramp_N, [0.051, 0.049]), -5.0))["active_dims"] == 1.0
 
 
 def test_active_dims_without_a_posterior_are_counted_by_their_spread() -> None:

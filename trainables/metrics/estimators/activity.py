@@ -1,4 +1,4 @@
-"""Variance of codes over images, and which codes vary enough to count.
+"""Variance of codes over images, and the one rule for which codes are active: those that metrics count and let vote.
 
 Shape suffixes: G groups of images, L images of a group, N images, D code dimensions, C categories.
 """
@@ -8,10 +8,10 @@ import numpy as np
 from trainables.encoding import Encoding
 
 PRUNE_KL = 0.01
-"""Mean KL to the prior, nats, up to which a code with a Gaussian posterior counts as collapsed."""
+"""Mean KL to the prior, nats, up to which a code with a Gaussian posterior has collapsed to it."""
 
 PRUNE_STD = 0.05
-"""Standard deviation over the images up to which any other code counts as constant (as in disentanglement_lib)."""
+"""Standard deviation over the images up to which a code is constant (as in disentanglement_lib)."""
 
 
 def has_diverged(encoding: Encoding) -> bool:
@@ -22,13 +22,15 @@ def has_diverged(encoding: Encoding) -> bool:
 def is_active(encoding: Encoding) -> np.ndarray:
     """Which dimensions carry information about the image, (D,).
 
-    A code with a Gaussian posterior is active where its mean KL to the prior exceeds `PRUNE_KL`; a category or a code
-    without a posterior if the root of its `variance` over all images exceeds `PRUNE_STD`.
+    A code is active if the root of its `variance` over all images exceeds `PRUNE_STD`, and, where it has a Gaussian
+    posterior, its mean KL to the prior exceeds `PRUNE_KL`. Either alone is not enough: a narrow posterior has a KL even
+    if its mean is the same for all images. The KL is at least half the variance, so it decides only up to a deviation
+    of 0.14.
     """
     varies_D = np.sqrt(variance(encoding.mu_ND[None], encoding.discrete_D)[0]) > PRUNE_STD
     if encoding.logvar_ND is None:
         return varies_D
-    return np.where(encoding.discrete_D, varies_D, encoding.kl_D > PRUNE_KL)
+    return varies_D & (encoding.discrete_D | (encoding.kl_D > PRUNE_KL))
 
 
 def variance(codes_GLD: np.ndarray, discrete_D: np.ndarray) -> np.ndarray:
