@@ -19,7 +19,7 @@ READING = (
 def front_table(answer: Answer) -> Table:
     """Return a table of an answer's draws: their intervals, and whether they are on the front of all models or their own."""
     built = Table(
-        title="Means over seeds \N{PLUS-MINUS SIGN} 95 % intervals",
+        title="Means over seeds \N{PLUS-MINUS SIGN} 95 % intervals (if seeds scatter normally)",
         title_justify="left",
         box=None,
         header_style="underline",
