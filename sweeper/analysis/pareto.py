@@ -46,25 +46,40 @@ def is_non_dominated(losses_NM: np.ndarray) -> np.ndarray:
     dominate each other: all of them are kept. Cost: one sort for up to two objectives, else N times the front's size.
 
     Args:
-        losses_NM: Objectives as losses: lower is better. A row with a NaN counts as dominated.
+        losses_NM: Objectives as losses: lower is better. A row with a NaN counts as dominated. (..., N, M) has one front
+            for each leading index.
 
     Returns:
-        Boolean mask of the front, (N,).
+        Boolean mask of the front, (N,), or (..., N).
     """
     losses_NM = np.asarray(losses_NM, dtype=np.float64)
-    front_N = ~np.isnan(losses_NM).any(axis=1)
+    is_known_N = ~np.isnan(losses_NM).any(axis=-1)
+    if losses_NM.shape[-1] <= 2:
+        # Infinite losses dominate nothing.
+        return is_known_N & _front_of_pairs(np.where(is_known_N[..., None], losses_NM, np.inf)[..., [0, -1]])
+    if losses_NM.ndim > 2:
+        return np.stack([is_non_dominated(each_NM) for each_NM in losses_NM])
     # In lexicographic order without duplicates, a row can only be dominated by one above it.
-    sorted_UM, row_of_N = np.unique(losses_NM[front_N], axis=0, return_inverse=True)
-    mark = _front_of_sorted if losses_NM.shape[1] > 2 else _front_of_sorted_pairs
-    front_N[front_N] = mark(sorted_UM)[row_of_N]
+    sorted_UM, row_of_N = np.unique(losses_NM[is_known_N], axis=0, return_inverse=True)
+    front_N = is_known_N.copy()
+    front_N[is_known_N] = _front_of_sorted(sorted_UM)[row_of_N]
     return front_N
 
 
-def _front_of_sorted_pairs(sorted_UM: np.ndarray) -> np.ndarray:
-    last_U = sorted_UM[:, -1]
-    front_U = np.ones(len(last_U), dtype=bool)
-    front_U[1:] = last_U[1:] < np.minimum.accumulate(last_U)[:-1]
-    return front_U
+def _front_of_pairs(losses_N2: np.ndarray) -> np.ndarray:
+    """Mark the non-dominated of (..., N, 2) without NaN: those whose second loss is below all before it in order."""
+    order_N = np.lexsort((losses_N2[..., 1], losses_N2[..., 0]), axis=-1)
+    sorted_N2 = np.take_along_axis(losses_N2, order_N[..., None], axis=-2)
+    second_N = sorted_N2[..., 1]
+    front_N = np.ones(order_N.shape, dtype=bool)
+    front_N[..., 1:] = second_N[..., 1:] < np.minimum.accumulate(second_N, axis=-1)[..., :-1]
+    # A duplicate is what the first of its equals is.
+    is_new_N = np.ones(order_N.shape, dtype=bool)
+    is_new_N[..., 1:] = (sorted_N2[..., 1:, :] != sorted_N2[..., :-1, :]).any(axis=-1)
+    place_N = np.where(is_new_N, np.arange(order_N.shape[-1]), 0)
+    front_N = np.take_along_axis(front_N, np.maximum.accumulate(place_N, axis=-1), axis=-1)
+    np.put_along_axis(marked_N := np.empty_like(front_N), order_N, front_N, axis=-1)
+    return marked_N
 
 
 def _front_of_sorted(sorted_UM: np.ndarray) -> np.ndarray:
@@ -211,7 +226,7 @@ def bootstrap_front(
     `mean_interval`. Resampling the seeds themselves would cover a mean in only 51, 75, 84 and 91 % of cases with 2, 3, 5
     and 10 seeds, instead of 95 %. Draws are independent. A draw with one seed does not move, so its membership is
     unknown (NaN), and so is the hypervolume if the draw is on the front of the means. A draw with a NaN seed (diverged)
-    is on no front. Cost: 0.2 s for 100 draws and 1,000 resamples.
+    is on no front. Cost: 0.1 s for 100 draws and 1,000 resamples.
 
     Args:
         losses_by_draw: For each draw, its seeds' losses (S, M); S may differ.
@@ -229,7 +244,7 @@ def bootstrap_front(
     means_BNM = np.stack(means, axis=1)
     if limits_2M is not None:
         means_BNM = means_BNM.clip(*limits_2M)
-    membership_N = np.mean([is_non_dominated(means_NM) for means_NM in means_BNM], axis=0)
+    membership_N = is_non_dominated(means_BNM).mean(axis=0)
     hypervolume_B = np.array([hypervolume(means_NM, reference_M) for means_NM in means_BNM])
     is_lone_N = np.array([len(losses_SM) < 2 for losses_SM in losses_by_draw])
     membership_N[is_lone_N] = np.nan

@@ -88,6 +88,15 @@ def test_the_front_does_not_depend_on_the_order_of_draws_or_objectives(
     assert (pareto.is_non_dominated(losses_NM[rows][:, columns]) == front_N[rows]).all()
 
 
+@pytest.mark.parametrize("num_objectives", [1, 2, 3])
+def test_the_fronts_of_many_are_those_of_each(num_objectives: int) -> None:
+    generator = np.random.default_rng(0)
+    size = (20, 9, num_objectives)
+    losses_BNM = generator.choice([-np.inf, 0.0, 1.0, 2.0, np.inf, np.nan], size)
+    expected_BN = [pareto.is_non_dominated(losses_NM) for losses_NM in losses_BNM]
+    assert pareto.is_non_dominated(losses_BNM).tolist() == np.stack(expected_BN).tolist()
+
+
 def test_duplicates_stay_on_the_front_together_and_negative_zero_is_zero() -> None:
     assert pareto.is_non_dominated(np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, 2.0]])).tolist() == [
         True,
