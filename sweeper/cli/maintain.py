@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import click
@@ -162,7 +162,10 @@ def ui(place: HomeOptions, port: int, uri: str | None) -> int:
             f"--port {port}: in use by another program.\nChoose another, for example --port {port + 1}."
         )
     serve = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1"]
-    with _group([*serve, "--port", str(port)]) as server:
+    # One person looks at them. Each of MLflow's four workers and eight processes for jobs would import it anew, and
+    # workers that do not start within seconds, as on a busy machine, would be replaced again and again.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    with _group([*serve, "--port", str(port), "--workers", "1"], environment) as server:
         click.echo("Starting MLflow, which takes up to half a minute ...", err=True)
         while server.poll() is None and not _answers(port):
             time.sleep(0.2)
@@ -177,9 +180,10 @@ def _answers(port: int) -> bool:
 
 
 @contextmanager
-def _group(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _group(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command in a process group of its own, of which nothing is left when the context ends."""
-    with subprocess.Popen(command, stdout=2, start_new_session=True) as process:  # 2: standard error
+    # 2: standard error
+    with subprocess.Popen(command, stdout=2, env=environment, start_new_session=True) as process:
         try:
             yield process
         finally:

@@ -22,6 +22,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sweeper.home import Home
+    from tests.sweeper.lent_probe import Lender
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
@@ -121,8 +122,24 @@ def make_home(
 
 
 @pytest.fixture(scope="session")
-def typed() -> Callable[..., Typed]:
-    """A function that types words in this process."""
+def lender() -> Iterator[Lender]:
+    """What lends one process that has torch to the commands of this one."""
+    from tests.sweeper.lent_probe import Lender
+
+    lender = Lender()
+    yield lender
+    lender.close()
+
+
+@pytest.fixture
+def lent_probe(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of this test ask a process that has torch already, where it would not answer otherwise."""
+    lender.lend(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def typed(lender: Lender) -> Callable[..., Typed]:
+    """A function that types words in this process, which has a process with torch at hand."""
 
     def run(*words: object) -> Typed:
         from sweeper import pipeline
@@ -131,6 +148,7 @@ def typed() -> Callable[..., Typed]:
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pipeline, "DELIVERY_S", 0.0)
+            lender.lend(patch)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = app.main([str(word) for word in words])
         return Typed(code, out.getvalue(), err.getvalue())

@@ -1,0 +1,69 @@
+"""One process that has torch, lent to the commands that a test process runs one after another.
+
+Starting it takes three seconds of a core, what most commands ask of it a tenth of that.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+from sweeper.machines.probe import Probe
+from trainables.errors import InputError
+
+Where = tuple[Path, Mapping[str, str]]
+"""What a process takes over from the one that starts it: working folder and environment."""
+
+
+class Lender:
+    """Starts a probe, lends it to one borrower at a time, and replaces it where it would answer otherwise."""
+
+    def __init__(self) -> None:
+        self._begin, self._end = Probe.__init__, Probe.__exit__
+        self._process: subprocess.Popen[str] | None = None
+        self._where: Where | None = None
+        self._borrower: Probe | None = None
+
+    def lend(self, patch: pytest.MonkeyPatch) -> None:
+        """Until the patch is undone, a `Probe` borrows its process; a second one at the same time starts its own."""
+        patch.setattr(Probe, "__init__", lambda probe: self._borrow(probe))
+        patch.setattr(Probe, "__exit__", lambda probe, *how: self._take_back(probe, *how))
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _borrow(self, probe: Probe) -> None:
+        if self._borrower:
+            self._begin(probe)
+            return
+        if self._process is None or self._process.poll() is not None or self._where != where():
+            self.close()
+            self._begin(probe)
+            self._process, self._where = probe._process, where()
+        probe._process, self._borrower = self._process, probe
+
+    def _take_back(
+        self,
+        probe: Probe,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if probe is not self._borrower:
+            self._end(probe, kind, error, trace)
+            return
+        self._borrower = None
+        if error and not isinstance(error, InputError):
+            self.close()  # its answer may still be under way
+
+
+def where() -> Where:
+    """Where a process would be started now."""
+    return Path.cwd(), {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
