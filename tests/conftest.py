@@ -1,14 +1,18 @@
-"""What the tests of training share: fixed arithmetic, the small data set, and a run that is trained in seconds."""
+"""What all tests share: a place for what is made once, fixed arithmetic, the small data set, a run trained in seconds."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from trainables.locking import wait_for_lock
 
 if TYPE_CHECKING:  # tests of the driver start without torch
     from trainables.config import Value
@@ -41,6 +45,38 @@ SMALL: dict[str, dict[str, Value]] = {
     },
 }
 """Fields of a run of each model that is trained in seconds."""
+
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_reach_what_is_started() -> None:
+    """A signal that whoever started the tests ignores, as nohup does, is ignored here, but not by what tests start."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """A function that returns a folder, filled by the first test process that asks for this name; not to be changed."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            wait_for_lock(lock)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="module")

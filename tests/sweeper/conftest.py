@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sweeper.home import Home
+    from tests.conftest import MakeOnce
     from tests.sweeper.lent_probe import Lender
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +121,51 @@ def make_home(
             return home, lock
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def empty_store(make_once: MakeOnce) -> Path:
+    """A file with MLflow's tables, to be copied into homes: making it takes seconds, in which a kill came in between."""
+    from sweeper.home import Home
+    from sweeper.tracking.store import Store, reaching
+
+    def fill(folder: Path) -> None:
+        home = Home.at(folder)
+        partial = home.mlflow.with_name("mlflow.db.partial")
+        with reaching("a new file"):
+            child = os.fork()
+            if child == 0:
+                with contextlib.suppress(BaseException):
+                    Store(home, f"sqlite:///{home.mlflow}")
+                os._exit(1)
+            while not (partial.exists() and partial.stat().st_size > 50_000):
+                time.sleep(0.01)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            assert not home.mlflow.exists()
+            Store(home, f"sqlite:///{home.mlflow}")
+        assert sorted(path.name for path in home.path.iterdir()) == ["mlflow.db"]
+
+    return Home.at(make_once("empty-store", fill)).mlflow
+
+
+@pytest.fixture(scope="session")
+def trained_home(make_once: MakeOnce, empty_store: Path, typed: Callable[..., Typed]) -> Path:
+    """A home in which `factorvae_gamma --scale smoke` was trained without Ray and delivered; to be copied."""
+
+    from sweeper.home import Home
+    from sweeper.tracking import worker
+    from sweeper.tracking.sync import lock_projection
+
+    def fill(folder: Path) -> None:
+        home = Home.at(folder)
+        shutil.copyfile(empty_store, home.mlflow)
+        with lock_projection(home):
+            ran = typed("run", "factorvae_gamma", "--scale", "smoke", "--home", folder, "--no-ray")
+        assert ran.code == 0, ran.err
+        worker.deliver(home, None)
+
+    return make_once("trained-home", fill)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,23 @@
 """How a command ends when its reader, its terminal or its scheduler wants it to."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from sweeper.cli.app import main
+from sweeper.home import Home
+from sweeper.ledger.reader import Records
+from sweeper.ledger.rows import SweepId
+from sweeper.tracking.sync import lock_projection
 
 ROOT = Path(__file__).parents[3]
 TRAIN = ["run", "factorvae_gamma", "--scale", "smoke", "--no-ray", "--home"]
@@ -22,33 +29,36 @@ def start(*words: object, **options: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload, no-any-return]
 
 
+def pids(*of: object) -> list[int]:
+    """Processes by parent (`-P`) or session (`-s`)."""
+    found = subprocess.run(["pgrep", *map(str, of)], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_sweep_ends_whole_when_nobody_reads_it_any_more(stream: str, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     other = "stderr" if stream == "stdout" else "stdout"
-    with start(*TRAIN, tmp_path / "home", **{stream: write, other: subprocess.PIPE}) as process:
+    home = Home.at(tmp_path / "home")
+    home.path.mkdir()
+    little = ["--as", "little", "--set", "gamma=1", "--set", "steps=20", "--seeds", "0"]
+    how = {stream: write, other: subprocess.PIPE}
+    with lock_projection(home), start(*TRAIN, home.path, *little, **how) as process:
         os.close(write)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
     assert process.returncode == 0, err
-    assert main(["status", "factorvae_gamma", "--scale", "smoke", "--home", str(tmp_path / "home")]) == 0
-    assert list((tmp_path / "home" / "exports").glob("*.csv"))
+    with closing(Records.open(home.ledger)) as records:
+        assert [row.status for row in records.members(SweepId("factorvae_gamma", "smoke", "little"))] == [
+            "done"
+        ]
+    assert list(home.exports.glob("*.csv"))
     assert b"Traceback" not in (out or b"") + (err or b"")
 
 
-def test_a_table_is_written_in_an_encoding_without_its_letters(tmp_path: Path) -> None:
-    assert main([*TRAIN, str(tmp_path)]) == 0
-    command = [
-        sys.executable,
-        "-m",
-        "sweeper",
-        "pareto",
-        "factorvae_gamma",
-        "--scale",
-        "smoke",
-        "--home",
-        str(tmp_path),
-    ]
+def test_a_table_is_written_in_an_encoding_without_its_letters(trained_home: Path) -> None:
+    words = ["pareto", "factorvae_gamma", "--scale", "smoke", "--home", str(trained_home)]
+    command = [sys.executable, "-m", "sweeper", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     shown = subprocess.run(command, env=environment, capture_output=True, check=True)
     assert b"factor_vae gamma=1" in shown.stdout
@@ -61,9 +71,11 @@ def test_a_signal_of_a_scheduler_or_a_terminal_ends_a_command_as_ctrl_c_does(
 ) -> None:
     words = ["plan", "infowgan_gp", "--scale", "paper", "--home", str(tmp_path)]
     with start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(3.0)  # it measures packs, for minutes
+        while not pids("-P", process.pid):  # a process that has torch, which will measure packs for minutes
+            assert process.poll() is None
+            time.sleep(0.05)
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate()
     assert process.returncode == 130
     assert err.decode().splitlines()[-1].startswith("Stopped.")
     assert b"Traceback" not in err
@@ -77,8 +89,8 @@ def test_a_taken_port_is_named_with_another(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err.startswith(f"--port {port}: in use by another program.\nChoose another")
 
 
-def test_pages_are_announced_when_they_answer_and_leave_no_process(tmp_path: Path) -> None:
-    assert main([*TRAIN, str(tmp_path)]) == 0
+def test_pages_are_announced_when_they_answer_and_leave_no_process(empty_store: Path, tmp_path: Path) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with start(
@@ -86,8 +98,10 @@ def test_pages_are_announced_when_they_answer_and_leave_no_process(tmp_path: Pat
     ) as ui:
         assert ui.stdout is not None
         assert ui.stdout.readline().decode().startswith(f"MLflow on http://127.0.0.1:{port}")
-        with socket.create_connection(("127.0.0.1", port)):
-            pass
+        with urlopen(f"http://127.0.0.1:{port}/version") as page:
+            assert page.status == 200
+        (server,) = pids("-P", ui.pid)
+        assert len(pids("-s", server)) == 2, "MLflow's command, and the one process that it needs to answer"
         ui.send_signal(signal.SIGTERM)
         ui.communicate(timeout=30)
     assert ui.returncode == 130

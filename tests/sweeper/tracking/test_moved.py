@@ -1,3 +1,4 @@
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +9,8 @@ from sweeper.cli.app import main
 from sweeper.home import Home
 from sweeper.tracking.moved import bring_artifacts_along
 
+pytestmark = pytest.mark.usefixtures("lent_probe")
+
 
 def places(home: Path) -> set[str]:
     with closing(sqlite3.connect(home / "mlflow.db")) as db:
@@ -16,15 +19,16 @@ def places(home: Path) -> set[str]:
 
 
 def test_a_home_that_was_moved_takes_its_artifacts_along_and_leaves_nothing_behind(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, after = tmp_path / "first", tmp_path / "second one"
+    before, after = trained_home, tmp_path / "second one"
+    shutil.copytree(before, after)
+    left = sorted(before.rglob("*"))
     words = ["factorvae_gamma", "--scale", "smoke"]
-    assert main(["run", *words, "--no-ray", "--home", str(before)]) == 0
-    before.rename(after)
+    assert any(place.startswith(f"{before.as_uri()}/mlartifacts/") for place in places(after))
     assert main(["run", *words, "--no-ray", "--home", str(after), "--seeds", "0-2"]) == 0
-    assert not before.exists()
-    assert all(str(tmp_path / "first") not in place for place in places(after))
+    assert sorted(before.rglob("*")) == left
+    assert all(before.name not in place for place in places(after))
     assert any(place.startswith(f"{after.as_uri()}/mlartifacts/") for place in places(after))
     capsys.readouterr()
     assert main(["verify", *words, "--home", str(after)]) == 0, capsys.readouterr().out

@@ -28,18 +28,12 @@ from sweeper.ledger.writer import Draw, Ledger, Member
 from sweeper.tracking import process, worker
 from sweeper.tracking.artifacts import artifacts
 from sweeper.tracking.outline import outline
-from sweeper.tracking.store import HeldError, Store, UndeliveredError, reaching
+from sweeper.tracking.store import HeldError, Store, UndeliveredError
 from sweeper.tracking.sync import lock_projection
 from tests.specs import run_spec, sweep_spec
 from trainables.blocks import Manifest, Point, RunEntry, Status, pack_arrays, write_block
 from trainables.config import StoredSpec
 from trainables.errors import InputError, UnknownNameError
-
-# MLflow 3.17.2 itself, under SQLAlchemy 2.1 and its own server's Starlette.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated"),
-]
 
 SWEEP = SweepId("factorvae_gamma", "smoke")
 SPEC = sweep_spec(question="Does it disentangle?", note="Numbers mean nothing.")
@@ -142,27 +136,6 @@ def work(
 
 
 KEYS = [key_of(gamma, seed) for gamma in (1.0, 10.0) for seed in (0, 1)]
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with MLflow's tables, made once, since it takes seconds, in a home where a kill came in between."""
-    home = Home.at(tmp_path_factory.mktemp("store"))
-    partial = home.mlflow.with_name("mlflow.db.partial")
-    with reaching("a new file"):
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                Store(home, f"sqlite:///{home.mlflow}")
-            os._exit(1)
-        while not (partial.exists() and partial.stat().st_size > 50_000):
-            time.sleep(0.01)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        assert not home.mlflow.exists()
-        Store(home, f"sqlite:///{home.mlflow}")
-    assert sorted(path.name for path in home.path.iterdir()) == ["mlflow.db"]
-    return home.mlflow
 
 
 @pytest.fixture
