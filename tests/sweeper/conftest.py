@@ -23,6 +23,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sweeper.home import Home
+    from sweeper.machines.probe import Probe
     from tests.conftest import MakeOnce
     from tests.sweeper.lent_probe import Lender
 
@@ -182,6 +183,17 @@ def lender() -> Iterator[Lender]:
 def lent_probe(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of this test ask a process that has torch already, where it would not answer otherwise."""
     lender.lend(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def probe(lender: Lender) -> Iterator[Probe]:
+    """A process that has torch."""
+    from sweeper.machines.probe import Probe
+
+    with pytest.MonkeyPatch.context() as patch:
+        lender.lend(patch)
+        with Probe() as probe:
+            yield probe
 
 
 @pytest.fixture(scope="session")

@@ -65,5 +65,6 @@ class Lender:
 
 
 def where() -> Where:
-    """Where a process would be started now."""
-    return Path.cwd(), {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+    """Where a process would be started now; without the variables that only pytest and drivers read."""
+    names = {name for name in os.environ if not name.startswith(("PYTEST_", "SWEEPER_"))} - {"PATH"}
+    return Path.cwd(), {name: os.environ.get(name, "") for name in names | {"SWEEPER_DATA"}}

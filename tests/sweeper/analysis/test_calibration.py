@@ -25,6 +25,8 @@ from trainables.metric_identity import identity
 RECIPE = "sprites (rendered v1)"
 METRICS = ("mig", "gaussian_tc")
 
+pytestmark = pytest.mark.usefixtures("lent_probe")
+
 
 def calibrated(
     home: Home, metrics: Sequence[str], num_seeds: int, data: str = "sprites"

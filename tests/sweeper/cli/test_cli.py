@@ -16,6 +16,8 @@ from sweeper.home import Home
 from sweeper.machines import probe
 from trainables import plugins
 
+pytestmark = pytest.mark.usefixtures("lent_probe")
+
 ROOT = Path(__file__).parents[3]
 COMMANDS = sorted(sweeper.commands)
 

@@ -24,6 +24,8 @@ from sweeper.ledger.writer import Draw, Ledger, Member
 from tests.specs import run_spec, sweep_spec
 from trainables.blocks import Manifest, Point, RunEntry, write_block
 
+pytestmark = pytest.mark.usefixtures("lent_probe")
+
 METRICS = ("recon_error", "factor_vae_score")
 SPEC = run_spec("factor_vae")
 STEPS = 200

@@ -100,8 +100,8 @@ def test_pages_are_announced_when_they_answer_and_leave_no_process(empty_store: 
         assert ui.stdout.readline().decode().startswith(f"MLflow on http://127.0.0.1:{port}")
         with urlopen(f"http://127.0.0.1:{port}/version") as page:
             assert page.status == 200
-        (server,) = pids("-P", ui.pid)
-        assert len(pids("-s", server)) == 2, "MLflow's command, and the one process that it needs to answer"
+        (command,) = pids("-P", ui.pid)
+        assert len(pids("-s", command)) == 2, "MLflow's command, and the one process that it needs to answer"
         ui.send_signal(signal.SIGTERM)
         ui.communicate(timeout=30)
     assert ui.returncode == 130

@@ -23,12 +23,6 @@ SMOKE = factorvae_gamma.SWEEP.scales["smoke"]
 
 
 @pytest.fixture(scope="module")
-def probe() -> Iterator[Probe]:
-    with Probe() as probe:
-        yield probe
-
-
-@pytest.fixture(scope="module")
 def planned(probe: Probe) -> Planned:
     """A question of two draws and two seeds, its runs identified."""
     (planned,) = plan([find_question("factorvae_gamma", "smoke")], probe, None)

@@ -19,12 +19,6 @@ Ask = Callable[..., Planned]
 FIRST = {"vae.latent_dim": "10", "gamma": "5,50", "evaluate_every": "50", "steps": "100"}
 
 
-@pytest.fixture(scope="module")
-def probe() -> Iterator[Probe]:
-    with Probe() as probe:
-        yield probe
-
-
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
