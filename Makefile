@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# What is imported is compiled once, for both test processes and all that they start, whatever the environment says.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 QUICKSTART := sweeps/quickstart
 SWEEPS := factorvae_gamma betavae_beta
 
@@ -37,10 +39,10 @@ quickstart: install
 	@echo Then, for example: python -m sweeper status
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-fast: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(FAST:%=tests/%.py)
+	$(PYTEST) $(FAST:%=tests/%.py)
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -47,6 +47,30 @@ SMALL: dict[str, dict[str, Value]] = {
 """Fields of a run of each model that is trained in seconds."""
 
 
+LONGEST = (
+    *("sweeper/test_pipeline.py", "sweeper/test_recovery.py", "sweeper/machines/test_gpus.py"),
+    *("sweeper/scheduling/test_in_process.py", "benchmarks/test_gpu.py", "sweeper/cli/test_endings.py"),
+    *(
+        "sweeper/tracking/test_moved.py",
+        "sweeper/tracking/test_sync.py",
+        "trainables/metrics/test_metrics.py",
+    ),
+    *("trainables/metrics/test_dci.py", "trainables/test_main.py", "trainables/models/test_models.py"),
+    *(
+        "sweeper/cli/test_cli.py",
+        "trainables/metrics/test_elbo_decomposition.py",
+        "sweeper/figures/test_paper.py",
+    ),
+)
+"""Files of tests that are run first, so that two test processes end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 

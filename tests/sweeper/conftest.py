@@ -76,32 +76,37 @@ def ray_environment() -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@contextlib.contextmanager
+def running_cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[str]:
+    """A cluster of so many CPUs and GPUs, which need not exist: its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, str(num_cpus), str(num_gpus)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        end_session(process)
+
+
+@pytest.fixture
 def start_cluster(ray_environment: None) -> Iterator[Callable[..., str]]:
-    """A function that starts a cluster of so many CPUs and GPUs, which need not exist; returns its address."""
+    """A function that starts a cluster, see `running_cluster`, until the test ends: an idle one takes CPU, too."""
     with contextlib.ExitStack() as stack:
-
-        def start(num_cpus: int, num_gpus: int = 0) -> str:
-            process = subprocess.Popen(
-                [sys.executable, "-c", CLUSTER, str(num_cpus), str(num_gpus)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                cwd=ROOT,
-                start_new_session=True,
-            )
-            stack.callback(end_session, process)
-            assert process.stdout is not None
-            return process.stdout.readline().strip()
-
-        yield start
+        yield lambda *size: stack.enter_context(running_cluster(*size))
 
 
 @pytest.fixture(scope="session")
-def cluster(start_cluster: Callable[..., str]) -> str:
+def cluster(ray_environment: None) -> Iterator[str]:
     """The address of a cluster of two CPUs."""
-    return start_cluster(2)
+    with running_cluster(2) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
