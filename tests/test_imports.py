@@ -18,7 +18,7 @@ BELOW_PLUGINS = {
     f"trainables.{name}"
     for name in (
         *("config", "durable", "encoding", "errors", "fitting", "images", "locking", "pixels", "plugins"),
-        *("random_inputs", "stacked", "streams"),
+        *("random_inputs", "reading", "stacked", "streams"),
     )
 }
 """Modules that models, data sets and metrics may build on; the others build on them."""
@@ -154,7 +154,7 @@ def test_training_needs_torch_numpy_and_h5py_alone(name: str) -> None:
     late = {"sklearn"} if name.startswith("trainables.metrics.") else set()  # by metrics that are asked for
     late |= {"triton"} if name == "trainables.adam_kernel" else set()
     late |= (
-        {"PIL"} if name == "trainables.data.readers.pictures" else set()
+        {"PIL"} if name == "trainables.data.readers.decoding" else set()
     )  # where there are pictures to decode
     assert roots(MODULES[name]) - set(sys.stdlib_module_names) <= allowed | late
     allowed |= {"triton"} if name == "trainables.adam_kernel" else set()  # imported late, on CUDA

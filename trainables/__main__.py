@@ -32,10 +32,10 @@ from trainables import (
     plugins,
     resuming,
     scoring,
-    sources,
+    trial,
 )
 from trainables.attempt import Attempt, Start
-from trainables.command_line import Parser, folder, model, one_of, seconds, threads, whole_number
+from trainables.command_line import Parser, data_of, folder, model, one_of, seconds, threads, whole_number
 from trainables.committing import Committer
 from trainables.config import STATE_EVERY_S, RunSpec, Schedule
 from trainables.durable import DamagedBlockError
@@ -84,8 +84,7 @@ def build_parser() -> Parser:
         metavar="MODEL",
         help=f"{', '.join(contracts.model_names())}, or the path of your own",
     )
-    names = ", ".join(contracts.data_set_names())
-    parser.add_argument("--data", required=True, help=f"{names}, or the path of your own images")
+    parser.add_data()
     parser.add_argument("--seeds", default="0", help="seeds to train, for example 0-3,7 (default 0)")
     parser.add_argument(
         "--set",
@@ -144,16 +143,16 @@ def _train(options: argparse.Namespace) -> int:
     storage = options.out or options.resume
     if options.resume:
         plugin_store.add_kept(storage)
-    data = sources.named(options.data)
+    data = data_of(options)
     fields = config.parse_fields(options.set)
     evaluate_every = options.steps if options.evaluate_every is None else options.evaluate_every
     seeds = config.parse_seeds(options.seeds)
     runs = engine.resolve_all(
         [RunSpec(options.model, data, fields, seed, options.precision) for seed in seeds]
     )
-    for note in runs[0].source.notes:
-        print(f"Note: {note}", file=sys.stderr)
     metrics = scoring.cheap_metrics(runs[0].source.num_varying)
+    for note in [*runs[0].source.notes, *trial.notes(runs[0], metrics)]:
+        print(f"Note: {note}", file=sys.stderr)
     schedule = Schedule(options.steps, options.report_every, evaluate_every, metrics)
     if options.precision == "tf32" and options.device == "cpu":
         raise InputError("--precision tf32: not available on a CPU.\nUse --precision fp32, or --device cuda.")

@@ -7,11 +7,13 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-from trainables import contracts, plugins
+from trainables import contracts, plugins, sources
 from trainables.errors import InputError, did_you_mean
+from trainables.reading import GRID, LINKS, OPTIONS, Reading, sizes
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,6 +57,33 @@ class Parser(argparse.ArgumentParser):
             if re.match(r"--?[A-Za-z]", name) and not any(option.startswith(name) for option in valid):
                 guess = did_you_mean(f"--{name.lstrip('-')}", valid, cutoff=0.6)
                 raise InputError(f"Unknown option '{name}'.{guess}\nSee {self.prog} --help.")
+
+    def add_data(self) -> None:
+        """Add `--data`, and how your own images are read."""
+        names = ", ".join(contracts.data_set_names())
+        self.add_argument("--data", required=True, help=f"{names}, or the path of your own images")
+        for name, (metavar, meaning) in OPTIONS.items():
+            self.add_argument(f"--{name}", default="", metavar=metavar, help=meaning)
+        self.add_argument("--factor-sizes", type=_sizes, default=(), metavar="SIZES", help=GRID)
+        self.add_argument("--follow-links", action="store_true", help=LINKS)
+
+
+def data_of(options: argparse.Namespace) -> str:
+    """The data of a command line with the options of `Parser.add_data`.
+
+    Raises:
+        InputError: There is no such data set, or it cannot be read in this way.
+    """
+    reading = Reading(**{field.name: getattr(options, field.name) for field in fields(Reading)})
+    data = sources.named(options.data)
+    return sources.with_reading(data, reading) or data
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return sizes(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--factor-sizes ")) from None
 
 
 def one_of(valid: Sequence[str], same: Mapping[str, str]) -> Callable[[str], str]:

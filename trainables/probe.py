@@ -5,6 +5,7 @@ Reads one JSON object per line from standard input and answers each with one:
     {"plugins": [file, ...]}                  -> {"ready": true}, files of your own, see `plugins.carried`
     {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "num_factors"}, ...]}
     {"fields": model}                         -> {"fields": [name, ...]} of its configuration
+    {"try": run, "metrics": [name, ...]}      -> {"notes": [text, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
     {"prepare": run, "num_runs": R, ...}      -> {"ready": true}, a pack as above
     {"time": true}                            -> {"step_time_s"} of the prepared pack
@@ -38,6 +39,7 @@ from trainables import (
     known_codes,
     plugins,
     stepping,
+    trial,
 )
 from trainables.checking import data_sets, metrics, models
 from trainables.checking.laws import Verdict
@@ -83,6 +85,18 @@ def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
 @cache
 def _print_once(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def tried(spec: RunSpec, metrics: Sequence[str]) -> list[str]:
+    """What a person should know of metrics on the images of a run, see `trial`; printed to standard error, once.
+
+    Raises:
+        InputError: A metric cannot be computed on these images.
+    """
+    found = trial.notes(engine.resolve(spec), metrics)
+    for note in found:
+        _print_once(f"Note: {note}")
+    return found
 
 
 class Bench:
@@ -178,6 +192,8 @@ def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
         }
     if "fields" in question:
         return {"fields": list(config.flatten(contracts.model(question["fields"]).Config()))}
+    if "try" in question:
+        return {"notes": tried(RunSpec(**question["try"]), question["metrics"])}
     if "evaluated" in question:
         return known_codes.evaluated(question["evaluated"])
     if "calibrate" in question:

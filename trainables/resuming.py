@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables import blocks, config, contracts, fitting, sources
+from trainables import blocks, config, contracts, fitting, reading, sources
 from trainables.assignment import StoredState
 from trainables.blocks import Status
 from trainables.config import StoredSpec
@@ -129,7 +129,7 @@ def _options(spec: StoredSpec) -> str:
     changed = "".join(f" --set {name}={value}" for name, value in fields.items())
     precision = "" if spec["precision"] == "fp32" else f" --precision {spec['precision']}"
     images = f" [{spec['recipe']}]" if sources.is_path(spec["data"]) else ""
-    return f"{spec['model']} --data {spec['data']}{images}{changed}{precision}"
+    return f"{spec['model']} {reading.typed(spec['data'])}{images}{changed}{precision}"
 
 
 def ranges(seeds: Iterable[int]) -> str:

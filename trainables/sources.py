@@ -1,4 +1,4 @@
-"""What `--data` means: the name of a data set, or the path of your own images."""
+"""What `--data` means: the name of a data set, or the path of your own images with how to read them, see `reading`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables import contracts, plugins
+from trainables import contracts, plugins, reading
 from trainables.errors import InputError, UnknownNameError, reason
+from trainables.reading import Reading
 
 if TYPE_CHECKING:  # the driver uses `is_path` without torch
     from trainables.images import Source
@@ -17,21 +18,71 @@ if TYPE_CHECKING:  # the driver uses `is_path` without torch
 
 def is_path(data: str) -> bool:
     """Whether this is a path and not a name: it has a slash, a dot or a tilde, which no name has."""
-    return re.search(r"[/.~\\]", data) is not None
+    place, _ = reading.split(data)
+    return re.search(r"[/.~\\]", place) is not None
 
 
-def path_of(data: str) -> Path:
-    """The absolute path of the data.
+def with_reading(data: str | None, how: Reading) -> str | None:
+    """The data with how to read it as one text, with absolute paths; options that are given override those in the text.
+
+    Raises:
+        InputError: There is no path that could be read in this way, or a file is missing.
+    """
+    if not how.options:
+        return data
+    if data is None:
+        raise InputError(
+            f"{how.options[0]} needs images of your own.\nAdd their path, for example --data ./images.npz"
+        )
+    check(data)
+    if not is_path(data):
+        raise InputError(
+            f"{how.options[0]} is for images of your own; {data} is a data set with a fixed content.\nLeave it out."
+        )
+    place, before = reading.split(data)
+    return absolute(reading.join(place, replace(before, **how.given)))
+
+
+def absolute(data: str) -> str:
+    """The data as workers find it: paths become absolute.
+
+    Raises:
+        InputError: No such data set, file or folder.
+    """
+    data = named(data)
+    if not is_path(data):
+        return data
+    place, how = reading.split(data)
+    path = _existing("--data", place, "Name a data set, or the path of your own images.")
+    files = {name: str(_existing(f"--{name}", file, _near(path, file))) for name, file in how.files.items()}
+    return reading.join(str(path), replace(how, **files))  # type: ignore[arg-type]
+
+
+def _existing(option: str, text: str, remedy: str) -> Path:
+    path = path_of(text, option)
+    if not path.exists():
+        raise InputError(f"{option} {text}: no such file or folder.\n{remedy}")
+    return path
+
+
+def _near(images: Path, file: str) -> str:
+    """What to do about a file that is missing."""
+    inside = images / file
+    return f"For the one beside the pictures give {inside}" if inside.is_file() else "Check the path."
+
+
+def path_of(text: str, option: str = "--data") -> Path:
+    """The absolute path that an option gives.
 
     Raises:
         InputError: The path is invalid.
     """
     try:
-        path = Path(data).expanduser().absolute()
+        path = Path(text).expanduser().absolute()
         path.exists()  # raises if the system rejects the name, for example as too long
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--data {data[:200]}: {reason(error)}.\nUse a file or folder that you can read."
+            f"{option} {text[:200]}: {reason(error)}.\nUse a file or folder that you can read."
         ) from None
     return path
 
@@ -76,7 +127,8 @@ def find(data: str) -> Source:
     if is_path(data):
         from trainables.data.readers import custom
 
-        return custom.find(path_of(data))
+        place, how = reading.split(data)
+        return custom.find(path_of(place), how)
     source: Source = contracts.data_set(data).find()
     own = plugins.file_of(plugins.reference(contracts.DATA, data))
     return replace(source, recipe=f"{source.recipe} ({plugins.short(own.reference)})") if own else source

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweeper.analysis import comparability, pareto
+from sweeper.analysis import comparability, pareto, reasons
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import MemberRow, SweepId
 from trainables import contracts, plugins
@@ -313,22 +313,13 @@ def _draw(group: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool) 
         "numerics": _one(done["numerics"]),
         "code_version": _one(done["code_version"]),
     }
-    is_finite = True
+    unknown = ""
     for values_SM in seed_values(group, objectives).values():
-        is_finite = bool(np.isfinite(values_SM).all())
+        unknown = reasons.not_finite(values_SM, objectives, settings)
         for name, *interval in zip(objectives, *pareto.mean_interval(values_SM), strict=True):
             row |= dict(zip((name, f"{name}_lower", f"{name}_upper"), interval, strict=True))
-    is_eligible = is_finite and (allow_diverged or not statuses["diverged"])
-    return row | {"is_eligible": is_eligible, "reason": _reason(statuses, is_finite, is_eligible)}
-
-
-def _reason(statuses: Counter[str], is_finite: bool, is_eligible: bool) -> str:
-    """Return why a draw is missing, incomplete or off the fronts; empty otherwise."""
-    others = ", ".join(f"{statuses[status]} {status}" for status in sorted(statuses) if status != "done")
-    seeds = f"{statuses['done']} of {statuses.total()} seeds done ({others})" if others else ""
-    not_finite = "" if is_finite else "an objective is not finite or not committed"
-    off = "off the front" if statuses["done"] and not is_eligible else ""
-    return "; ".join(filter(None, (seeds, not_finite, off)))
+    is_eligible = not unknown and (allow_diverged or not statuses["diverged"])
+    return row | {"is_eligible": is_eligible, "reason": reasons.words(statuses, unknown, is_eligible)}
 
 
 def _with_fronts(

@@ -13,6 +13,7 @@ from sweeper.cli.options import (
     with_home,
     with_home_alone,
     with_json,
+    with_reading,
     with_sweep,
 )
 from sweeper.cli.resolve import (
@@ -29,6 +30,7 @@ from sweeper.cli.values import FILE, Number
 from sweeper.home import MAX_STEM, lock_home
 from trainables import contracts, plugin_store, plugins, sources
 from trainables.errors import InputError, UnknownNameError
+from trainables.reading import Reading
 
 
 @click.command("pareto")
@@ -173,6 +175,7 @@ def figure(
 
 @click.command()
 @click.argument("data", metavar="DATASET")
+@with_reading
 @with_home_alone
 @click.option(
     "--metric", "metrics", multiple=True, help="for example mig or mig,sap; may be repeated (default: all)"
@@ -180,10 +183,13 @@ def figure(
 @click.option(
     "--num-seeds", type=Number(2, 100, 5), default=5, show_default=True, help="seeds of each random code"
 )
-def calibrate(data: str, place: HomeOptions, metrics: tuple[str, ...], num_seeds: int) -> None:
+def calibrate(
+    data: str, reading: Reading, place: HomeOptions, metrics: tuple[str, ...], num_seeds: int
+) -> None:
     """Measure what known codes score on a data set: perfect, untrained, random and others."""
     home = find_home(place, is_written=True)
     data = sources.named(data)
+    data = sources.with_reading(data, reading) or data
     metrics = tuple(name for each in metrics for name in split_names(each))
     contracts.check_metrics(metrics)
     from rich.console import Console

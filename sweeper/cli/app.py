@@ -31,6 +31,7 @@ from sweeper.cli.options import (
     with_machine,
     with_machine_to_plan,
     with_price,
+    with_reading,
     with_sweep,
     with_uri,
     with_variant,
@@ -47,6 +48,7 @@ from sweeper.cli.status import status
 from trainables import __version__, plugins
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
+from trainables.reading import Reading
 from trainables.shell import program
 
 
@@ -106,6 +108,7 @@ def list_sweeps(as_json: bool) -> None:
 @MANY
 @with_sweep
 @with_variant
+@with_reading
 @with_home
 @with_machine_to_plan
 @with_json
@@ -114,6 +117,7 @@ def show_plan(
     names: tuple[str, ...],
     chosen: SweepOptions,
     variant: VariantOptions,
+    reading: Reading,
     place: HomeOptions,
     where: MachineOptions,
     price: float | None,
@@ -121,7 +125,7 @@ def show_plan(
 ) -> None:
     """Show runs, packs, memory, time and cost before anything starts."""
     home, machine = find_home(place), find_machine(where)
-    questions = find_questions(names, chosen, variant, home)
+    questions = find_questions(names, chosen, variant, reading, home)
     from rich.console import Console
 
     from sweeper import display
@@ -162,6 +166,7 @@ def show_plan(
 @MANY
 @with_sweep
 @with_variant
+@with_reading
 @with_home
 @with_uri
 @with_machine
@@ -171,6 +176,7 @@ def run(
     names: tuple[str, ...],
     chosen: SweepOptions,
     variant: VariantOptions,
+    reading: Reading,
     place: HomeOptions,
     where: MachineOptions,
     uri: str | None,
@@ -179,7 +185,7 @@ def run(
 ) -> int:
     """Train what is missing, write the front, update MLflow. Run again to resume."""
     home = find_home(place, is_written=True, has_store=True)
-    questions, machine = find_questions(names, chosen, variant, home), find_machine(where)
+    questions, machine = find_questions(names, chosen, variant, reading, home), find_machine(where)
     from sweeper import display
     from sweeper.pipeline import Pipeline
 

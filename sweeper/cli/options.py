@@ -12,6 +12,7 @@ from sweeper.cli.values import FOLDER, Number, PluginName, Share, source
 from trainables.config import STATE_EVERY_S
 from trainables.contracts import SWEEPS
 from trainables.errors import InputError
+from trainables.reading import GRID, LINKS, OPTIONS, Reading, sizes
 
 MAX_LABEL = 64
 MAX_PRICE = 1e9
@@ -76,6 +77,10 @@ def _check_label(_: click.Context, __: click.Parameter, label: str | None) -> st
     return label or ""
 
 
+def _read_sizes(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
+    return sizes(text) if text else ()
+
+
 def _check_uri(_: click.Context, parameter: click.Parameter, uri: str | None) -> str | None:
     if uri is not None:
         from sweeper.tracking.process import check_uri
@@ -111,8 +116,16 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "data": click.option(
         "--data",
-        help="another data set, or your own images: .npz, .h5, a folder, .zip or .tar; needs --as",
+        help="another data set, or your own images: .npz, .npy, .h5, a folder, .zip or .tar; needs --as",
     ),
+    **{
+        name: click.option(f"--{name}", default="", metavar=metavar, help=meaning)
+        for name, (metavar, meaning) in OPTIONS.items()
+    },
+    "factor_sizes": click.option(
+        "--factor-sizes", default="", metavar="SIZES", callback=_read_sizes, help=GRID
+    ),
+    "follow_links": click.option("--follow-links", "follow_links", is_flag=True, help=LINKS),
     "home": click.option(
         "--home",
         type=FOLDER,
@@ -204,6 +217,7 @@ def _group(kind: type[Any], name: str, omit: Sequence[str] = ()) -> Callable[[An
 
 with_sweep = _group(SweepOptions, "chosen")
 with_variant = _group(VariantOptions, "variant")
+with_reading = _group(Reading, "reading")
 with_home = _group(HomeOptions, "place")
 with_home_alone = _group(HomeOptions, "place", omit=["storage"])
 with_machine = _group(MachineOptions, "where")

@@ -24,7 +24,7 @@ from sweeper.home import (
     check_visible,
     lock_home,
 )
-from trainables import config, contracts, plugin_store, plugins
+from trainables import config, contracts, plugin_store, plugins, sources
 from trainables.errors import InputError, UnknownNameError
 from trainables.layout import Layout
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sweeper.ledger.rows import SweepId
     from sweeper.machines.resources import Device, Machine
     from sweeper.scheduling.plan import Question
+    from trainables.reading import Reading
 
 
 MAX_STEPS = 10**9
@@ -50,9 +51,9 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def find_questions(
-    names: Sequence[str], chosen: SweepOptions, variant: VariantOptions, home: Home
+    names: Sequence[str], chosen: SweepOptions, variant: VariantOptions, reading: Reading, home: Home
 ) -> list[Question]:
-    """Return the sweeps at a scale, with the seeds and fields that were typed; a label that the home has names its scale."""
+    """Return the sweeps at a scale, with what was typed about them; a label that the home has names its scale."""
     check_names(names)
     from sweeper.scheduling.plan import find_question
     from sweeper.scheduling.variants import PROTOCOL
@@ -65,8 +66,9 @@ def find_questions(
         value = changed.get(name, "")
         if value.isdecimal() and (len(value) > len(str(MAX_STEPS)) or int(value) > MAX_STEPS):
             raise InputError(f"--set {name}={value[:40]}: at most {MAX_STEPS:,}, for example {name}=1000.")
+    data = sources.with_reading(variant.data, reading)
     return [
-        find_question(name, _scale(name, chosen, home), seeds, changed, chosen.label, variant.data)
+        find_question(name, _scale(name, chosen, home), seeds, changed, chosen.label, data)
         for name in dict.fromkeys(names)
     ]
 

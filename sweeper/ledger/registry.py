@@ -16,7 +16,7 @@ from typing import Any
 from sweeper import display
 from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.ledger.schema import in_memory, transaction
-from trainables import durable, plugins
+from trainables import durable, plugins, reading
 from trainables.blocks import STATE
 from trainables.config import StoredSpec, Value, canonical_json
 from trainables.durable import DamagedBlockError
@@ -129,7 +129,7 @@ def _add_member(db: sqlite3.Connection, sweep: SweepId, draw: int, member: Membe
         if spec["model"] != member.spec["model"]:
             before, after = (plugins.short(each["model"]) for each in (spec, member.spec))
             raise _changed(sweep, f"the model {before}, not {after}")
-        repeat = [f"--data {old}" if name == "data" else f"--set {name}={old}" for name, old, _ in texts]
+        repeat = [reading.typed(old) if name == "data" else f"--set {name}={old}" for name, old, _ in texts]
         raise _changed(sweep, "; ".join(words) or "another version of the model", " ".join(repeat))
     if member.horizon_steps < horizon:
         what = f"steps={horizon}, not {member.horizon_steps}"

@@ -94,6 +94,17 @@ class Probe:
         found: list[str] = self._ask({"fields": model})["fields"]
         return found
 
+    def tried(self, run: RunSpec, metrics: Sequence[str]) -> list[str]:
+        """Return what a person should know of metrics on the images of a run before training; it is also printed.
+
+        Raises:
+            InputError: A metric cannot be computed on these images.
+        """
+        answer = self._ask({"try": asdict(run), "metrics": list(metrics)})
+        _refuse_out_of_memory(answer, run.data)
+        notes: list[str] = answer["notes"]
+        return notes
+
     def measure(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
         """Return time and memory of a pack of such runs, from about a second of training; None if it does not fit on the GPU."""
         question = {"measure": asdict(run), "num_runs": num_runs, "gpus": gpus, "threads": threads}

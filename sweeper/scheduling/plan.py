@@ -17,7 +17,7 @@ from sweeper.scheduling.label_free import answerable
 from sweeper.scheduling.packing import Waiting
 from sweeper.scheduling.variants import PROTOCOL
 from trainables import contracts, plugins
-from trainables.config import RunSpec, Schedule, Value
+from trainables.config import RunSpec, Schedule, Value, spec_of
 from trainables.errors import InputError, UnknownNameError
 
 SCALES = ("paper", "laptop", "smoke")
@@ -215,7 +215,8 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
 
     Raises:
         InputError: The model does not have a field or does not accept its value, the ledger has a different question with
-            the same name, or a run was trained past the horizon and not evaluated there.
+            the same name, a run was trained past the horizon and not evaluated there, or a metric cannot be computed on
+            the images.
     """
     questions = [_as_known(question, records) for question in _with_own_fields(questions, probe)]
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
@@ -231,6 +232,10 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
             records.check_sweep(each.question.id, each.spec, each.draws)
             lacking = scoring.unscored(records, each.members, each.question.sweep.metrics)
             scoring.check(each.question.id, lacking)
+    for each in planned:
+        kinds = {run.static_key: spec_of(run.spec) for run in each.waiting(records)}
+        for spec in kinds.values():
+            probe.tried(spec, each.question.sweep.metrics)
     return planned
 
 

@@ -39,7 +39,7 @@ def changed(scale: Scale, fields: Mapping[str, str], data: str | None) -> Scale:
     """
     for name, value in fields.items():
         scale = _with(scale, name, value)
-    return scale if data is None else replace(scale, data=_found(data))
+    return scale if data is None else replace(scale, data=sources.absolute(data))
 
 
 def _with(scale: Scale, name: str, value: str) -> Scale:
@@ -88,19 +88,6 @@ def _choice(name: str, text: str, like: Sequence[Choice]) -> Choice:
         with suppress(ValueError):
             return read(text)
     return text
-
-
-def _found(data: str) -> str:
-    """Return a data set as workers find it: a path becomes absolute, that of a Python file the name of its data set."""
-    name = sources.named(data)
-    if not sources.is_path(data) or data.endswith(".py"):
-        return name
-    path = sources.path_of(data)
-    if not path.exists():
-        raise InputError(
-            f"--data {data}: no such file or folder.\nName a data set, or the path of your own images."
-        )
-    return str(path)
 
 
 def recalled(records: Records, sweep: SweepId, scale: Scale) -> Scale:

@@ -57,12 +57,13 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     """Score one run.
 
     Raises:
-        InputError: The images have no ground-truth factor with two values.
+        InputError: The images, or those for training, have no ground-truth factor with two values.
     """
     varying = ground_truth.varying_factors(encoding, "dci")
     if activity.has_diverged(encoding):
         return {name: float("nan") for name in ("dci", "dci/completeness", "dci/informativeness")}
     training_n, test_n = split(len(encoding.mu_ND), generator)
+    ground_truth.varying_factors(encoding, "dci", training_n)  # without one there is nothing to learn
     codes_ND = rescaled(encoding.mu_ND)
     columns, accuracies = [], []
     for k in varying:

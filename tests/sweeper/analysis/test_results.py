@@ -299,7 +299,7 @@ def test_an_objective_that_is_nan_keeps_the_draw_off_the_front_and_says_so(ledge
     )
     assert list(table["on_front"]) == [False, True]
     assert np.isnan(table["factor_vae_score"][0])
-    assert list(left_out["reason"]) == ["an objective is not finite or not committed; off the front"]
+    assert list(left_out["reason"]) == ["factor_vae_score is not finite or not committed; off the front"]
 
 
 def test_seeds_of_two_numerics_classes_make_a_draw_mixed(ledger: Ledger) -> None:

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,16 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from trainables import engine, probe, sources
+from trainables import engine, probe, reading, sources
 from trainables.__main__ import main
 from trainables.config import RunSpec, Value
 from trainables.data.readers import cache, custom, custom_arrays, custom_pictures
 from trainables.data.readers.preparation import Preparation
 from trainables.engine import Pack
 from trainables.errors import InputError
+from trainables.reading import Reading
 
 CPU = torch.device("cpu")
 LEVELS = np.random.default_rng(0).integers(0, 256, (20, 5, 7, 3), dtype=np.uint8)
+LABELS = np.arange(20) // 5
 BITS = np.random.default_rng(1).integers(0, 2, (20, 5, 7), dtype=np.uint8)
 
 
@@ -53,8 +56,23 @@ def found(path: Path) -> np.ndarray:
         (BITS, BITS[:, None]),
         (BITS.astype(bool), BITS[:, None]),
         (BITS.astype(np.float64), BITS[:, None]),
+        (BITS.astype(np.int64), BITS[:, None]),
+        (LEVELS.astype(np.int64), LEVELS.transpose(0, 3, 1, 2) / 255),
+        (LEVELS.astype(">u2"), LEVELS.transpose(0, 3, 1, 2) / 255),
     ],
-    ids=["color", "grey, one channel", "grey", "channels first", "floats", "bits", "bools", "floats of bits"],
+    ids=[
+        *(
+            "color",
+            "grey, one channel",
+            "grey",
+            "channels first",
+            "floats",
+            "bits",
+            "bools",
+            "floats of bits",
+        ),
+        *("int64 of bits", "int64", "big-endian uint16"),
+    ],
 )
 def test_images_come_back_whatever_their_layout_and_type(
     folder: Path, stored: np.ndarray, expected: np.ndarray
@@ -63,6 +81,9 @@ def test_images_come_back_whatever_their_layout_and_type(
     with h5py.File(folder / "mine.h5", "w") as file:
         file.create_dataset("images", data=stored, chunks=(3, *stored.shape[1:]), compression="gzip")
     np.testing.assert_array_equal(found(folder / "mine.h5"), found(folder / "mine.npz"))
+    np.save(folder / "mine.npy", stored)
+    np.testing.assert_array_equal(found(folder / "mine.npy"), found(folder / "mine.npz"))
+    assert len({sources.find(str(folder / f"mine.{suffix}")).recipe for suffix in ("h5", "npz", "npy")}) == 1
 
 
 def test_binary_images_are_packed_and_levels_are_not(folder: Path) -> None:
@@ -180,11 +201,6 @@ def text(folder: Path) -> Path:
     return folder / "mine.txt"
 
 
-def lone(folder: Path) -> Path:
-    np.save(folder / "mine.npy", LEVELS)
-    return folder / "mine.npy"
-
-
 def web_page(folder: Path) -> Path:
     (folder / "mine.npz").write_text("<html>Log in</html>")
     return folder / "mine.npz"
@@ -208,10 +224,10 @@ def empty(folder: Path) -> Path:
     return folder / "nothing"
 
 
-def with_third(value: float) -> np.ndarray:
-    """Images with a value in the third of them."""
+def with_third(value: float, row: int = 2) -> np.ndarray:
+    """Images with a value in the third of them, or in another."""
     images = np.full((20, 2, 2), 0.5)
-    images[2, 0, 1] = value
+    images[row, 0, 1] = value
     return images
 
 
@@ -220,24 +236,29 @@ WRONG: dict[str, Callable[[Path], Path]] = {
     "holds objects, which are never unpickled": pickled,
     r"\.\./evil\.png": climbing,
     r"nothing is an empty folder; expected pictures \(\.png .*\)\.\nCheck the path": empty,
-    r"late\.png' is in color, but the first 16 pictures are grey": late_color,
-    r"is a single picture; expected an \.npz or HDF5 file, or a folder, .*\nGive the folder that it is in": single,
-    r"begins with '# notes'; expected an \.npz or HDF5 file, or a folder, \.zip or \.tar .*\nCheck the path\.$": text,
-    r"without a name .*\n.* np\.savez\('mine\.npz', images=np\.load\('mine\.npy'\)\)": lone,
+    r"1 picture is in color, but the first 16 are grey: 'late\.png'\.\nConvert all": late_color,
+    r"is a single picture; expected an \.npz, \.npy or HDF5 file, or a folder, .*\nGive the folder that it is in": single,
+    r"begins with '# notes'; expected an \.npz, \.npy or HDF5 file, or a folder, \.zip or \.tar .*\nCheck the path\.$": text,
     r"mine\.npz has 1 image; at least 2 are needed\.\nAdd images": lambda f: npz(f, images=BITS[:1]),
     "factor 0 has 20 values in 20 images": lambda f: npz(f, images=BITS, factors=np.arange(20.0)[:, None]),
     r"is empty: its shape is \(0, 5, 7\)\.\nSave at least 2": lambda f: npz(f, images=BITS[:0]),
-    r"images are int64; expected uint8, .*\n.*save images\.astype\(np\.uint8\)": lambda f: npz(
-        f, images=BITS.astype(np.int64)
+    r"image 3 has levels up to 256; expected 0 to 255\.\nScale them": lambda f: npz(
+        f, images=with_third(256, 3).astype(np.int64)
     ),
-    r"images have 2 channels, .*; expected 1 or 3\.\n.* images\[\.\.\., :1\]": lambda f: npz(
+    r"image 2 has levels from -7 to 0; expected 0 to 255\.\nScale them": lambda f: npz(
+        f, images=with_third(-7).astype(np.int16)
+    ),
+    r"image 2 has levels down to -1; expected 0 to 255\.\nIf they are -1 and 1, save": lambda f: npz(
+        f, images=with_third(-1).astype(np.int8)
+    ),
+    r"images have 2 channels, .*; expected 1, 3 or 4\.\n.* images\[\.\.\., :1\]": lambda f: npz(
         f, images=LEVELS[..., :2]
     ),
-    r"images have 4 channels, shape \(20, 5, 7, 4\); .*\n.* images\[\.\.\., :3\]": lambda f: npz(
-        f, images=LEVELS[..., [0, 1, 2, 0]]
+    r"images have 5 channels, shape \(20, 9, 7, 5\); .*\n.* images\[\.\.\., :3\]": lambda f: npz(
+        f, images=np.zeros((20, 9, 7, 5), dtype=np.uint8)
     ),
-    r"images have 4 channels, shape \(20, 4, 5, 7\); .*\n.* images\[:, :3\]": lambda f: npz(
-        f, images=LEVELS[..., [0, 1, 2, 0]].transpose(0, 3, 1, 2)
+    r"images have 5 channels, shape \(20, 5, 9, 7\); .*\n.* images\[:, :3\]": lambda f: npz(
+        f, images=np.zeros((20, 5, 9, 7), dtype=np.uint8)
     ),
     r"images have shape \(20, 105\); expected \(N, H, W\)": lambda f: npz(f, images=LEVELS.reshape(20, -1)),
     "images are 1 x 2000; expected sides of at most 1024": lambda f: npz(
@@ -255,14 +276,11 @@ WRONG: dict[str, Callable[[Path], Path]] = {
     r"factors have shape \(19, 1\); expected \(20, K\).*\nSave them in this shape": lambda f: npz(
         f, images=BITS, factors=np.zeros((19, 1))
     ),
-    r"factors have shape \(20,\); .*\nSave factors\[:, None\], or leave": lambda f: npz(
-        f, images=BITS, factors=np.zeros(20)
-    ),
     "factors contain NaN": lambda f: npz(f, images=BITS, factors=np.full((20, 1), np.nan)),
     r"'factors' holds text; expected numbers\.\nSave a number in place of each": lambda f: npz(
         f, images=BITS, factors=np.full((20, 1), "red")
     ),
-    "K at most 32": lambda f: npz(f, images=BITS, factors=np.zeros((20, 33))),
+    "K at most 512": lambda f: npz(f, images=BITS, factors=np.zeros((20, 513))),
 }
 
 
@@ -282,17 +300,17 @@ def test_what_are_no_images_is_refused_by_name_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("names", "remedy"),
     [
-        (["pics"], "images=pics"),
-        (["whatever"], "images=whatever"),
-        (["a b"], "images=file['a b']"),
-        (["imgs", "labels"], "images=imgs, factors=labels[:, None]"),
-        (["y_train", "x_train"], "images=x_train, factors=y_train[:, None]"),
-        (["arr_0", "arr_1"], "images=arr_0, factors=arr_1[:, None]"),
-        (["image", "factors"], "images=image, factors=factors[:, None]"),
-        (["foo", "bar"], "images=..."),
+        (["pics"], "--images pics"),
+        (["whatever"], "--images whatever"),
+        (["a b"], "--images 'a b'"),
+        (["imgs", "labels"], "--images imgs, and the ground truth: --factors labels"),
+        (["y_train", "x_train"], "--images x_train, and the ground truth: --factors y_train"),
+        (["arr_0", "arr_1"], "--images arr_0, and the ground truth: --factors arr_1"),
+        (["image", "factors"], "--images image"),
+        (["foo", "bar"], "--images NAME"),
     ],
 )
-def test_arrays_under_other_names_are_named_with_how_to_save_them(
+def test_arrays_under_other_names_are_named_with_the_options_that_read_them(
     folder: Path, names: list[str], remedy: str
 ) -> None:
     arrays = {name: LEVELS if name in ("pics", "imgs", "x_train") else np.arange(20) for name in names}
@@ -300,27 +318,36 @@ def test_arrays_under_other_names_are_named_with_how_to_save_them(
         sources.find(str(npz(folder, **arrays)))
     listed = ", ".join(f"'{name}'" for name in names)
     assert str(refusal.value) == (
-        f"{folder}/mine.npz has no array 'images'; it has {listed}.\nSave the array under the name 'images': np.savez(path, {remedy})"
+        f"{folder}/mine.npz has no array 'images'; it has {listed}.\nName the array of images: {remedy}"
     )
 
 
-def test_datasets_under_other_names_are_named_with_how_to_save_them(folder: Path) -> None:
-    with h5py.File(folder / "mine.h5", "w") as file:
-        file["train/x"], file["train/labels"] = LEVELS, np.arange(20)[:, None] // 5
-    with pytest.raises(InputError) as refusal:
-        sources.find(str(folder / "mine.h5"))
-    _, remedy = str(refusal.value).split("\n")
-    said = "with h5py, file['images'] = file['train/x']; file['factors'] = file['train/labels']"
-    assert remedy == f"Save the array under the name 'images': {said}"
-    with h5py.File(folder / "mine.h5", "a") as file:  # as it says
-        file["images"] = file["train/x"]
-        file["factors"] = file["train/labels"]
-    assert sources.find(str(folder / "mine.h5")).factor_sizes == (4,)
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_arrays_are_read_by_the_names_that_are_given(folder: Path, suffix: str) -> None:
+    usual = sources.find(str(npz(folder, images=LEVELS, factors=LABELS[:, None]))).recipe
+    path = folder / f"other.{suffix}"
+    arrays: dict[str, np.ndarray] = {
+        "train/x & y?": LEVELS,
+        "train/labels": LABELS,
+        "images": BITS,
+        "factors": LABELS[::-1, None],
+    }
+    if suffix == "npz":
+        np.savez(path, allow_pickle=True, **arrays)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    named = reading.join(str(path), Reading("train/x & y?", "train/labels"))
+    source = sources.find(named)
+    assert source.recipe == usual
+    assert sorted(re.findall(r"not read: '(\w+)', '(\w+)'\.", source.notes[0])[0]) == ["factors", "images"]
+    others = {sources.find(str(path)).recipe, sources.find(f"{path}?factors=train/labels").recipe}
+    assert len({usual, *others}) == 3
+    assert len(list((folder / "data").glob("*.h5"))) == 3
 
 
 # What a person should know before training.
-
-LABELS = np.arange(20) // 5
 
 NOTES = [
     ({}, ""),
@@ -331,8 +358,7 @@ NOTES = [
         (
             {name: LABELS},
             f" has no array 'factors', so no ground truth; not read: '{name}'.\n"
-            f"If '{name}' is the ground truth, rename to 'factors': "
-            f"np.savez(path, images=images, factors={name}[:, None])",
+            f"If '{name}' is the ground truth, add --factors {name}",
         )
         for name in ("labels", "y_train", "Latents", "factor", "arr_1")
     ),
@@ -347,7 +373,7 @@ def test_arrays_that_are_not_read_are_told(folder: Path, arrays: dict[str, np.nd
 
 def mixed(folder: Path) -> Path:
     place = pictures(folder, "RGB", ((64, 64),) * 2)
-    for name in ("a.gif", "b.GIF", "c.tif", "notes", ".hidden.gif"):
+    for name in ("a.gif", "b.GIF", "c.heic", "notes", ".hidden.gif"):
         (place / name).write_bytes(b"x")
     return place
 
@@ -355,8 +381,8 @@ def mixed(folder: Path) -> Path:
 def test_files_that_are_left_out_are_counted_with_the_reason(folder: Path) -> None:
     place = mixed(folder)
     assert sources.find(str(place)).notes == (
-        f"{place}: 2 pictures are used. Left out: 2 .gif, 1 without suffix, 1 .tif;"
-        " only .png .jpg .jpeg .bmp .ppm .pgm .webp are read.",
+        f"{place}: 2 pictures are used. Left out: 2 .gif, 1 without suffix, 1 .heic;"
+        " only .png .jpg .jpeg .bmp .ppm .pgm .webp .tif .tiff are read.",
     )
     for number in range(8):
         (place / f"a.kind{number}").write_bytes(b"x")
@@ -450,7 +476,7 @@ def test_the_orientation_is_applied_before_the_middle_is_cut_out(folder: Path) -
 
 def older_conversion(place: Path) -> Preparation:
     """What a version made that did not read EXIF data."""
-    (wanted,), _, _ = custom_pictures.read(place, custom.KINDS)
+    (wanted,) = custom_pictures.read(place, custom.KINDS).ways
 
     def blocks(first: int) -> Sequence[np.ndarray]:
         paths = sorted(place.rglob("*.*"))[first:]
@@ -469,7 +495,7 @@ def test_an_older_conversion_of_pictures_that_are_upright_stays(
 ) -> None:
     turned(folder / "pictures", orientation)
     older = older_conversion(folder / "pictures")
-    (wanted,), _, _ = custom_pictures.read(folder / "pictures", custom.KINDS)
+    (wanted,) = custom_pictures.read(folder / "pictures", custom.KINDS).ways
     assert wanted.path == older.path
     monkeypatch.setattr(
         "trainables.data.readers.pictures.Pictures.are_upright", lambda _: pytest.fail("again")

@@ -276,6 +276,8 @@ FORMATS = {
     "a.webp": "WEBP",
     "a.jpg": "JPEG",
     "a.JPEG": "JPEG",
+    "a.tif": "TIFF",
+    "a.TIFF": "TIFF",
 }
 
 
@@ -290,6 +292,31 @@ def test_every_format_is_decoded(tmp_path: Path, name: str, kind: str) -> None:
 def test_a_binary_picture_is_black_and_white(tmp_path: Path) -> None:
     found = levels_of(tmp_path, encoded(Image.fromarray(GREY > 99)), (1, 12, 20))[0]
     np.testing.assert_array_equal(found, np.where(GREY > 99, 255, 0))
+
+
+DEEP = np.array([[0, 128, 129], [257, 40_000, 65_535]], dtype=np.uint16)
+DEEP_FILES = {
+    "PNG": encoded(DEEP),
+    "TIFF": encoded(DEEP, "TIFF"),
+    "TIFF of big-endian numbers": encoded(
+        Image.frombytes("I;16B", (3, 2), DEEP.astype(">u2").tobytes()), "TIFF"
+    ),
+    "PGM": b"P5 3 2 65535\n" + DEEP.astype(">u2").tobytes(),
+}
+
+
+@pytest.mark.parametrize("content", DEEP_FILES.values(), ids=DEEP_FILES)
+def test_grey_pictures_of_16_bits_are_scaled_and_not_cut_off(tmp_path: Path, content: bytes) -> None:
+    expected = np.rint(DEEP / 65_535 * 255)
+    np.testing.assert_array_equal(levels_of(tmp_path, content, (1, 2, 3))[0], expected)
+    np.testing.assert_array_equal(levels_of(tmp_path, content, (3, 2, 3))[2], expected)
+
+
+def test_a_tiff_is_turned_upright_once(tmp_path: Path) -> None:
+    in_folder(tmp_path, {"a.tif": encoded(GREY, "TIFF", tiffinfo={274: 6})})
+    with open_pictures(tmp_path) as pictures:
+        (found,) = pictures.levels((1, 20, 12), is_turned_upright=True)
+    np.testing.assert_array_equal(found[0], np.rot90(GREY, -1))
 
 
 def test_sorted_reading_of_a_tar_in_another_order_takes_linear_time(tmp_path: Path) -> None:
@@ -351,7 +378,7 @@ def test_a_damaged_header_within_a_tar_is_refused(tmp_path: Path) -> None:
 def test_a_place_without_pictures_is_refused_with_what_it_has(pack: Pack) -> None:
     path = pack({f"{k:02d}.gif": b"x" for k in range(12)})
     text = refused(path)
-    assert "has no pictures (.png .jpg .jpeg .bmp .ppm .pgm .webp); it has " in text
+    assert "has no pictures (.png .jpg .jpeg .bmp .ppm .pgm .webp .tif .tiff); it has " in text
     assert text.count(".gif") == 10
     assert "..." in text
     assert text.endswith("Convert them to .png.")
@@ -507,6 +534,42 @@ def test_links_in_a_folder_may_lead_inside_only(tmp_path: Path) -> None:
         (folder / "d.png").unlink()
 
 
+def test_links_are_followed_on_request(tmp_path: Path) -> None:
+    """As in a content store, whose files are links into another folder."""
+    store = in_folder(tmp_path / "store", {"1a2b": TREE["a.png"], "deep/c.png": TREE["b/9.png"]})
+    folder = in_folder(tmp_path / "set", {"own.png": TREE["a.png"]})
+    (folder / "a.png").symlink_to(store / "1a2b")
+    (folder / "more").symlink_to(store / "deep")
+    text = refused(folder)
+    assert "is a link that leads outside the folder.\nRemove it, or" in text
+    assert "add --follow-links" in text
+    with open_pictures(folder, is_following=True) as pictures:
+        assert pictures.names == ("a.png", "more/c.png", "own.png")
+        first, _, third = pictures.levels((3, 9, 11))
+    np.testing.assert_array_equal(first, third)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../set/b"])
+def test_a_link_to_a_folder_that_it_is_in_ends_nothing_in_circles(tmp_path: Path, target: str) -> None:
+    folder = in_folder(tmp_path / "set", {"a.png": TREE["a.png"], "b/b.png": TREE["a.png"]})
+    (folder / "b" / "loop").symlink_to(folder / target)
+    said = r"'b/loop' is a link to a folder that it is in\."
+    with pytest.raises(InputError, match=said), open_pictures(folder, is_following=True):
+        pytest.fail("it was opened")
+
+
+def test_links_between_two_folders_end_nothing_in_circles(tmp_path: Path) -> None:
+    folder, other = (
+        in_folder(tmp_path / "set", {"a.png": TREE["a.png"]}),
+        in_folder(tmp_path / "b", {"b": b""}),
+    )
+    (folder / "there").symlink_to(other)
+    (other / "back").symlink_to(folder)
+    said = r"'there/back' is a link to a folder that it is in\."
+    with pytest.raises(InputError, match=said), open_pictures(folder, is_following=True):
+        pytest.fail("it was opened")
+
+
 def test_a_pipe_in_a_folder_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     assert "'a.png' is neither a file nor a folder" in refused(tmp_path)
@@ -605,33 +668,43 @@ def test_damage_anywhere_in_an_archive_is_an_input_error_if_any(
 # Pictures that are refused.
 
 
+def pages(*pictures: np.ndarray) -> bytes:
+    """A TIFF of several pages."""
+    first, *others = map(Image.fromarray, pictures)
+    return encoded(first, "TIFF", save_all=True, append_images=others)
+
+
 BROKEN = {
     "empty": (
         b"",
-        "is empty; expected a complete PNG, JPEG, BMP, PPM or WEBP picture.\nRemove it or replace",
+        "is empty; expected a complete PNG, JPEG, BMP, PPM, WEBP or TIFF picture.\nRemove it or replace",
     ),
     "a web page": (b"<html>404</html>", "begins with '<html>404</html>'"),
     "text": (
         b"404",
-        "begins with '404'; expected a complete PNG, JPEG, BMP, PPM or WEBP picture.\nRemove it",
+        "begins with '404'; expected a complete PNG, JPEG, BMP, PPM, WEBP or TIFF picture.\nRemove it",
     ),
     "noise": (
         b"\x94" + bytes(50),
-        "is not a complete PNG, JPEG, BMP, PPM or WEBP picture.\nRemove it or replace",
+        "is not a complete PNG, JPEG, BMP, PPM, WEBP or TIFF picture.\nRemove it or replace",
     ),
     "a PNG of noise": (
         b"\x89PNG\r\n\x1a\n" + bytes(50),
-        "is not a complete PNG, JPEG, BMP, PPM or WEBP picture",
+        "is not a complete PNG, JPEG, BMP, PPM, WEBP or TIFF picture",
     ),
     "a GIF": (encoded(GREY, "GIF"), "is a GIF picture; expected a complete PNG"),
-    "a TIFF": (encoded(GREY, "TIFF"), "is a TIFF picture; expected a complete PNG"),
+    "half a TIFF": (encoded(RGB, "TIFF")[:-100], "is truncated or damaged"),
+    "pages of a TIFF": (pages(GREY, GREY), "has 2 pages; expected one.\nSave each as a picture of its own."),
+    "32 bits of TIFF": (
+        encoded(GREY.astype(np.int32), "TIFF"),
+        "has numbers of 32 bits (mode I); expected 8 or",
+    ),
+    "floats of TIFF": (encoded(GREY.astype(np.float32), "TIFF"), "has numbers of 32 bits (mode F)"),
     "half a PNG": (encoded(RGB)[:400], "is truncated or damaged"),
     "half a JPEG": (encoded(RGB, "JPEG")[:-100], "is truncated or damaged (image file is truncated"),
     "half a BMP": (encoded(RGB, "BMP")[:-100], "is truncated or damaged (image file is truncated"),
     "half a WEBP": (encoded(RGB, "WEBP", lossless=True)[:-100], ""),
     "half a PPM": (encoded(RGB, "PPM")[:-100], "is truncated or damaged (image file is truncated"),
-    "16 bits": (encoded(GREY.astype(np.uint16)), "has more than 8 bits per channel"),
-    "16 bits of PGM": (b"P5 2 1 65535\n\0\1\0\2", "has more than 8 bits per channel"),
 }
 
 
@@ -641,6 +714,22 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_name(pack: Pack, content
     text = refused_at_reading(path)
     assert f"{path}: 'b.png' " in text
     assert said in text
+
+
+@pytest.mark.parametrize(("num_bad", "named"), [(2, "b00 b01"), (3, "b00 b01 b02"), (9, "b00 b01 b02 ...")])
+def test_all_pictures_that_cannot_be_decoded_are_in_one_error(pack: Pack, num_bad: int, named: str) -> None:
+    good = {f"{name}.png": TREE["a.png"] for name in ("a", "b00z", "c")}
+    path = pack(good | {f"b{k:02d}.png": b"404" for k in range(num_bad)})
+    first, second, third = refused_at_reading(path).splitlines()
+    assert first == f"{path}: {num_bad} of {num_bad + 3} pictures cannot be used."
+    said = "begins with '404'; expected a complete PNG, JPEG, BMP, PPM, WEBP or TIFF picture."
+    assert second == " ".join(n if n == "..." else f"'{n}.png' {said}" for n in named.split())
+    assert third == "Remove or replace them."
+    with (
+        open_pictures(path) as pictures,
+        pytest.raises(InputError, match=f"{num_bad - 1} of|'b01.png' begins"),
+    ):
+        list(pictures.levels((3, 4, 4), first=2))
 
 
 def png_header(height: int, width: int) -> bytes:

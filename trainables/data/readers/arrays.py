@@ -1,4 +1,4 @@
-"""Named arrays of a user's .npz or HDF5 file, read in pieces; invalid ones are refused by name.
+"""Named arrays of a user's .npz or HDF5 file, or the one of an .npy file, read in pieces; invalid ones are refused by name.
 
 Nothing in such a file is trusted unchecked, and nothing is ever unpickled. Its kind is detected from its content,
 since a download may have any suffix.
@@ -9,8 +9,9 @@ Imports no torch.
 import math
 import warnings
 import zipfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -42,6 +43,9 @@ _MAX_READ_BYTES = 2**29
 """Limit on HDF5 rows that are read together only because they share chunks, and on one chunk."""
 
 
+NAMELESS = ""
+"""Name of the array of an .npy file."""
+
 _Found = tuple[dict[str, StoredArray], Iterable[str]]
 """The requested arrays that exist, and the names of all arrays."""
 
@@ -53,8 +57,9 @@ def open_arrays(
     """Named arrays of a file, readable until the `with` block ends; other arrays in the file are ignored.
 
     Args:
-        path: An .npz or HDF5 file, whatever its suffix.
-        required: Names: for .npz those of its members without `.npy`, for HDF5 paths such as `latents/classes`.
+        path: An .npz, .npy or HDF5 file, whatever its suffix.
+        required: Names: for .npz those of its members without `.npy`, for HDF5 paths such as `latents/classes`, for
+            .npy `NAMELESS`.
         optional: Names that are left out of the result if the file does not have them.
         max_bytes: Limit on the uncompressed size of all named arrays together.
 
@@ -70,12 +75,13 @@ def open_arrays(
             elif head.startswith(_HDF5_SIGNATURE):
                 file = stack.enter_context(h5py.File(path, "r", locking=False))
                 arrays, there = _in_hdf5(path, file, names)
+            elif head.startswith(npy.MAGIC_PREFIX):
+                if names != [NAMELESS]:
+                    raise _nameless(path, names)
+                only = _npy_array(str(path), NAMELESS, lambda: path.open("rb"), path.stat().st_size)
+                arrays, there = {NAMELESS: only}, [NAMELESS]
             else:
-                raise (
-                    _nameless(path, names)
-                    if head.startswith(npy.MAGIC_PREFIX)
-                    else foreign(path, head, _KINDS)
-                )
+                raise foreign(path, head, _KINDS)
             missing = [name for name in required if name not in arrays]
             if missing:
                 raise refusal(path, f"has no array {missing[0]!r}; it has {listed(there)}", RENEW)
@@ -87,28 +93,33 @@ def open_arrays(
 
 
 def array_names(path: Path) -> list[str]:
-    """Names of the arrays of a file, at most 1,000.
+    """Names of the arrays of a file, at most 1,000; `NAMELESS` alone for .npy.
 
     Raises:
         InputError: As in `open_arrays`.
     """
     with refusing(path):
-        if is_zip(file_head(path, _KINDS)):
+        head = file_head(path, _KINDS)
+        if head.startswith(npy.MAGIC_PREFIX):
+            return [NAMELESS]
+        if is_zip(head):
             with zipfile.ZipFile(path) as archive:
                 members = archive.namelist()
             return [name.removesuffix(".npy") for name in members if name.endswith(".npy")][:_MAX_NAMES]
+        if not head.startswith(_HDF5_SIGNATURE):
+            raise foreign(path, head, _KINDS)
         with h5py.File(path, "r", locking=False) as file:
             return list(_hdf5_names(file))
 
 
 def _nameless(path: Path, names: list[str]) -> InputError:
-    """The error for a .npy file."""
+    """The error for an .npy file where arrays with names are expected."""
     saved = f"np.savez({path.stem + '.npz'!r}, {names[0]}=np.load({path.name!r}))"
     found = f"is one array without a name (.npy); expected {_KINDS}"
     return refusal(path, found, f"Save it under the name '{names[0]}': {saved}")
 
 
-# .npz
+# .npz and .npy
 
 
 def _in_npz(path: Path, archive: zipfile.ZipFile, names: list[str]) -> _Found:
@@ -118,22 +129,26 @@ def _in_npz(path: Path, archive: zipfile.ZipFile, names: list[str]) -> _Found:
             raise refusal(path, f"has two members {quoted(info.filename)}; expected one", RENEW)
         members[info.filename] = info
     infos = {name: members[f"{name}.npy"] for name in names if f"{name}.npy" in members}
-    arrays = {
-        name: _npz_array(f"{path}: array {name!r}", name, archive, info) for name, info in infos.items()
-    }
+    arrays = {}
+    for name, info in infos.items():
+        place = f"{path}: array {name!r}"
+        check_zip_member(place, info)
+        arrays[name] = _npy_array(place, name, partial(archive.open, info), info.file_size)
     return arrays, (name.removesuffix(".npy") for name in members)
 
 
-def _npz_array(place: str, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StoredArray:
-    check_zip_member(place, info)
-    with refusing(place), archive.open(info) as member:
+def _npy_array(
+    place: str, name: str, opened: Callable[[], AbstractContextManager[IO[bytes]]], num_bytes: int
+) -> StoredArray:
+    """The array of an .npy file, which may be a member of a zip."""
+    with refusing(place), opened() as member:
         shape, is_fortran, dtype = _npy_header(place, member)
         offset = member.tell()
 
     def blocks(first: int, rows: int) -> Generator[np.ndarray, None, None]:
         with ExitStack() as stack:
             with refusing(place):
-                member = stack.enter_context(archive.open(info))
+                member = stack.enter_context(opened())
                 member.seek(offset + min(first, shape[0]) * math.prod(shape[1:]) * dtype.itemsize)
             for start in range(first, shape[0], rows):
                 with refusing(place):
@@ -145,8 +160,8 @@ def _npz_array(place: str, name: str, archive: zipfile.ZipFile, info: zipfile.Zi
     if is_fortran:
         raise refusal(place, "is in Fortran order; expected C order", "Save np.ascontiguousarray of it.")
     size = offset + math.prod(shape) * dtype.itemsize
-    if size != info.file_size:
-        raise refusal(place, f"has {info.file_size} bytes; expected {size} for {dtype.name} {shape}", RENEW)
+    if size != num_bytes:
+        raise refusal(place, f"has {num_bytes} bytes; expected {size} for {dtype.name} {shape}", RENEW)
     return array
 
 

@@ -33,6 +33,8 @@ from trainables.data.readers.files import (
 _MAX_UNPACKED_BYTES = 256 * 2**20
 """Largest size of a compressed tar: it is unpacked in memory, since reading it out of order is too slow."""
 
+FOLLOW = "Remove it, or for images of your own add --follow-links to read what it leads to."
+
 _UNPACKERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -43,21 +45,22 @@ Member = tuple[str, int, Callable[[], bytes]]
 """Name, declared size in bytes, and a function that reads it."""
 
 
-def members(path: Path, stack: ExitStack, kinds: str) -> Iterator[Member]:
+def members(path: Path, stack: ExitStack, kinds: str, is_following: bool = False) -> Iterator[Member]:
     """The files below a folder or in an archive, in any order; they can be read until the stack is closed.
 
-    Hidden files and folders of a folder are skipped, and a link to a folder is not entered.
+    Hidden files and folders of a folder are skipped, and a link to a folder is not entered unless links are followed.
 
     Args:
         path: A folder, a .zip, a .tar, or a .tar of at most 256 MiB under gzip, bzip2 or xz, whatever its suffix.
         stack: Keeps the archive open.
         kinds: What is expected at the path, for errors.
+        is_following: Whether links in a folder may lead out of it.
 
     Raises:
         InputError: It is missing, damaged or of another kind, or one of the files has a name or a link that leads
             elsewhere, is a device or is encrypted.
     """
-    return _in_folder(path) if path.is_dir() else _in_archive(path, stack, kinds)
+    return _in_folder(path, is_following) if path.is_dir() else _in_archive(path, stack, kinds)
 
 
 def is_visible(part: str) -> bool:
@@ -65,9 +68,9 @@ def is_visible(part: str) -> bool:
     return not part.startswith(".") and part != "__MACOSX"
 
 
-def _in_folder(path: Path) -> Iterator[Member]:
+def _in_folder(path: Path, is_following: bool) -> Iterator[Member]:
     root = path.resolve()
-    for folder, folders, files in os.walk(root, onerror=_raise):
+    for folder, folders, files in os.walk(root, onerror=_raise, followlinks=is_following):
         folders[:] = filter(is_visible, folders)
         inside = Path(folder).relative_to(root)
         for basename in (*folders, *filter(is_visible, files)):
@@ -76,13 +79,19 @@ def _in_folder(path: Path) -> Iterator[Member]:
             with refusing(place):
                 found = file.lstat()
                 if stat.S_ISLNK(found.st_mode):
-                    if not file.resolve().is_relative_to(root):
-                        raise refusal(place, "is a link that leads outside the folder", LEAVE_OUT)
+                    if not is_following and not file.resolve().is_relative_to(root):
+                        raise refusal(place, "is a link that leads outside the folder", FOLLOW)
                     found = file.stat()
+                    if is_following and stat.S_ISDIR(found.st_mode) and _is_above(found, file):
+                        raise refusal(place, "is a link to a folder that it is in", LEAVE_OUT)
             if stat.S_ISREG(found.st_mode):
                 yield name, found.st_size, file.read_bytes
             elif not stat.S_ISDIR(found.st_mode):
                 raise refusal(place, "is neither a file nor a folder", LEAVE_OUT)
+
+
+def _is_above(found: os.stat_result, file: Path) -> bool:
+    return any(os.path.samestat(found, folder.stat()) for folder in file.parents)
 
 
 def _raise(error: OSError) -> None:

@@ -19,7 +19,7 @@ def varying_factors(encoding: Encoding, metric: str, *parts: np.ndarray, num_nee
         num_needed: Fewest factors that the metric needs.
 
     Raises:
-        InputError: There are fewer of them than needed.
+        InputError: There are fewer of them than needed, in all images or in a part of them.
     """
     blocks = [encoding.factors_NK[rows] for rows in parts] or [encoding.factors_NK]
     found = [
@@ -27,6 +27,11 @@ def varying_factors(encoding: Encoding, metric: str, *parts: np.ndarray, num_nee
         for k in range(len(encoding.factor_names))
         if all((factors_NK[:, k] != factors_NK[:1, k]).any() for factors_NK in blocks)
     ]
+    if len(found) < num_needed and parts and len(varying_factors(encoding, metric)) >= num_needed:
+        raise InputError(
+            f"{metric} needs images that differ in a ground-truth factor wherever it learns and tests; "
+            f"the {len(encoding.rows_N)} of {encoding.data} are too few.\nUse more images, or other metrics."
+        )
     if len(found) < num_needed:
         raise InputError(
             f"{metric} needs ground-truth factors that vary over the images, at least {num_needed}; "
