@@ -41,8 +41,8 @@ def notes(run: ResolvedRun, metrics: Sequence[str]) -> list[str]:
     num_codes = len(encoding.kl_D)
     where = f"on {num_images} images with {num_codes} codes"
     found = [
-        f"{name} is {values[name]} {where} even before training; a draw is on no front while its objective is not finite."
-        " Use more images, or fewer codes."
+        f"{name} is {values[name]} {where} even before training: use more images, or fewer codes."
+        " Where it is an objective, no draw will be on the front."
         for name in metrics
         if not math.isfinite(values[name])
     ]

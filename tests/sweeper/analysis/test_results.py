@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sweeper.analysis import comparability, results
+from sweeper.analysis import comparability, reasons, results
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Draw, Ledger, Member
 from tests.specs import run_spec, sweep_spec
@@ -300,6 +300,19 @@ def test_an_objective_that_is_nan_keeps_the_draw_off_the_front_and_says_so(ledge
     assert list(table["on_front"]) == [False, True]
     assert np.isnan(table["factor_vae_score"][0])
     assert list(left_out["reason"]) == ["factor_vae_score is not finite or not committed; off the front"]
+
+
+def test_an_infinite_objective_is_named_with_the_cause(ledger: Ledger) -> None:
+    """As the dependence of codes is on fewer images than codes."""
+    images = reasons.not_finite(
+        np.array([[1.0, math.inf]]), ["recon_mse", "gaussian_tc"], ["", "gaussian_tc(v2, images=8)"]
+    )
+    assert images.startswith(
+        "gaussian_tc is infinite on 8 images (a code is a linear function of others, as always with no"
+    )
+    train(ledger, GAMMA, {gamma(1.0): {0: (math.inf, 0.5)}})
+    _, left_out = results.draw_table(results.run_table(ledger.records, GAMMA), OBJECTIVES)
+    assert list(left_out["reason"]) == ["recon_error is infinite on 1,536 images; off the front"]
 
 
 def test_seeds_of_two_numerics_classes_make_a_draw_mixed(ledger: Ledger) -> None:

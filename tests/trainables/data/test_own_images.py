@@ -189,7 +189,8 @@ def test_a_table_of_labels_is_read_as_it_is_usually_written(folder: Path, text: 
     source = sources.find(join(str(place), Reading(labels=str(folder / "labels.txt"))))
     assert (source.factor_names, source.factor_sizes) == (("5_o_Clock_Shadow", "Young"), (2, 2))
     np.testing.assert_array_equal(factors_of(source), SIGNS > 0)
-    assert source.notes == ()
+    said = "2 factors of 6 pictures, with how many values: 5_o_Clock_Shadow 2, Young 2."
+    assert source.notes == (f"{folder / 'labels.txt'}: {said}",)
 
 
 def test_numbers_are_in_their_order_and_texts_in_that_of_the_alphabet(folder: Path) -> None:
@@ -231,7 +232,7 @@ def test_a_table_inside_the_folder_is_not_said_to_be_left_out_and_rows_that_are_
     place = pictures(folder, FACES[:4])
     (place / "labels.csv").write_text(KAGGLE)
     (place / "more.csv").write_text("")
-    left_out, unused = sources.find(f"{place}?labels={place / 'labels.csv'}").notes
+    left_out, _, unused = sources.find(f"{place}?labels={place / 'labels.csv'}").notes
     assert "Left out: 1 .csv; only" in left_out
     assert unused == f"{place / 'labels.csv'}: 2 rows of pictures that are not in {place} are not used."
 
@@ -276,7 +277,8 @@ def test_folders_are_labels_only_on_request(folder: Path) -> None:
         f"{place}: 3 folders: 'cat', 'dog', 'ox'. If they are labels, add --labels folders",
     )
     source = sources.find(f"{place}?labels=folders")
-    assert (source.factor_names, source.notes) == (("folder_0",), ())
+    assert source.factor_names == ("folder_0",)
+    assert source.notes == (f"{place}: 1 factor of 9 pictures, with how many values: folder_0 3.",)
     np.testing.assert_array_equal(factors_of(source)[:, 0], np.repeat([0, 1, 2], 3))
 
 

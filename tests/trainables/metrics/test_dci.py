@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.ensemble import GradientBoostingClassifier
 
+from trainables.contracts import Metric
 from trainables.encoding import Encoding
 from trainables.errors import InputError
-from trainables.metrics import dci
+from trainables.metrics import dci, explicitness, sap
 from trainables.metrics.dci import concentration, split
 
 SMALL = (2, 3, 2)
@@ -220,3 +221,19 @@ def test_rescaling_is_exact_and_leaves_constant_codes() -> None:
     ratio_N = found_ND[:, 0].astype(np.float64) / codes_ND[:, 0]
     assert len(set(ratio_N)) == 1
     assert np.log2(ratio_N[0]) % 1 == 0
+
+
+@pytest.mark.parametrize("num_images", [2, 3])
+def test_so_few_images_that_there_is_nothing_to_learn_are_refused(num_images: int) -> None:
+    """One image for training has one value of every factor: no code has an importance, which would look like a score of 0."""
+    factors_NK = np.arange(num_images)[:, None]
+    encoding = encoding_of(factors_NK, factors_NK.astype(np.float32))
+    with pytest.raises(InputError, match=f"learns and tests; the {num_images} of a test grid are too few"):
+        dci.score(encoding, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("metric", [sap, explicitness])
+def test_other_metrics_of_two_images_name_the_cause_too(metric: Metric) -> None:
+    factors_NK = np.arange(2)[:, None]
+    with pytest.raises(InputError, match="the 2 of a test grid are too few"):
+        metric.score(encoding_of(factors_NK, factors_NK.astype(np.float32)), np.random.default_rng(0))

@@ -64,7 +64,7 @@ def _check_options(path: Path, reading: Reading) -> None:
 
 def _factors(path: Path, pictures: Pictures, reading: Reading) -> tuple[Factors | None, tuple[str, ...]]:
     if reading.labels == FOLDERS:
-        return labels.of_folders(path, pictures.names), ()
+        return labels.of_folders(path, pictures.names)
     if reading.labels:
         return labels.of_table(Path(reading.labels).expanduser(), path, pictures.names)
     return None, () if reading.factor_sizes else labels.suggestion(path, pictures.names)

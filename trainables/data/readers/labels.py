@@ -16,10 +16,13 @@ from trainables.reading import FOLDERS
 
 _DELIMITERS = ",;\t"
 _MAX_NAME = 60
+_MAX_NAMED = 10
 
 
-def of_folders(path: Path, names: Sequence[str]) -> Factors:
-    """A factor for each level of folders; its values are their names, in the order of the alphabet.
+def of_folders(path: Path, names: Sequence[str]) -> tuple[Factors, tuple[str, ...]]:
+    """The factors of pictures by their folders, and what a person should know of them.
+
+    There is a factor for each level of folders; its values are their names, in the order of the alphabet.
 
     Args:
         path: The folder or archive, for errors.
@@ -45,7 +48,8 @@ def of_folders(path: Path, names: Sequence[str]) -> Factors:
             path, found, "Put all at one depth: a level of folders is a factor, each folder a value."
         )
     columns = [_numbers(path, list(column)) for column in zip(*parts, strict=True)]
-    return Factors(path, np.stack(columns, axis=1), tuple(f"folder_{k}" for k in range(len(columns))))
+    factors = Factors(path, np.stack(columns, axis=1), tuple(f"folder_{k}" for k in range(len(columns))))
+    return factors, (_summary(factors),)
 
 
 def of_table(file: Path, path: Path, names: Sequence[str]) -> tuple[Factors, tuple[str, ...]]:
@@ -82,10 +86,11 @@ def of_table(file: Path, path: Path, names: Sequence[str]) -> tuple[Factors, tup
         raise refusal(file, found, f"{first} Add rows, or remove these pictures.")
     values = [by_name[name] for name in names]
     columns = [_numbers(file, [row[k] for row in values], header[k]) for k in range(len(header))]
-    notes: tuple[str, ...] = ()
+    factors = Factors(file, np.stack(columns, axis=1), header)
     if unused := len(by_name) - len(names):
-        notes = (f"{file}: {unused:,} rows of pictures that are not in {path} are not used.",)
-    return Factors(file, np.stack(columns, axis=1), header), notes
+        unread = f"{file}: {unused:,} rows of pictures that are not in {path} are not used."
+        return factors, (_summary(factors), unread)
+    return factors, (_summary(factors),)
 
 
 def suggestion(path: Path, names: Sequence[str]) -> tuple[str, ...]:
@@ -95,6 +100,15 @@ def suggestion(path: Path, names: Sequence[str]) -> tuple[str, ...]:
         return ()
     some = listed(folders[:3]) + (", ..." if len(folders) > 3 else "")
     return (f"{path}: {len(folders):,} folders: {some}. If they are labels, add --labels {FOLDERS}",)
+
+
+def _summary(factors: Factors) -> str:
+    """A note with the factors and how many values each has."""
+    columns = list(zip(factors.names, factors.values_NK.T, strict=True))
+    some = [f"{name} {len(np.unique(values_N))}" for name, values_N in columns[:_MAX_NAMED]]
+    more = ", ..." if len(columns) > _MAX_NAMED else ""
+    kinds = f"{len(columns)} factor{'s' * (len(columns) != 1)}"
+    return f"{factors.place}: {kinds} of {len(factors.values_NK):,} pictures, with how many values: {', '.join(some)}{more}."
 
 
 def _parsed(file: Path, lines: Iterator[str]) -> tuple[tuple[str, ...], list[list[str]]]:
