@@ -245,7 +245,7 @@ WRONG: dict[str, Callable[[Path], Path]] = {
     r"image 3 has levels up to 256; expected 0 to 255\.\nScale them": lambda f: npz(
         f, images=with_third(256, 3).astype(np.int64)
     ),
-    r"image 2 has levels from -7 to 0; expected 0 to 255\.\nScale them": lambda f: npz(
+    r"image 2 has levels from -7 to 0; expected 0 to 255\.\nShift and scale": lambda f: npz(
         f, images=with_third(-7).astype(np.int16)
     ),
     r"image 2 has levels down to -1; expected 0 to 255\.\nIf they are -1 and 1, save": lambda f: npz(

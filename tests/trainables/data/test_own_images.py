@@ -1,6 +1,7 @@
 """Your own images with ground truth that is not an array beside them: grids, tables, folders."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -216,14 +217,18 @@ def test_labels_and_their_names_are_part_of_what_images_are(folder: Path) -> Non
     assert len(list((folder / "data").glob("*.h5"))) == 1
 
 
-def test_names_without_folders_are_found_in_folders(folder: Path) -> None:
+@pytest.mark.parametrize("above", ["", "data/faces/", "..\\\\"])
+def test_names_are_found_in_folders_and_without_them(folder: Path, above: str) -> None:
     place = pictures(folder, [f"{name[5]}/{name}" for name in FACES])
-    (folder / "labels.csv").write_text(KAGGLE)
+    (folder / "labels.csv").write_text(KAGGLE.replace("00000", f"{above}00000"))
     np.testing.assert_array_equal(
         factors_of(sources.find(f"{place}?labels={folder / 'labels.csv'}")), SIGNS > 0
     )
     pictures(folder, ["z/000001.jpg"])
-    assert "names no picture as it is in" in refused(f"{place}?labels={folder / 'labels.csv'}")
+    text = refused(f"{place}?labels={folder / 'labels.csv'}")
+    assert (
+        "expected names such as '1/000001.jpg'.\nPut the column with the names of the pictures first." in text
+    )
 
 
 def test_a_table_inside_the_folder_is_not_said_to_be_left_out_and_rows_that_are_not_used_are(
@@ -238,8 +243,14 @@ def test_a_table_inside_the_folder_is_not_said_to_be_left_out_and_rows_that_are_
 
 
 WRONG_TABLES = {
-    "has no row for 2 of 6 pictures: '000005.jpg', '000006.jpg'.\nIts first row is of '000001.jpg'. Add rows": "\n".join(
+    "has no row for 2 of 6 pictures: '000005.jpg', '000006.jpg'.\nAdd rows": "\n".join(
         KAGGLE.splitlines()[:5]
+    ),
+    "has '1' in its first column; expected names such as '000001.jpg'.\nPut": re.sub(
+        r"00000(\d)", r"\1,00000\1", KAGGLE
+    ),
+    "has no row for 1 of 6 pictures: '000001.jpg'.\nAdd rows after a line of names": "\n".join(
+        f"{name},{a}" for name, (a, _) in zip(FACES, SIGNS, strict=True)
     ),
     "has two rows for '000001.jpg'; expected one.\nRemove": KAGGLE + "000001.jpg,1,1\n",
     "has 2 values in row 7 ('x.jpg'); expected 3.\nGive each picture": KAGGLE + "x.jpg,1\n",

@@ -5,7 +5,7 @@ Shape suffixes: N pictures, K factors.
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -72,18 +72,18 @@ def of_table(file: Path, path: Path, names: Sequence[str]) -> tuple[Factors, tup
         file.open(encoding="utf-8-sig", newline="") as lines,
     ):
         header, rows = _parsed(file, lines)
-    by_name = _by_name(file, rows)
-    if not any(name in by_name for name in names):
-        names = [PurePosixPath(name).name for name in names]  # a table of names without folders
-        if len(set(names)) < len(names):
-            raise refusal(
-                file, f"names no picture as it is in {path}", f"Give names such as {quoted(names[0])}."
-            )
+    by_name: Mapping[str, Sequence[str]] = _by_name(file, rows)
+    if not any(name in by_name for name in names):  # names without folders, or with others
+        names, by_name = _without_folders(names, by_name)
     lacking = [name for name in names if name not in by_name]
+    if len(lacking) == len(names):
+        found = f"has {quoted(rows[0][0])} in its first column; expected names such as {quoted(names[0])}"
+        raise refusal(file, found, "Put the column with the names of the pictures first.")
     if lacking:
         found = f"has no row for {len(lacking):,} of {len(names):,} pictures: {listed(lacking[:3])}"
-        first = f"Its first row is of {quoted(next(iter(by_name)))}."
-        raise refusal(file, found, f"{first} Add rows, or remove these pictures.")
+        raise refusal(
+            file, found, "Add rows after a line of names such as file,shape,color, or remove these pictures."
+        )
     values = [by_name[name] for name in names]
     columns = [_numbers(file, [row[k] for row in values], header[k]) for k in range(len(header))]
     factors = Factors(file, np.stack(columns, axis=1), header)
@@ -167,6 +167,16 @@ def _by_name(file: Path, rows: Sequence[Sequence[str]]) -> dict[str, Sequence[st
             raise refusal(file, f"has two rows for {quoted(plain)}; expected one", "Remove one of them.")
         found[plain] = values
     return found
+
+
+def _without_folders(
+    names: Sequence[str], by_name: Mapping[str, Sequence[str]]
+) -> tuple[Sequence[str], Mapping[str, Sequence[str]]]:
+    """Names of pictures and rows by the last part of each, unless two would be the same."""
+    last = [PurePosixPath(name).name for name in names]
+    by_last = {PurePosixPath(name).name: values for name, values in by_name.items()}
+    is_unique = len(set(last)) == len(last) and len(by_last) == len(by_name)
+    return (last, by_last) if is_unique else (names, by_name)
 
 
 def _numbers(place: Path, texts: Sequence[str], name: str = "") -> np.ndarray:

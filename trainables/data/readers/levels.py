@@ -71,7 +71,9 @@ def _beyond_a_byte(block: np.ndarray, image: np.ndarray) -> tuple[str, str]:
     """What is wrong with integers, and what to do."""
     if block.min() >= -1 and block.max() <= 1:
         return f"levels down to {image.min()}", "\nIf they are -1 and 1, save images > 0."
-    found = (
-        f"levels up to {image.max()}" if block.min() >= 0 else f"levels from {image.min()} to {image.max()}"
+    if block.min() < 0:
+        return f"levels from {image.min()} to {image.max()}", "\nShift and scale them to 0 to 255."
+    return (
+        f"levels up to {image.max()}",
+        "\nScale them, for example (images / images.max()).astype(np.float32).",
     )
-    return found, "\nScale them, for example (images / images.max()).astype(np.float32)."
