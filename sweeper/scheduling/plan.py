@@ -16,7 +16,7 @@ from sweeper.scheduling import scoring, variants
 from sweeper.scheduling.label_free import answerable
 from sweeper.scheduling.packing import Waiting
 from sweeper.scheduling.variants import PROTOCOL
-from trainables import contracts, plugins
+from trainables import contracts, plugins, reading
 from trainables.config import RunSpec, Schedule, Value, spec_of
 from trainables.errors import InputError, UnknownNameError
 
@@ -182,7 +182,7 @@ def find_question(
     if scale not in sweep.scales:
         raise UnknownNameError("scale", scale, sweep.scales)
     if (fields or data is not None) and not label:
-        change = "--set {}={}".format(*next(iter(fields.items()))) if fields else f"--data {data}"
+        change = "--set {}={}".format(*next(iter(fields.items()))) if fields else reading.typed(data or "")
         raise InputError(
             f"{change} makes a variant of sweep {name}, which needs a label.\nAdd one, for example --as mine."
         )

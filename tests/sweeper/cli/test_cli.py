@@ -59,6 +59,26 @@ AT_ONCE = {
     "data": ([*RUN, "--as", "x", "--data", "dsprite"], ["dsprite", "Did you mean 'dsprites'?", "./pictures"]),
     "data, no label": ([*RUN, "--data", "dsprites"], ["--data dsprites", "--as"]),
     "data, not there": ([*RUN, "--as", "x", "--data", "./nope.npz"], ["--data ./nope.npz", "no such file"]),
+    "images, no data": (
+        [*RUN, "--as", "x", "--images", "imgs"],
+        ["--images needs images of your own", "--data"],
+    ),
+    "images of a set": (
+        [*RUN, "--as", "x", "--data", "sprites", "--factors", "y"],
+        ["--factors is for images of your own; sprites is"],
+    ),
+    "images, no label": (
+        [*RUN, "--data", __file__, "--images", "a b"],
+        [f"--data {__file__} --images 'a b' makes a variant", "--as"],
+    ),
+    "images to calibrate": (
+        ["calibrate", "sprites", "--labels", "folders"],
+        ["--labels is for images of your own"],
+    ),
+    "factor sizes": (
+        [*RUN, "--as", "x", "--data", __file__, "--factor-sizes", "3x"],
+        ["--factor-sizes 3x: expected", "3,6,40,32,32"],
+    ),
     "data, empty": ([*RUN, "--as", "x", "--data", ""], ["''", "dsprites"]),
     "figure": (["figure", "7", "factorvae_gamma"], ["'7'", "3, 4, 5, 6, metrics"]),
     "figure, no sweep": (["figure", "4"], ["Missing: a sweep.\nValid: betavae_beta", "figure --help"]),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from search_spaces import factorvae_gamma
@@ -111,6 +112,21 @@ def test_a_network_that_fits_the_images_is_planned_and_kept_by_its_name(
     assert {member.spec["fields"]["vae.network"] for member in kept} == {network}
     for again in ({}, {"vae.network": network}, {"vae.network": "auto"}):
         assert ask(again, label="fits").members == fitting.members
+
+
+def test_a_label_keeps_how_its_images_are_read(
+    ask: Ask, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPER_DATA", str(tmp_path / "data"))
+    levels = np.random.default_rng(0).integers(0, 256, (80, 8, 8), dtype=np.uint8)
+    arrays: dict[str, np.ndarray] = {"a b": levels, "other": levels[::-1], "y": np.arange(80) // 20}
+    np.savez(tmp_path / "mine.npz", allow_pickle=False, **arrays)
+    data = f"{tmp_path}/mine.npz?images=a%20b&factors=y"
+    ask(label="mine", data=data).register(ledger)
+    assert ask(label="mine").question.scale.data == data
+    with pytest.raises(InputError) as refusal:
+        ask(label="mine", data=f"{tmp_path}/mine.npz?images=other")
+    assert f"or use --data {tmp_path}/mine.npz --images 'a b' --factors y; for a new" in str(refusal.value)
 
 
 def test_more_values_seeds_and_steps_extend_a_label(ask: Ask, ledger: Ledger) -> None:
