@@ -20,8 +20,9 @@ from sweeper.analysis.troubles import troubles
 from sweeper.figures.front_data import write_plot
 from sweeper.home import MAX_STEM, Home, lock_home
 from sweeper.ledger.writer import Ledger
+from sweeper.machines.clusters import ClusterMeasure, cluster
 from sweeper.machines.probe import Probe, measure_alone, measure_together
-from sweeper.machines.resources import ClusterMeasure, Machine, Resources, cluster, local_resources
+from sweeper.machines.resources import Machine, Resources, local_resources
 from sweeper.scheduling import launch, placing, scoring
 from sweeper.scheduling.estimate import TOO_LONG_S, Estimate, announced, form_packs, plan_table
 from sweeper.scheduling.gpu_packs import Measure, MeasureTogether

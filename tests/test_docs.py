@@ -12,8 +12,7 @@ import pytest
 from benchmarks import packs
 from benchmarks.gpu import __main__ as gpu
 from sweeper.cli import app
-from trainables import __main__ as training
-from trainables import plugins
+from trainables import command_line, plugins
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,7 +52,7 @@ def test_a_documented_command_of_the_sweeper_parses(arguments: list[str]) -> Non
 
 @pytest.mark.parametrize("arguments", commands("trainables"))
 def test_a_documented_command_of_the_core_parses(arguments: list[str]) -> None:
-    options = training.build_parser().parse_args(arguments)
+    options = command_line.build_parser(None).parse_args(arguments)
     plugins.check("trainables.models", options.model, "model")
 
 

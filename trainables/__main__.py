@@ -2,8 +2,9 @@
 
     python -m trainables factor_vae --data sprites --set discriminator.width=64 --steps 200
 
-Without the narrow discriminator, the one of the paper takes minutes on a CPU. Prints one JSON line per report, then one per run. --out DIR saves the blocks, and --resume DIR
-resumes from them exactly. Ctrl-C or SIGTERM stops after the current step; with --out, everything that --resume
+Without the narrow discriminator, the one of the paper takes minutes on a CPU. Prints one JSON line per report, then one per
+run. --out DIR saves the blocks, and --resume DIR resumes from them exactly. Ctrl-C, SIGTERM and SIGHUP stop after the
+current step; with --out, everything that --resume
 needs is saved first.
 """
 
@@ -25,9 +26,9 @@ from trainables import (
     arithmetic,
     blocks,
     config,
-    contracts,
     durable,
     engine,
+    memory,
     plugin_store,
     plugins,
     resuming,
@@ -35,29 +36,27 @@ from trainables import (
     trial,
 )
 from trainables.attempt import Attempt, Start
-from trainables.command_line import Parser, data_of, folder, model, one_of, seconds, threads, whole_number
+from trainables.command_line import build_parser, data_of
 from trainables.committing import Committer
-from trainables.config import STATE_EVERY_S, RunSpec, Schedule
+from trainables.config import RunSpec, Schedule
 from trainables.durable import DamagedBlockError
 from trainables.engine import ResolvedRun
-from trainables.errors import InputError, reason
+from trainables.errors import InputError, is_out_of_memory, reason
 from trainables.layout import Layout
-from trainables.shell import program
-from trainables.stopping import StopRequest
+from trainables.stopping import StopRequest, interrupt_at_signals
 from trainables.worker import newest_intact
 
 BLOCK_S = 10.0
-DEVICES = ("cpu", "cuda")
-EXAMPLE = "factor_vae --data sprites --set discriminator.width=64 --steps 200"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done, 1 a run diverged, 2 invalid input, 3 I/O error, 130 stopped by a signal.
+    0 done, 1 a run diverged, 2 invalid input, 3 an error of the machine, 130 stopped by a signal.
     """
+    interrupt_at_signals()
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = build_parser()
+    parser = build_parser(__doc__)
     try:
         plugins.add_from_environment()
         parser.check_options(arguments)
@@ -71,71 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 3
-
-
-def build_parser() -> Parser:
-    """The argument parser of `python -m trainables`."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog=program("trainables"), description=__doc__, formatter_class=layout)
-    parser.example = EXAMPLE
-    parser.add_argument(
-        "model",
-        type=model,
-        metavar="MODEL",
-        help=f"{', '.join(contracts.model_names())}, or the path of your own",
-    )
-    parser.add_data()
-    parser.add_argument("--seeds", default="0", help="seeds to train, for example 0-3,7 (default 0)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="set a field of the model's configuration, for example gamma=10; repeatable",
-    )
-    parser.add_argument("--steps", type=whole_number, required=True, help="updates to train each run")
-    parser.add_argument(
-        "--report-every",
-        type=whole_number,
-        default=100,
-        metavar="STEPS",
-        help="updates between training statistics (default 100)",
-    )
-    parser.add_argument(
-        "--evaluate-every",
-        type=whole_number,
-        metavar="STEPS",
-        help="updates between evaluations (default: only at the end)",
-    )
-    parser.add_argument(
-        "--precision",
-        type=one_of(config.PRECISIONS, {}),
-        default="fp32",
-        choices=config.PRECISIONS,
-        help="of matrix products and convolutions (default fp32)",
-    )
-    parser.add_argument(
-        "--threads", type=threads, default=1, help="CPU threads (default 1); part of the numerics class"
-    )
-    parser.add_argument(
-        "--device",
-        type=one_of(DEVICES, {"gpu": "cuda"}),
-        default="cpu",
-        choices=DEVICES,
-        help="where to train (default cpu)",
-    )
-    parser.add_argument(
-        "--state-every",
-        type=seconds,
-        default=STATE_EVERY_S,
-        metavar="SECONDS",
-        help="training time between two saved states (default %(default)g)",
-    )
-    parser.add_argument("--out", type=folder, metavar="DIR", help="save blocks in this folder")
-    parser.add_argument(
-        "--resume", type=folder, metavar="DIR", help="resume from the blocks that --out saved in this folder"
-    )
-    return parser
+    except KeyboardInterrupt:
+        print("Stopped at once; with --resume DIR it resumes from saved blocks.", file=sys.stderr)
+        return 130
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError
+        if not isinstance(error, MemoryError) and not is_out_of_memory(str(error)):
+            raise
+        print("Out of memory.\nUse fewer seeds, smaller networks or batches.", file=sys.stderr)
+        return 3
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -160,6 +102,8 @@ def _train(options: argparse.Namespace) -> int:
         raise InputError(
             "--device cuda: torch finds no usable CUDA device on this machine.\nUse --device cpu."
         )
+    if options.device == "cpu":  # a GPU refuses by itself what it does not hold
+        memory.check(runs[0], len(runs))
     arithmetic.set_arithmetic(options.precision, options.threads)
     arithmetic.keep_freed_memory()
     start = (

@@ -11,9 +11,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-from trainables import contracts, plugins, sources
+from trainables import config, contracts, plugins, sources
+from trainables.config import STATE_EVERY_S
 from trainables.errors import InputError, did_you_mean
 from trainables.reading import GRID, LINKS, OPTIONS, Reading, sizes
+from trainables.shell import program
+
+DEVICES = ("cpu", "cuda")
+EXAMPLE = "factor_vae --data sprites --set discriminator.width=64 --steps 200"
 
 
 class Parser(argparse.ArgumentParser):
@@ -160,3 +165,68 @@ def folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("is empty.\nName a folder, or leave the option out.")
     return Path(text)
+
+
+def build_parser(description: str | None) -> Parser:
+    """The argument parser of `python -m trainables`."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog=program("trainables"), description=description, formatter_class=layout)
+    parser.example = EXAMPLE
+    parser.add_argument(
+        "model",
+        type=model,
+        metavar="MODEL",
+        help=f"{', '.join(contracts.model_names())}, or the path of your own",
+    )
+    parser.add_data()
+    parser.add_argument("--seeds", default="0", help="seeds to train, for example 0-3,7 (default 0)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="set a field of the model's configuration, for example gamma=10; repeatable",
+    )
+    parser.add_argument("--steps", type=whole_number, required=True, help="updates to train each run")
+    parser.add_argument(
+        "--report-every",
+        type=whole_number,
+        default=100,
+        metavar="STEPS",
+        help="updates between training statistics (default 100)",
+    )
+    parser.add_argument(
+        "--evaluate-every",
+        type=whole_number,
+        metavar="STEPS",
+        help="updates between evaluations (default: only at the end)",
+    )
+    parser.add_argument(
+        "--precision",
+        type=one_of(config.PRECISIONS, {}),
+        default="fp32",
+        choices=config.PRECISIONS,
+        help="of matrix products and convolutions (default fp32)",
+    )
+    parser.add_argument(
+        "--threads", type=threads, default=1, help="CPU threads (default 1); part of the numerics class"
+    )
+    parser.add_argument(
+        "--device",
+        type=one_of(DEVICES, {"gpu": "cuda"}),
+        default="cpu",
+        choices=DEVICES,
+        help="where to train (default cpu)",
+    )
+    parser.add_argument(
+        "--state-every",
+        type=seconds,
+        default=STATE_EVERY_S,
+        metavar="SECONDS",
+        help="training time between two saved states (default %(default)g)",
+    )
+    parser.add_argument("--out", type=folder, metavar="DIR", help="save blocks in this folder")
+    parser.add_argument(
+        "--resume", type=folder, metavar="DIR", help="resume from the blocks that --out saved in this folder"
+    )
+    return parser

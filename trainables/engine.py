@@ -110,7 +110,7 @@ class Pack:
             [run.config for run in computed], images.shape, self._initial_uniform, self.device
         )
         self._inputs: dict[str, RandomInput] = self.model.random_inputs()
-        counts = {name: _num_words(kind) for name, kind in self._inputs.items()}
+        counts = {name: num_words(kind) for name, kind in self._inputs.items()}
         self._streams = streams.Streams(self.seeds, counts, self.device)
         chunk_words = CHUNK_WORDS_CPU if self.device.type == "cpu" else CHUNK_WORDS_GPU
         self._chunk = max(1, chunk_words // (len(computed) * sum(counts.values())))
@@ -231,7 +231,8 @@ class Pack:
         return [{name: array[r] for name, array in arrays.items()} for r in range(len(self.runs))]
 
 
-def _num_words(kind: RandomInput) -> int:
+def num_words(kind: RandomInput) -> int:
+    """The random words that a run uses for an input in each step."""
     match kind:
         case ImageBatch(size):
             return size

@@ -43,6 +43,12 @@ class UnusableGpuError(RuntimeError):
     """A node has a GPU that torch cannot use; training a pack on its CPU would take weeks."""
 
 
+def unusable_gpu(text: str) -> str:
+    """The message of an `UnusableGpuError` in an error's text, a traceback for example; empty if there is none."""
+    found = re.search(rf"{UnusableGpuError.__name__}: (.+)", text)
+    return found[1] if found else ""
+
+
 def reason(error: BaseException) -> str:
     """What went wrong in a few words, without the number of the error, its class and the path."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -14,6 +14,7 @@ Reads one JSON object per line from standard input and answers each with one:
     {"calibrate": data, "code", "metric", "num_seeds"}   -> {"values": [value, ...], "identity"}
     an unknown name                           -> {"unknown": [kind, name, valid names, remedy]}
     other invalid user input                  -> {"error": text}
+    a GPU that torch cannot use               -> {"machine": text}
     a pack that does not fit into memory      -> {"out_of_memory": true}
 """
 
@@ -37,6 +38,7 @@ from trainables import (
     engine,
     evaluation,
     known_codes,
+    memory,
     plugins,
     stepping,
     trial,
@@ -107,13 +109,20 @@ class Bench:
         num_runs: Runs of the pack.
         gpus: Share of a GPU, 0 for a CPU.
         threads: CPU threads.
+
+    Raises:
+        InputError: The memory of this machine cannot hold the pack.
+        UnusableGpuError: Torch cannot use the GPU.
     """
 
     def __init__(self, spec: RunSpec, num_runs: int, gpus: float, threads: int) -> None:
         arithmetic.set_arithmetic(spec.precision, threads)
         arithmetic.keep_freed_memory()
         runs = engine.resolve_all([RunSpec(**(vars(spec) | {"seed": seed})) for seed in range(num_runs)])
-        images = random_images(runs[0].source.shape, NUM_IMAGES, arithmetic.pick_device(gpus))
+        device = arithmetic.pick_device(gpus)
+        if device.type == "cpu":  # a GPU refuses by itself what it does not hold
+            memory.check(runs[0], num_runs)
+        images = random_images(runs[0].source.shape, NUM_IMAGES, device)
         self._gpus, self._device = gpus, images.device
         before = _settled_memory_gib(self._device)
         self._pack = Pack(runs, images)
@@ -169,8 +178,10 @@ def main() -> None:
             answer = _answer(question, prepared)
         except UnknownNameError as error:
             answer = {"unknown": [error.kind, error.name, error.valid, error.remedy]}
-        except (InputError, UnusableGpuError) as error:
+        except InputError as error:
             answer = {"error": str(error)}
+        except UnusableGpuError as error:
+            answer = {"machine": str(error)}
         except OSError as error:
             answer = {"error": f"{error}\nFix it, or use another file or folder."}
         except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError for a GPU

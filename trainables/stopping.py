@@ -1,8 +1,25 @@
-"""Requests by the user to stop training."""
+"""Requests to stop, by signals of a user, a closed terminal or a scheduler."""
 
 import contextlib
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+STOPPED = "Stopped. Committed work is kept; run the same command to resume."
+
+SAME_S = 1.0
+"""Signals within so many seconds are one request: `timeout` and schedulers send one to a process and one to its group."""
+
+
+def interrupt_at_signals() -> None:
+    """Raise `KeyboardInterrupt` at any of these signals; one that is ignored, as by nohup, stays so."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
 
 
 class StopRequest:
@@ -14,26 +31,30 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.is_asked = False
+        self._asked_s = 0.0
 
     @contextlib.contextmanager
     def by_signals(self, tell: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """In this context, the first SIGINT or SIGTERM sets `is_asked`; a second one acts at once.
+        """In this context, the first signal sets `is_asked`; a later one acts at once, one that is ignored stays so.
 
         Args:
             tell: Called on the first signal.
         """
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
         def ask(*_: object) -> None:
-            self.is_asked = True
-            tell()
-            for each in before:
-                signal.signal(each, signal.default_int_handler)
+            now_s = time.monotonic()
+            if self.is_asked and now_s - self._asked_s >= SAME_S:
+                raise KeyboardInterrupt
+            if not self.is_asked:
+                self.is_asked, self._asked_s = True, now_s
+                tell()
 
-        for number in before:
+        for number in heard:
             signal.signal(number, ask)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for number in heard:
+                signal.signal(number, before[number])

@@ -6,9 +6,7 @@ disk; 130 stopped by the user.
 """
 
 import json
-import signal
 import sqlite3
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -50,13 +48,14 @@ from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
 from trainables.reading import Reading
 from trainables.shell import program
+from trainables.stopping import STOPPED, interrupt_at_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     found: dict[str, Any] = {}
     try:
-        _end_as_after_ctrl_c()
+        interrupt_at_signals()
         plugins.add_from_environment()
         code = sweeper.main(args=arguments, prog_name=program("sweeper"), standalone_mode=False, obj=found)
         return code if isinstance(code, int) else 0
@@ -67,19 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(usage_message(error), err=True)
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped. Committed work is kept; run the same command to resume.", err=True)
+        click.echo(STOPPED, err=True)
         return 130
     except (OSError, sqlite3.Error, DamagedBlockError, ConflictError) as error:
         click.echo(failure_message(found.get("home"), error), err=True)
         return 3
-
-
-def _end_as_after_ctrl_c() -> None:
-    """End in order when a scheduler or a closed terminal asks for it; a signal that is ignored, as by nohup, stays so."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, signal.default_int_handler)
 
 
 @click.group(context_settings={"max_content_width": 120})
@@ -129,8 +120,9 @@ def show_plan(
     from rich.console import Console
 
     from sweeper import display
+    from sweeper.machines.clusters import ClusterMeasure, cluster
     from sweeper.machines.probe import Probe, measure_together
-    from sweeper.machines.resources import ClusterMeasure, cluster, local_resources
+    from sweeper.machines.resources import local_resources
     from sweeper.scheduling.estimate import announced, plan_table
     from sweeper.scheduling.placing import prepare
     from sweeper.scheduling.plan import plan

@@ -1,6 +1,7 @@
 """Ask a process that has torch about runs, so that the driver does not need torch; see `trainables.probe`."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,8 +54,8 @@ class Evaluated:
     num_images: int
 
 
-class ProbeDiedError(OSError):
-    """The process that has torch died, perhaps killed by the kernel because memory ran out."""
+class ProbeError(OSError):
+    """The process that has torch died, perhaps killed by the kernel because memory ran out, or this machine's GPU is unusable."""
 
 
 class Probe:
@@ -156,14 +157,23 @@ class Probe:
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
-        if not line:
-            raise ProbeDiedError("the process that measures packs died; see its output above")
+        if not line.endswith("\n"):
+            raise ProbeError(_death(self._process.wait()))
         answer: dict[str, Any] = json.loads(line)
         if "unknown" in answer:
             raise UnknownNameError(*answer["unknown"])
         if "error" in answer:
             raise InputError(answer["error"])
+        if "machine" in answer:
+            raise ProbeError(answer["machine"])
         return answer
+
+
+def _death(code: int) -> str:
+    what = "the process that measures packs"
+    if code == -signal.SIGKILL:
+        return f"{what} was killed, perhaps by the kernel because memory ran out"
+    return f"{what} died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'}); see its output above"
 
 
 def measure_alone(run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:

@@ -2,33 +2,17 @@
 
 import contextlib
 import csv
-import logging
 import math
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from sweeper.machines.probe import Measured
-from trainables import plugins
-from trainables.config import STATE_EVERY_S, RunSpec
+from trainables.config import STATE_EVERY_S
 from trainables.errors import InputError
-
-# Ray reads these when it is imported or started, so they are set before that.
-_ENVIRONMENT = {
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 Device = Literal["auto", "cpu", "gpu"]
 
@@ -79,17 +63,11 @@ class Resources:
 
 MAX_PACKS_PER_GPU = 100
 
-EXPECTED_GPUS = 4
-"""GPUs assumed for a cluster that shows none yet; packs are formed for this many, and wait until they start."""
-
 ANSWER_S = 3.0
 """Longest time for a cluster to answer."""
 
 DRIVER_S = 20.0
 """Longest time for the GPU driver to list a machine's GPUs; it takes seconds if it was not used before."""
-
-MEASURE_S = 60.0
-"""Longest time for a cluster to measure a pack; nodes that are still starting take longer."""
 
 
 def check_share(share: float) -> None:
@@ -164,81 +142,6 @@ def check_address(address: str | None, option: str = "--address") -> None:
             f"{option} {address}: no Ray cluster answers there.\n"
             "Check it, start a cluster with `ray start --head` and use the address that it prints, or leave out --address."
         ) from None
-
-
-@contextmanager
-def cluster(machine: Machine) -> Iterator[Resources]:
-    """Start Ray on this machine, or join a running cluster; yield its resources.
-
-    Raises:
-        InputError: The cluster cannot be reached.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    here = local_resources() if machine.address is None else None
-    if here:
-        # Passed explicitly, since Ray would count GPUs that the process may not use.
-        options |= {"include_dashboard": False, "num_cpus": here.num_cpus, "num_gpus": here.num_gpus}
-    try:
-        # Not None, which would join any cluster that was started on this machine, or the one at RAY_ADDRESS.
-        ray.init(address=machine.address or "local", **options)
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        if machine.address is None:
-            raise
-        (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"--address {machine.address}: Ray refused the connection ({reason}).\n"
-            "Start a cluster with `ray start --head`, set its token, or leave out --address."
-        ) from None
-    try:
-        yield here or _cluster_resources(machine)
-    finally:
-        ray.shutdown()
-
-
-class ClusterMeasure:
-    """Measures packs on nodes of the joined cluster; once no node was free, it does not ask again."""
-
-    def __init__(self) -> None:
-        self._is_busy = False
-
-    def __call__(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
-        """Return the cost of a pack on a node; None if no node is free soon, or the pack cannot train there."""
-        if self._is_busy:
-            return None
-        import ray
-
-        files = plugins.carried()
-
-        def task() -> dict[str, float]:
-            from trainables import plugins, probe
-
-            plugins.learn(files)
-            return probe.measure(run, num_runs, gpus, threads)
-
-        options = {"num_cpus": threads, "num_gpus": exact_share(gpus), "max_retries": 0, "max_calls": 1}
-        asked = ray.remote(**options)(task).remote()
-        try:
-            return Measured(**ray.get(asked, timeout=MEASURE_S))
-        except ray.exceptions.RayError as error:  # a pack that cannot train reports why when it is trained
-            self._is_busy = isinstance(error, ray.exceptions.GetTimeoutError)
-            ray.cancel(asked, force=True)
-            return None
-
-
-def _cluster_resources(machine: Machine) -> Resources:
-    """Return the resources that the joined cluster has or will grow to."""
-    import ray
-
-    found = ray.cluster_resources()
-    kinds = [name.removeprefix("accelerator_type:") for name in found if name.startswith("accelerator_type:")]
-    num_gpus = max(found.get("GPU", 0), machine.cluster_gpus)
-    if not num_gpus and machine.gpus_per_pack:
-        num_gpus = EXPECTED_GPUS  # an autoscaled cluster may have none before packs request them
-    return Resources(found.get("CPU", 0), num_gpus, " or ".join(kinds) or "GPU")
 
 
 def local_resources() -> Resources:

@@ -4,10 +4,15 @@ Tune's own state is never read again: everything committed is in the storage and
 """
 
 import logging
+import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,14 +22,24 @@ from ray import tune
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
+from sweeper.machines import clusters
 from sweeper.machines.resources import Machine, exact_share
 from sweeper.scheduling.attempts import STOP_S
 from sweeper.scheduling.pack_queue import FINISHED, PackQueue
 from trainables.assignment import Assignment, Report
-from trainables.stopping import StopRequest
+from trainables.errors import unusable_gpu
+from trainables.stopping import STOPPED, StopRequest
 
-LOOK_EVERY_S = 5.0
-"""Seconds between checks whether Ray still has a node."""
+LOOK_EVERY_S = 1.0
+"""Seconds between checks whether Ray is still there."""
+
+GONE_S = 15.0
+"""Longest time for which Ray may not answer; some clusters restart their head."""
+
+VAIN_S = 4.0
+"""Longest time for Tune to end once Ray is gone."""
+
+GONE = "every node of the Ray cluster is gone"
 
 
 def work(
@@ -65,9 +80,40 @@ def work(
     # The queue records failures and the driver shows them; Tune would print each traceback twice.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
-        tuner.fit()
+        with _not_waiting_in_vain(request):
+            tuner.fit()
+    except KeyboardInterrupt:
+        if not queue.error:
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _not_waiting_in_vain(request: StopRequest) -> Iterator[None]:
+    """In this context, end this process if Ray is gone and Tune waits for it, where no signal and no exception reaches it.
+
+    Ray itself would abort it after a minute. What is open in the ledger then is ended by the next command.
+    """
+    is_over = threading.Event()
+
+    def watch() -> None:
+        seen_s = time.monotonic()
+        while not is_over.wait(LOOK_EVERY_S):
+            if clusters.is_there():
+                seen_s = time.monotonic()
+            elif time.monotonic() - seen_s > VAIN_S + (0 if request.is_asked else GONE_S):
+                code, words = (130, STOPPED) if request.is_asked else (3, f"Error: {GONE}.\n{STOPPED}")
+                print(words, file=sys.stderr, flush=True)
+                os._exit(code)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
 
 
 class PackSearcher(Searcher):
@@ -105,6 +151,11 @@ class BlockListener(Callback):
 
     def __init__(self, queue: PackQueue) -> None:
         self._queue = queue
+        self._sigusr1 = signal.getsignal(signal.SIGUSR1)
+
+    def setup(self, **_: Any) -> None:
+        """Take SIGUSR1 back from Tune, which would end all trials at once and say nothing."""
+        signal.signal(signal.SIGUSR1, self._sigusr1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return an empty state, see `PackSearcher.__getstate__`."""
@@ -126,8 +177,11 @@ class BlockListener(Callback):
         self._queue.ended(trial.trial_id, "", is_stopped=trial.last_result.get("is_stopped", False))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Tell the queue that a trial failed."""
-        self._queue.ended(trial.trial_id, _error_text(trial))
+        """Tell the queue that a trial failed; a GPU that torch cannot use fails every trial, so it ends all of them."""
+        text = _error_text(trial)
+        self._queue.ended(trial.trial_id, text)
+        if problem := unusable_gpu(text):
+            self._queue.error = self._queue.error or OSError(problem)
 
 
 class StopEarly(Stopper):
@@ -147,7 +201,7 @@ class StopEarly(Stopper):
     ) -> None:
         self._queue, self._request = queue, request
         self._ask_to_stop, self._patience_s = ask_to_stop, patience_s
-        self._looked_s = time.monotonic()
+        self._looked_s = self._seen_s = time.monotonic()
         self._asked_s: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -159,20 +213,33 @@ class StopEarly(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Return whether to end all trials at once, whatever they are doing."""
+        """Return whether to end all trials at once, whatever they are doing.
+
+        Raises:
+            KeyboardInterrupt: Ray is gone: Tune would first wait for a minute for it, and ends at once only for this.
+        """
         now_s, is_asked = time.monotonic(), self._request.is_asked
-        if not is_asked and now_s - self._looked_s > LOOK_EVERY_S:
+        if now_s - self._looked_s > LOOK_EVERY_S:
             self._looked_s = now_s
-            # Tune would wait forever for room on nodes that are gone.
-            if not any(node["Alive"] for node in ray.nodes()):
-                self._queue.error = self._queue.error or OSError("every node of the Ray cluster is gone")
-                return True
+            self._look(now_s)
         if not is_asked and self._queue.error is None:
             return False
         if self._asked_s is None:
             self._asked_s, self._queue.is_stopping = now_s, True
             self._ask_to_stop()
         return not self._queue.has_live or now_s - self._asked_s > self._patience_s
+
+    def _look(self, now_s: float) -> None:
+        if clusters.is_there():
+            self._seen_s = now_s
+            # Tune would wait forever for room on nodes that are gone.
+            is_gone = not any(node["Alive"] for node in ray.nodes())
+        else:
+            is_gone = self._request.is_asked or now_s - self._seen_s > GONE_S
+        if is_gone:
+            if not self._request.is_asked:
+                self._queue.error = self._queue.error or OSError(GONE)
+            raise KeyboardInterrupt
 
 
 def _error_text(trial: Any) -> str:

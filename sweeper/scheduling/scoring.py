@@ -7,11 +7,12 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,7 @@ def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> No
     results: list[Scored] = []
     damaged: list[str] = []
     begun = time.monotonic()
-    # Spawned, not forked: the driver has threads.
-    with ProcessPoolExecutor(
-        num_cores(), mp_context=get_context("spawn"), initializer=plugins.learn, initargs=(plugins.carried(),)
-    ) as pool:
+    with _processes() as pool:
         asked = [pool.submit(scored, each, ledger.storage) for each in lacking]
         for future in as_completed(asked):
             try:
@@ -128,6 +126,24 @@ def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> No
     if damaged:
         what = f"{len(lacking) - len(damaged)} of {display.runs(len(lacking))} scored; the others cannot be read:"
         raise DamagedBlockError("\n".join([what, *sorted(damaged)]))
+
+
+@contextmanager
+def _processes() -> Iterator[ProcessPoolExecutor]:
+    """Start a process per core; if the context ends early, they end at once, whatever they are computing."""
+    # Spawned, not forked: the driver has threads.
+    pool = ProcessPoolExecutor(
+        num_cores(), mp_context=get_context("spawn"), initializer=plugins.learn, initargs=(plugins.carried(),)
+    )
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown()
 
 
 def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Console) -> str:

@@ -517,12 +517,14 @@ def test_what_is_missing_is_named_with_an_example_that_parses(
     first, example, see = errors.splitlines()
     assert first == f"Missing: {missing}."
     assert see == "See python -m trainables --help."
-    program.build_parser().parse_args(example.removeprefix("For example: python -m trainables ").split())
+    command_line.build_parser(None).parse_args(
+        example.removeprefix("For example: python -m trainables ").split()
+    )
 
 
 def test_the_example_of_the_help_is_one_that_can_be_trained(small_run: Callable[..., ResolvedRun]) -> None:
-    assert f"python -m trainables {program.EXAMPLE}\n" in str(program.__doc__)
-    options = program.build_parser().parse_args(program.EXAMPLE.split())
+    assert f"python -m trainables {command_line.EXAMPLE}\n" in str(program.__doc__)
+    options = command_line.build_parser(None).parse_args(command_line.EXAMPLE.split())
     fields = config.parse_fields(options.set)
     assert {"discriminator.width"} == set(fields)
     assert small_run(options.model, fields=fields, data=options.data).source.shape == (1, 16, 16)

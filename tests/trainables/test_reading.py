@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables import reading, sources
-from trainables.__main__ import build_parser
-from trainables.command_line import data_of
+from trainables.command_line import build_parser, data_of
 from trainables.config import RunSpec, static_key
 from trainables.errors import InputError
 from trainables.models import beta_vae
@@ -37,7 +36,7 @@ def test_a_path_and_how_to_read_it_come_back_from_one_text(place: str, how: Read
 )
 def test_options_as_they_are_typed_give_the_same_reading(how: Reading) -> None:
     text = reading.typed(reading.join("./a.npz", how))
-    options = build_parser().parse_args(["beta_vae", "--steps", "1", *shlex.split(text)])
+    options = build_parser(None).parse_args(["beta_vae", "--steps", "1", *shlex.split(text)])
     assert (options.data, options.images, options.factors) == ("./a.npz", how.images, how.factors)
     assert (options.factor_sizes, options.labels) == (how.factor_sizes, how.labels)
     assert options.follow_links == how.follow_links
@@ -99,7 +98,7 @@ def test_runs_of_other_arrays_are_never_in_one_pack() -> None:
 def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: str, said: str) -> None:
     (tmp_path / "in.csv").touch()
     with pytest.raises(InputError) as refusal:
-        data_of(build_parser().parse_args(["beta_vae", "--steps", "1", *options.format(tmp_path).split()]))
+        data_of(build_parser(None).parse_args(["beta_vae", "--steps", "1", *options.format(tmp_path).split()]))
     assert said.format(tmp_path) in str(refusal.value)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from sweeper.home import Home
 from sweeper.ledger.writer import Ledger
+from sweeper.machines import clusters
 from sweeper.machines import resources as machine
 from sweeper.machines.probe import Probe
 from sweeper.machines.resources import Machine, Resources, check_share
@@ -100,12 +101,12 @@ def test_eight_packs_share_two_gpus_and_the_ninth_waits(
 
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
         planned.register(ledger)
-        with machine.cluster(two_gpus) as resources:
+        with clusters.cluster(two_gpus) as resources:
             assert (resources.num_cpus, resources.num_gpus) == (8, 2)
             num_slots = machine.num_slots(resources, two_gpus)
             assert num_slots == 8
             # The workers have no CUDA device, so they train, and are measured, on their CPU.
-            found = machine.ClusterMeasure()(spec_of(planned.waiting(None)[0].spec), 2, 0.25, 1)
+            found = clusters.ClusterMeasure()(spec_of(planned.waiting(None)[0].spec), 2, 0.25, 1)
             assert found
             assert 0 < found.step_time_s < 1
             with pytest.raises(KeyboardInterrupt):
@@ -197,8 +198,8 @@ def test_where_no_node_is_free_to_measure_nobody_asks_again(
     monkeypatch: pytest.MonkeyPatch, start_cluster: Callable[..., str]
 ) -> None:
     monkeypatch.setattr(machine, "MEASURE_S", 2.0)
-    with machine.cluster(Machine(start_cluster(1), 0.5)):
-        measure = machine.ClusterMeasure()
+    with clusters.cluster(Machine(start_cluster(1), 0.5)):
+        measure = clusters.ClusterMeasure()
         begun = time.monotonic()
         assert measure(RUN, 2, 0.5, 1) is None
         taken_s = time.monotonic() - begun

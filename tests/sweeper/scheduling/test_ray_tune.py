@@ -1,6 +1,8 @@
 """Tune's side of a queue, driven by hand as its loop would: no Ray runs here."""
 
 import pickle
+import signal
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ from typing import cast
 import pytest
 from ray.tune.search import Searcher
 
+from sweeper.machines import clusters
 from sweeper.scheduling import ray_tune
 from sweeper.scheduling.pack_queue import FINISHED, PackQueue
 from sweeper.scheduling.ray_tune import BlockListener, PackSearcher, StopEarly
@@ -110,14 +113,60 @@ def test_nobody_waits_for_packs_that_no_worker_has() -> None:
     assert stop.stop_all()
 
 
-def test_where_no_node_is_left_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ray_is(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, bool], None]:
+    """A function that says whether the head of Ray answers, and whether it has a node that lives."""
+
+    def say(is_there: bool, has_node: bool) -> None:
+        monkeypatch.setattr(ray_tune, "LOOK_EVERY_S", -1.0)
+        monkeypatch.setattr(clusters, "is_there", lambda: is_there)
+        monkeypatch.setattr("ray.nodes", lambda: [{"Alive": has_node}])
+
+    return say
+
+
+def test_where_no_node_is_left_nobody_is_waited_for(ray_is: Callable[[bool, bool], None]) -> None:
     book = Book(pack_of("a"))
     stop, _ = stop_of(book)
     book.queue.hand_out("1")
-    monkeypatch.setattr(ray_tune, "LOOK_EVERY_S", -1.0)
-    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": False}])
-    assert stop.stop_all()
+    ray_is(True, True)
+    assert not stop.stop_all()
+    ray_is(True, False)
+    with pytest.raises(KeyboardInterrupt):
+        stop.stop_all()
     assert "every node" in str(book.queue.error)
+
+
+def test_a_head_that_may_come_back_is_waited_for_unless_the_user_wants_to_stop(
+    ray_is: Callable[[bool, bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = Book(pack_of("a"))
+    stop, request = stop_of(book)
+    book.queue.hand_out("1")
+    ray_is(False, False)
+    assert not stop.stop_all()
+    request.is_asked = True
+    with pytest.raises(KeyboardInterrupt):
+        stop.stop_all()
+    assert book.queue.error is None, "the user asked for it"
+    request.is_asked = False
+    monkeypatch.setattr(ray_tune, "GONE_S", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        stop.stop_all()
+    assert "every node" in str(book.queue.error)
+
+
+def test_a_gpu_that_torch_cannot_use_ends_the_sweep_as_a_fault_of_the_machine(tmp_path: Path) -> None:
+    text = tmp_path / "error.txt"
+    text.write_text(
+        "Traceback ...\ntrainables.errors.UnusableGpuError: Torch cannot use the NVIDIA GPU of this node.\n"
+    )
+    book = Book(pack_of("a"))
+    book.queue.hand_out("1")
+    BlockListener(book.queue).on_trial_error(1, [], SimpleNamespace(trial_id="1", error_file=str(text)))
+    assert isinstance(book.queue.error, OSError)
+    assert str(book.queue.error) == "Torch cannot use the NVIDIA GPU of this node."
+    assert book.queue.hand_out("2") == FINISHED
 
 
 def test_a_queue_that_cannot_record_has_packs_write_their_states_and_end() -> None:
@@ -133,3 +182,14 @@ def test_a_queue_that_cannot_record_has_packs_write_their_states_and_end() -> No
     assert asked == [True]
     book.queue.ended("1", "", is_stopped=True)
     assert stop.stop_all()
+
+
+def test_a_signal_that_tune_takes_is_taken_back() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    listener = BlockListener(Book().queue)
+    try:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        listener.setup(stop=None, num_samples=1)
+        assert signal.getsignal(signal.SIGUSR1) == before
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -1,0 +1,174 @@
+"""Where Ray runs: started on this machine, or a cluster that is joined; whether it is still there; measuring on its nodes."""
+
+import atexit
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from sweeper.machines import local_ray
+from sweeper.machines.probe import Measured
+from sweeper.machines.resources import ANSWER_S, Machine, Resources, exact_share, local_resources
+from trainables import plugins
+from trainables.config import RunSpec
+from trainables.errors import InputError, UnusableGpuError, reason
+
+# Ray reads these when it is imported or started, so they are set before that.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_STATE_REFRESH_PERIOD": "1000000000",  # it would block on a Ray that is gone
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+EXPECTED_GPUS = 4
+"""GPUs assumed for a cluster that shows none yet; packs are formed for this many, and wait until they start."""
+
+MEASURE_S = 60.0
+"""Longest time for a cluster to measure a pack; nodes that are still starting take longer."""
+
+
+@contextmanager
+def cluster(machine: Machine) -> Iterator[Resources]:
+    """Start Ray on this machine, or join a running cluster; yield its resources.
+
+    Raises:
+        InputError: The cluster cannot be reached.
+        OSError: Ray does not start on this machine.
+    """
+    _set_environment(_ENVIRONMENT)
+    with ExitStack() as stack:
+        if machine.address is None:
+            _set_environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+            # Passed explicitly, since Ray would count GPUs that the process may not use.
+            here = local_resources()
+            stack.enter_context(_joined(stack.enter_context(local_ray.started(here.num_cpus, here.num_gpus))))
+            yield here
+            return
+        try:
+            stack.enter_context(_joined(machine.address))
+        except OSError as error:
+            raise InputError(
+                f"--address {machine.address}: Ray refused the connection ({reason(error)}).\n"
+                "Start a cluster with `ray start --head`, set its token, or leave out --address."
+            ) from None
+        yield _resources(machine)
+
+
+def _set_environment(wanted: Mapping[str, str]) -> None:
+    """Set environment variables that the user has not set."""
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    """Join a running Ray for as long as the context is open.
+
+    Raises:
+        OSError: It refuses.
+    """
+    import ray
+
+    try:
+        with _kept_sigterm():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        (first, *_) = str(error).strip().splitlines() or [type(error).__name__]
+        raise OSError(first) from None
+    try:
+        yield
+    finally:
+        if is_there():
+            ray.shutdown()
+        else:  # which would be waited for, now and at the end of this process
+            atexit.unregister(ray.shutdown)
+
+
+@contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray would end this process at once, with exit code 15.
+
+    Raises:
+        KeyboardInterrupt: The signal came meanwhile.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def is_there() -> bool:
+    """Return whether the head of the joined cluster answers; asking Ray itself would block if it does not."""
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except OSError:
+        return False
+    return True
+
+
+class ClusterMeasure:
+    """Measures packs on nodes of the joined cluster; once no node was free, it does not ask again."""
+
+    def __init__(self) -> None:
+        self._is_busy = False
+
+    def __call__(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
+        """Return the cost of a pack on a node; None if no node is free soon, or the pack cannot train there.
+
+        Raises:
+            InputError: The pack does not fit into the node's memory.
+            OSError: Torch cannot use the node's GPU.
+        """
+        if self._is_busy:
+            return None
+        import ray
+
+        files = plugins.carried()
+
+        def task() -> dict[str, float]:
+            from trainables import plugins, probe
+
+            plugins.learn(files)
+            return probe.measure(run, num_runs, gpus, threads)
+
+        options = {"num_cpus": threads, "num_gpus": exact_share(gpus), "max_retries": 0, "max_calls": 1}
+        asked = ray.remote(**options)(task).remote()
+        try:
+            return Measured(**ray.get(asked, timeout=MEASURE_S))
+        except ray.exceptions.RayError as error:  # a pack that cannot train reports why when it is trained
+            self._is_busy = isinstance(error, ray.exceptions.GetTimeoutError)
+            ray.cancel(asked, force=True)
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, InputError):
+                raise cause from None
+            if isinstance(cause, UnusableGpuError):
+                raise OSError(str(cause)) from None
+            return None
+
+
+def _resources(machine: Machine) -> Resources:
+    """Return the resources that the joined cluster has or will grow to."""
+    import ray
+
+    found = ray.cluster_resources()
+    kinds = [name.removeprefix("accelerator_type:") for name in found if name.startswith("accelerator_type:")]
+    num_gpus = max(found.get("GPU", 0), machine.cluster_gpus)
+    if not num_gpus and machine.gpus_per_pack:
+        num_gpus = EXPECTED_GPUS  # an autoscaled cluster may have none before packs request them
+    return Resources(found.get("CPU", 0), num_gpus, " or ".join(kinds) or "GPU")

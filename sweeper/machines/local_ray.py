@@ -1,0 +1,124 @@
+"""Ray on this machine alone, started by a process of its own: `python -m sweeper.machines.local_ray FOLDER CPUS GPUS`.
+
+Ray's processes are in the group of that process, where no signal to the driver's group reaches them, and in a folder of their own, which
+is deleted with them. The process ends, and they with it, when its standard input ends or one of them dies.
+"""
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+START_S = 120.0
+"""Longest time for Ray to start."""
+
+LOOK_EVERY_S = 0.5
+"""Seconds between checks whether Ray's processes are alive."""
+
+MAX_FOLDER_BYTES = 40
+"""Longest path of the folder: Ray appends up to 66 bytes, and the path of a socket may have 107."""
+
+
+@contextmanager
+def started(num_cpus: float, num_gpus: float) -> Iterator[str]:
+    """Start Ray; yield its address, and end it with the context.
+
+    Raises:
+        OSError: Ray does not start.
+    """
+    folder = _new_folder()
+    command = [
+        sys.executable,
+        "-m",
+        "sweeper.machines.local_ray",
+        str(folder),
+        f"{num_cpus:g}",
+        f"{num_gpus:g}",
+    ]
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0
+        )
+        try:
+            import ray  # noqa: F401 (takes seconds, in which the process starts Ray)
+
+            yield _address(process, log)
+        finally:
+            _end(process)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_folder() -> Path:
+    """Return a new folder, for this user alone, whose path is short enough."""
+    chosen = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    for place in (chosen, "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 (the folder is private)
+        with contextlib.suppress(OSError):
+            folder = tempfile.mkdtemp(prefix="sweeper-", dir=place)
+            if len(os.fsencode(folder)) <= MAX_FOLDER_BYTES:
+                return Path(folder)
+            Path(folder).rmdir()
+    raise OSError(
+        f"no folder for Ray: {chosen} is too long or not writable, and neither /tmp nor /var/tmp is"
+    )
+
+
+def _address(process: subprocess.Popen[bytes], log: IO[str]) -> str:
+    assert process.stdout
+    if not select.select([process.stdout], [], [], START_S)[0]:
+        raise OSError(
+            f"Ray does not start on this machine within {START_S:.0f} s; --no-ray trains without it"
+        )
+    address = process.stdout.readline().decode().strip()
+    if not address:
+        log.seek(0)
+        *_, why = "no reason was given", *log.read().strip().splitlines()
+        raise OSError(f"Ray does not start on this machine ({why}); --no-ray trains without it")
+    return address
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the group at once: Ray has nothing to save, and takes seconds to end by itself."""
+    assert process.stdin
+    assert process.stdout
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run Ray until standard input ends or one of its processes dies; then delete its folder and kill this group."""
+    folder, num_cpus, num_gpus = arguments
+    import ray
+    from ray._private import worker
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=float(num_cpus),
+            num_gpus=float(num_gpus),
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        print(ray.get_runtime_context().gcs_address, flush=True)
+        while not select.select([sys.stdin], [], [], LOOK_EVERY_S)[0]:
+            if worker._global_node.dead_processes():
+                break
+    except Exception as error:
+        print(error, file=sys.stderr)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
