@@ -1,6 +1,5 @@
 """Where Ray runs: started on this machine, or a cluster that is joined; whether it is still there; measuring on its nodes."""
 
-import atexit
 import logging
 import os
 import secrets
@@ -87,10 +86,7 @@ def _joined(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if is_there():
-            ray.shutdown()
-        else:  # which would be waited for, now and at the end of this process
-            atexit.unregister(ray.shutdown)
+        ray.shutdown()
 
 
 @contextmanager

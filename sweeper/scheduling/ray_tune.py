@@ -36,7 +36,7 @@ LOOK_EVERY_S = 1.0
 GONE_S = 15.0
 """Longest time for which Ray may not answer; some clusters restart their head."""
 
-VAIN_S = 4.0
+VAIN_S = 3.0
 """Longest time for Tune to end once Ray is gone."""
 
 GONE = "every node of the Ray cluster is gone"
