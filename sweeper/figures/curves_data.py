@@ -48,9 +48,11 @@ def curves(asked: Asked, metrics: Sequence[str] = ()) -> CurveFigure:
         for name in rows or asked.objectives:
             contracts.check_metrics([name])
             if name not in known:
+                valid = f"Valid --metrics: {', '.join(sorted(known))}."
+                more = "Train a variant that is evaluated more often, for example with --set evaluate_every=1000 --as curves."
                 raise InputError(
                     f"Sweep {sweep} evaluated {name} at fewer than two steps, so it has no curve.\n"
-                    f"Valid --metrics: {', '.join(sorted(known)) or 'none'}."
+                    f"{valid if known else more}"
                 )
     asked.check(rows)
     evaluated = results.stack(list(tables.values()))

@@ -32,7 +32,7 @@ def traversals(asked: Asked, storage: Path, score: str, metrics: Sequence[str] =
         asked: Sweeps to show.
         storage: Folder of the blocks.
         score: Metric that decides which run is best; for images without ground truth, which have no such score, the
-            second objective of the first sweep is used.
+            best run by each objective of the first sweep is shown.
         metrics: At most one metric to use instead.
 
     Raises:
@@ -45,31 +45,41 @@ def traversals(asked: Asked, storage: Path, score: str, metrics: Sequence[str] =
             f"Got {len(metrics)} metrics: {', '.join(metrics)}. The best run is chosen by one.\n"
             "Give a single metric, or leave --metrics out."
         )
-    metric = metrics[0] if metrics else _known(asked, storage, score)
-    asked.check([metric])
-    best = {sweep: _best(sweep, table, metric) for sweep, table in asked.tables.items()}
-    kept = {sweep: _kept(asked.records, storage, sweep, run) for sweep, run in best.items()}
-    panels = [_panel(asked, sweep, run, metric, *kept[sweep]) for sweep, run in best.items()]
-    name = contracts.metric(metric).TITLE
-    encodings = [encoding for encoding, _ in kept.values()]
+    chosen = metrics or _chosen(asked, storage, score)
+    asked.check(chosen)
+    shown = [
+        (sweep, metric, _best(sweep, table, metric))
+        for sweep, table in asked.tables.items()
+        for metric in chosen
+    ]
+    kept = [_kept(asked.records, storage, sweep, run) for sweep, _, run in shown]
+    is_one = len(chosen) == 1
+    panels = [
+        _panel(asked, *which, *files, "best" if is_one else f"best {which[1]}")
+        for which, files in zip(shown, kept, strict=True)
+    ]
+    names = [contracts.metric(metric).TITLE for metric in chosen]
+    which = " and one with the best ".join(names)
+    doubt = "" if is_one else "Without ground truth, no number says which run disentangles best."
     return TraversalFigure(
-        title=f"Latent traversals, best run by {name}",
+        title=f"Latent traversals, best run by {' and by '.join(names)}",
         panels=tuple(panels),
         caption=asked.caption(
-            f"Of each sweep the finished run with the best {name} after {asked.trained()}; single runs, without "
+            f"Of each sweep the finished run with the best {which} after {asked.trained()}; single runs, without "
             "intervals.",
-            *_rows_words(encodings),
+            *filter(None, [doubt]),
+            *_rows_words([encoding for encoding, _ in kept]),
         ),
     )
 
 
-def _known(asked: Asked, storage: Path, score: str) -> str:
-    """Return the score, or its replacement if the first finished run shows that the images have no ground truth."""
+def _chosen(asked: Asked, storage: Path, score: str) -> Sequence[str]:
+    """Return the score, or all objectives if the first finished run shows that the images have no ground truth."""
     if score in asked.shared():
-        return score
+        return (score,)
     sweep, table = next(iter(asked.tables.items()))
     encoding, _ = _kept(asked.records, storage, sweep, dict(table[table["status"] == "done"].iloc[0]))
-    return score if encoding.factor_names else dict(enumerate(asked.objectives)).get(1, score)
+    return (score,) if encoding.factor_names else asked.objectives[::-1]
 
 
 def _best(sweep: SweepId, table: pd.DataFrame, metric: str) -> dict[str, Any]:
@@ -110,10 +120,11 @@ def _kept(
 def _panel(
     asked: Asked,
     sweep: SweepId,
-    run: Mapping[str, Any],
     metric: str,
+    run: Mapping[str, Any],
     encoding: Encoding,
     pictures: Mapping[str, np.ndarray],
+    best: str,
 ) -> Panel:
     table = asked.tables[sweep]
     params = {name: run[name] for name in results.hyperparameters(table)}
@@ -129,7 +140,7 @@ def _panel(
         words=(
             f"{draw_name(params, run['draw'])}, seed {run['seed']}",
             ", ".join(scores),
-            f"best of {_many(len(done), 'run')}: {_many(done['draw'].nunique(), 'draw')}, "
+            f"{best} of {_many(len(done), 'run')}: {_many(done['draw'].nunique(), 'draw')}, "
             f"{_many(done['seed'].nunique(), 'seed')}",
         ),
         originals_VCHW=pictures["inputs"][shown],

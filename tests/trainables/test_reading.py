@@ -98,7 +98,9 @@ def test_runs_of_other_arrays_are_never_in_one_pack() -> None:
 def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: str, said: str) -> None:
     (tmp_path / "in.csv").touch()
     with pytest.raises(InputError) as refusal:
-        data_of(build_parser(None).parse_args(["beta_vae", "--steps", "1", *options.format(tmp_path).split()]))
+        data_of(
+            build_parser(None).parse_args(["beta_vae", "--steps", "1", *options.format(tmp_path).split()])
+        )
     assert said.format(tmp_path) in str(refusal.value)
 
 

@@ -306,7 +306,7 @@ def test_factors_that_no_dimension_matches_are_listed(ledger: Ledger) -> None:
     assert [row.is_active for row in panel.rows] == [True, True, False]
 
 
-def test_without_ground_truth_rows_say_kl_and_the_second_objective_chooses(
+def test_without_ground_truth_rows_say_kl_and_the_best_run_by_each_objective_is_shown(
     ledger: Ledger, tmp_path: Path
 ) -> None:
     plain = SweepId("plain", "laptop")
@@ -316,6 +316,10 @@ def test_without_ground_truth_rows_say_kl_and_the_second_objective_chooses(
     _, svg = draw("6", ledger.records, ledger.storage, [plain], tmp_path / "figure")
     said = words_of(svg)
     assert "gamma=1, seed 1 gaussian_tc 0.25" in said
+    assert "gamma=1, seed 0 recon_error 7" in said
+    assert "best gaussian_tc of 2 runs" in said
+    assert "best recon_error of 2 runs" in said
+    assert "no number says which run disentangles best" in said
     assert said.index("1.25 nats") < said.index("0.50 nats") < said.index("inactive")
     assert "mutual information" not in said
     with pytest.raises(InputError, match="have no mig"):  # a named metric is never replaced by another
