@@ -3,7 +3,7 @@
 Reads one JSON object per line from standard input and answers each with one:
 
     {"plugins": [file, ...]}                  -> {"ready": true}, files of your own, see `plugins.carried`
-    {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", "num_factors"}, ...]}
+    {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", ...}, ...]}
     {"fields": model}                         -> {"fields": [name, ...]} of its configuration
     {"try": run, "metrics": [name, ...]}      -> {"notes": [text, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
@@ -63,7 +63,7 @@ CHECKS: Mapping[str, Callable[[str], list[Verdict]]] = {
 
 
 def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
-    """What a driver needs to know about runs: keys, specifications with every field, how many factors vary.
+    """What a driver needs to know about runs: keys, specifications with every field, facts about the images.
 
     What a person should know of the images is printed to standard error, once.
 
@@ -79,6 +79,7 @@ def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
             "static_key": run.static_key,
             "spec": attempt.stored_spec(run),
             "num_factors": run.source.num_varying,
+            "is_small": trial.is_small(run.source),
         }
         for run in runs
     ]

@@ -8,6 +8,7 @@ import torch
 from trainables import evaluation, scoring
 from trainables.engine import Pack, ResolvedRun
 from trainables.errors import InputError
+from trainables.images import Source
 
 MAX_IMAGES = 1024
 """Most images that are tried: seconds with the paper's networks. Larger sets have more images than any model has codes."""
@@ -15,6 +16,11 @@ MAX_IMAGES = 1024
 IMAGES_PER_CODE = 10
 """Images for each dimension of a code below which chance is a large part of scores: independent codes have a `gaussian_tc` of
 D (D - 1) / (4 N), which is .2 nats for 10 codes on 100 images."""
+
+
+def is_small(source: Source) -> bool:
+    """Whether a set has so few images that metrics are tried on it."""
+    return source.num_images <= MAX_IMAGES
 
 
 def notes(run: ResolvedRun, metrics: Sequence[str]) -> list[str]:
@@ -28,7 +34,7 @@ def notes(run: ResolvedRun, metrics: Sequence[str]) -> list[str]:
         InputError: A metric cannot be computed on these images.
     """
     num_images = run.source.num_images
-    if num_images > MAX_IMAGES:
+    if not is_small(run.source):
         return []
     (encoding,) = evaluation.encodings(Pack([run], run.source.load(torch.device("cpu"))))
     try:

@@ -18,12 +18,21 @@ from trainables.errors import InputError, UnknownNameError
 
 @dataclass(frozen=True)
 class ProbedRun:
-    """The keys of a run, its specification with every field filled in, and how many factors of its images vary."""
+    """What is known of a run before it is trained.
+
+    Attributes:
+        key: Its key.
+        static_key: What it has in common with the runs that it can be packed with.
+        spec: Its specification with every field filled in.
+        num_factors: How many factors of its images vary.
+        is_small: Whether its images are so few that metrics are tried on them.
+    """
 
     key: str
     static_key: str
     spec: StoredSpec
     num_factors: int
+    is_small: bool = False
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,8 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
             lacking = scoring.unscored(records, each.members, each.question.sweep.metrics)
             scoring.check(each.question.id, lacking)
     for each in planned:
-        kinds = {run.static_key: spec_of(run.spec) for run in each.waiting(records)}
+        waiting = [run for run in each.waiting(records) if each.runs[run.key].is_small]
+        kinds = {run.static_key: spec_of(run.spec) for run in waiting}
         for spec in kinds.values():
             probe.tried(spec, each.question.sweep.metrics)
     return planned

@@ -240,6 +240,22 @@ def test_a_question_is_asked_of_images_of_ones_own_by_an_absolute_path(
     assert recipes.pop().startswith("own images (")
 
 
+def test_what_images_are_too_few_for_is_said_once_for_each_network(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = own_images(tmp_path)
+    for num_codes, said in (
+        ("6", "Scores on 24 images with 6 codes"),
+        ("24", "gaussian_tc is inf on 24 images"),
+    ):
+        question = find_question(
+            "factorvae_gamma", "smoke", None, {"vae.latent_dim": num_codes}, "mine", str(path)
+        )
+        with Probe() as probe:
+            plan([question], probe, None)
+        assert capfd.readouterr().err.count(f"Note: {said}") == 1
+
+
 def test_images_without_ground_truth_are_asked_what_needs_none(
     tmp_path: Path, probe: Probe, ledger: Ledger
 ) -> None:
