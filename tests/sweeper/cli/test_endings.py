@@ -103,7 +103,7 @@ def test_pages_are_announced_when_they_answer_and_leave_no_process(empty_store: 
         (command,) = pids("-P", ui.pid)
         assert len(pids("-s", command)) == 2, "MLflow's command, and the one process that it needs to answer"
         ui.send_signal(signal.SIGTERM)
-        ui.communicate(timeout=30)
+        ui.communicate()
     assert ui.returncode == 130
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))

@@ -217,7 +217,7 @@ def test_a_plain_run_uses_the_gpus_that_are_there_and_says_how_in_one_line(
     home, _ = make_home("gpus")
     words = ["run", "factorvae_gamma", "--scale", "smoke", "--home", home.path]
     driver = start_driver(*words)
-    _, err = driver.communicate(timeout=200)
+    _, err = driver.communicate()
     assert driver.returncode == 0, err
     (line,) = [line for line in err.splitlines() if "Test GPU" in line]
     assert re.fullmatch(

@@ -564,7 +564,7 @@ def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(
         assert catch_up() == [first, second]
     assert run_points(home) == expected_points()
     with process.Projector.start(home, None) as projector:
-        assert projector.stop(timeout_s=60) == 1
+        assert projector.stop(timeout_s=200) == 1
     assert projector.complaint() == second
 
 
@@ -950,14 +950,14 @@ def test_one_process_at_a_time_projects_a_home(
 def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 20)
     with process.Projector.start(home, None, [SWEEP]) as projector:
-        deadline_s = time.monotonic() + 60
-        while process.pending(home, None) and time.monotonic() < deadline_s:
+        while process.pending(home, None):
+            assert projector._process.poll() is None, projector.complaint()
             time.sleep(0.2)
         assert run_points(home) == expected_points(end=20)
         with pytest.raises(InputError, match="being synced by pid"):
             process.run_sync(home, None)
         work(ledger, KEYS, 20, 40)
-        assert projector.stop(timeout_s=60) == 0
+        assert projector.stop(timeout_s=200) == 0
         assert projector.complaint() == ""
     assert run_points(home) == expected_points()
     assert process.run_verify(home, None) == []
@@ -966,8 +966,8 @@ def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home: Hom
 def test_a_projector_without_a_server_harms_nobody_and_says_why(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     with process.Projector.start(home, DEAD) as projector:
-        deadline_s = time.monotonic() + 60
-        while not projector.complaint() and time.monotonic() < deadline_s:
+        while not projector.complaint():
+            assert projector._process.poll() is None
             time.sleep(0.2)
         began_s = time.monotonic()
         assert projector.stop(timeout_s=20) == 7
@@ -990,10 +990,8 @@ def test_a_projector_whose_driver_is_killed_ends_by_itself(home: Home, ledger: L
     driver.kill()
     driver.wait()
     driver.stdout.close()
-    deadline_s = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline_s:
+    while Path(f"/proc/{pid}").exists():
         time.sleep(0.2)
-    assert not Path(f"/proc/{pid}").exists()
     assert process.pending(home, None) == 0
 
 
