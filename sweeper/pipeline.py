@@ -129,7 +129,7 @@ class Pipeline:
             for problem in ledger.ingest().problems:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
-            planned = plan(self.questions, probe, ledger.records)
+            planned = plan(self.questions, probe, ledger.records, self.console)
             prepared = None
             is_missing = any(each.waiting(ledger.records) for each in planned)
             if is_missing and self.machine.address is None:
@@ -241,8 +241,9 @@ class Pipeline:
     def _deliver(self, projector: Projector) -> int:
         pending = projector.stop(DELIVERY_S)
         if pending:
+            why = projector.complaint() or f"not within {display.duration(DELIVERY_S)}"
             self.console.print(
-                f"[yellow]{pending} runs are not in MLflow yet ({escape(projector.complaint())}). Nothing is lost;[/] to deliver them later:",
+                f"[yellow]{pending} runs are not in MLflow yet ({escape(why)}). Nothing is lost;[/] to deliver them later:",
                 soft_wrap=True,
             )
             again = command("sync", self.questions, self.home, self.tracking_uri)

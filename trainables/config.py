@@ -153,6 +153,11 @@ class RunSpec:
     precision: Precision = "fp32"
 
 
+def but_for_seed(spec: RunSpec) -> str:
+    """A text that is equal for runs that differ in their seeds alone."""
+    return repr((spec.model, spec.data, spec.precision, sorted(spec.fields.items())))
+
+
 class StoredSpec(TypedDict):
     """The specification of a run as a ledger and its blocks keep it: a `RunSpec` with every field filled in.
 
@@ -177,33 +182,39 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def run_key(spec: RunSpec, version: int, default: Config, config: Config, recipe: str) -> str:
-    """Identity of a run: sha256 of everything that its trajectory depends on.
+def run_keys(
+    spec: RunSpec, seeds: Iterable[int], version: int, default: Config, config: Config, recipe: str
+) -> list[str]:
+    """Identity of a run with each of these seeds: sha256 of everything that its trajectory depends on.
 
     Fields at the default of this version of the model are left out, so that a new field whose default means "as
     before" does not change old keys. The horizon, evaluation, machine, pack and code are not part of it.
 
     Args:
-        spec: The run.
+        spec: The run; its seed does not matter.
+        seeds: Its seeds.
         version: `VERSION` of the model.
         default: The model's `Config()`, with usual values in place of `auto`.
         config: The run's configuration.
         recipe: The recipe of the images, see `Source.recipe`.
 
     Returns:
-        64 hexadecimal digits.
+        64 hexadecimal digits for each seed.
     """
     defaults = flatten(default)
-    changed = {name: value for name, value in flatten(config).items() if value != defaults[name]}
     identity = {
         "model": spec.model,
         "version": version,
-        "fields": changed,
-        "seed": spec.seed,
+        "fields": {name: value for name, value in flatten(config).items() if value != defaults[name]},
         "data": recipe,
         "precision": spec.precision,
     }
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+    return [hashlib.sha256(canonical_json(identity | {"seed": seed}).encode()).hexdigest() for seed in seeds]
+
+
+def run_key(spec: RunSpec, version: int, default: Config, config: Config, recipe: str) -> str:
+    """Identity of a run, see `run_keys`."""
+    return run_keys(spec, [spec.seed], version, default, config, recipe)[0]
 
 
 def static_key(spec: RunSpec, config: Config) -> str:

@@ -56,19 +56,35 @@ def resolve_all(specs: Sequence[RunSpec]) -> list[ResolvedRun]:
             these images.
     """
     found = {data: sources.find(data) for data in dict.fromkeys(spec.data for spec in specs)}
-    return [resolve_on(spec, found[spec.data]) for spec in specs]
+    alike: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        alike.setdefault(config.but_for_seed(spec), []).append(spec)
+    resolved = {
+        (token, run.spec.seed): run
+        for token, group in alike.items()
+        for run in _resolve(group, found[group[0].data])
+    }
+    return [resolved[config.but_for_seed(spec), spec.seed] for spec in specs]
 
 
 def resolve_on(spec: RunSpec, source: Source) -> ResolvedRun:
     """Resolve one run on these images, whatever its specification names; see `resolve_all`."""
+    return _resolve([spec], source)[0]
+
+
+def _resolve(specs: Sequence[RunSpec], source: Source) -> list[ResolvedRun]:
+    """Resolve runs that differ in their seeds alone."""
+    spec = specs[0]
     model = contracts.model(spec.model)
-    if not 0 <= spec.seed < 2**32:
-        raise InputError(f"Seed {spec.seed} is outside the range 0 .. {2**32 - 1}.")
+    if wrong := [each.seed for each in specs if not 0 <= each.seed < 2**32]:
+        raise InputError(f"Seed {wrong[0]} is outside the range 0 .. {2**32 - 1}.")
     default = model.Config()
     filled = fitting.fitted(config.replace(default, spec.fields), source.shape)
     model.check_shape(filled, source.shape)
-    key = config.run_key(spec, model.VERSION, fitting.usual(default), filled, source.recipe)
-    return ResolvedRun(spec, filled, key, config.static_key(spec, filled), source)
+    seeds = [each.seed for each in specs]
+    keys = config.run_keys(spec, seeds, model.VERSION, fitting.usual(default), filled, source.recipe)
+    static_key = config.static_key(spec, filled)
+    return [ResolvedRun(each, filled, key, static_key, source) for each, key in zip(specs, keys, strict=True)]
 
 
 class Pack:

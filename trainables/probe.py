@@ -3,7 +3,7 @@
 Reads one JSON object per line from standard input and answers each with one:
 
     {"plugins": [file, ...]}                  -> {"ready": true}, files of your own, see `plugins.carried`
-    {"resolve": [run, ...]}                   -> {"runs": [{"key", "static_key", "spec", ...}, ...]}
+    {"resolve": run, "seeds": [seed, ...]}    -> {"keys": [key, ...], "static_key", "spec", ...}
     {"fields": model}                         -> {"fields": [name, ...]} of its configuration
     {"try": run, "metrics": [name, ...]}      -> {"notes": [text, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
@@ -24,6 +24,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,27 +63,25 @@ CHECKS: Mapping[str, Callable[[str], list[Verdict]]] = {
 }
 
 
-def resolved(specs: Sequence[RunSpec]) -> list[dict[str, Any]]:
-    """What a driver needs to know about runs: keys, specifications with every field, facts about the images.
+def resolved(spec: RunSpec, seeds: Sequence[int]) -> dict[str, Any]:
+    """What a driver needs to know about a run with each of these seeds: keys, all fields, facts about the images.
 
     What a person should know of the images is printed to standard error, once.
 
     Raises:
         InputError: A specification is invalid.
     """
-    runs = engine.resolve_all(specs)
-    for note in dict.fromkeys(note for run in runs for note in run.source.notes):
+    runs = engine.resolve_all([replace(spec, seed=seed) for seed in seeds])
+    first = runs[0]
+    for note in first.source.notes:
         _print_once(f"Note: {note}")
-    return [
-        {
-            "key": run.key,
-            "static_key": run.static_key,
-            "spec": attempt.stored_spec(run),
-            "num_factors": run.source.num_varying,
-            "is_small": trial.is_small(run.source),
-        }
-        for run in runs
-    ]
+    return {
+        "keys": [run.key for run in runs],
+        "static_key": first.static_key,
+        "spec": attempt.stored_spec(first),
+        "num_factors": first.source.num_varying,
+        "is_small": trial.is_small(first.source),
+    }
 
 
 @cache
@@ -197,7 +196,7 @@ def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
         plugins.learn(PluginFile(**{**file, "path": Path(file["path"])}) for file in question["plugins"])
         return {"ready": True}
     if "resolve" in question:
-        return {"runs": resolved([RunSpec(**run) for run in question["resolve"]])}
+        return resolved(RunSpec(**question["resolve"]), question["seeds"])
     if "check" in question:
         return {
             "verdicts": [(each.law, each.problem) for each in CHECKS[question["package"]](question["check"])]

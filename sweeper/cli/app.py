@@ -129,7 +129,7 @@ def show_plan(
 
     records = open_records(home) if home.ledger.exists() else None
     with Probe() as probe:
-        planned = plan(questions, probe, records)
+        planned = plan(questions, probe, records, display.notes())
         if machine.address is None:
             here, measure = local_resources(), announced(probe.measure, display.notes())
             prepared = prepare(machine, planned, records, here, measure, measure_together)

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainables import plugins
 from trainables.checking.laws import Verdict
-from trainables.config import RunSpec, StoredSpec
+from trainables.config import RunSpec, StoredSpec, but_for_seed
 from trainables.errors import InputError, UnknownNameError
 
 
@@ -95,9 +95,27 @@ class Probe:
         Raises:
             InputError: A specification is invalid.
         """
-        answer = self._ask({"resolve": [asdict(run) for run in runs]})
-        _refuse_out_of_memory(answer, " ".join({run.data for run in runs}))
-        return [ProbedRun(**run) for run in answer["runs"]]
+        alike: dict[str, list[RunSpec]] = {}
+        for run in runs:
+            alike.setdefault(but_for_seed(run), []).append(run)
+        found = {token: self._resolve(group) for token, group in alike.items()}
+        return [found[but_for_seed(run)][run.seed] for run in runs]
+
+    def _resolve(self, runs: Sequence[RunSpec]) -> dict[int, ProbedRun]:
+        """Return what `resolve` does for runs that differ in their seeds alone, by seed."""
+        answer = self._ask({"resolve": asdict(runs[0]), "seeds": [run.seed for run in runs]})
+        _refuse_out_of_memory(answer, runs[0].data)
+        stored: StoredSpec = answer["spec"]
+        return {
+            run.seed: ProbedRun(
+                key,
+                answer["static_key"],
+                {**stored, "seed": run.seed},
+                answer["num_factors"],
+                answer["is_small"],
+            )
+            for run, key in zip(runs, answer["keys"], strict=True)
+        }
 
     def fields(self, model: str) -> list[str]:
         """Return the dotted fields of a model's configuration."""
@@ -182,7 +200,8 @@ def _death(code: int) -> str:
     what = "the process that measures packs"
     if code == -signal.SIGKILL:
         return f"{what} was killed, perhaps by the kernel because memory ran out"
-    return f"{what} died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'}); see its output above"
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"{what} {how}; see its output above"
 
 
 def measure_alone(run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:

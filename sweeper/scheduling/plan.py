@@ -3,11 +3,14 @@
 A question is one sweep at one scale with the user's changes; planning it twice gives the same runs.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from rich.console import Console
 
 import search_spaces
 from search_spaces import Scale, Sweep
+from sweeper import display
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId, SweepSpec
 from sweeper.ledger.writer import Draw, Ledger, Member
@@ -22,6 +25,9 @@ from trainables.errors import InputError, UnknownNameError
 
 SCALES = ("paper", "laptop", "smoke")
 _PROTOCOL = (*PROTOCOL, "precision")
+
+MANY_RUNS = 20_000
+"""Planning so many runs takes seconds, so the user is told."""
 
 
 @dataclass(frozen=True)
@@ -205,13 +211,16 @@ def _as_known(question: Question, records: Records | None) -> Question:
     return replace(question, scale=scale)
 
 
-def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -> list[Planned]:
+def plan(
+    questions: Sequence[Question], probe: Probe, records: Records | None, console: Console | None = None
+) -> list[Planned]:
     """Return questions with the keys of their runs, including the seeds that a ledger already has for them.
 
     Args:
         questions: Questions as the user asked for them.
         probe: Resolves their runs.
         records: The ledger in which they will be registered; None if there is none yet.
+        console: Console that is told if they are so many that planning takes a while.
 
     Raises:
         InputError: The model does not have a field or does not accept its value, the ledger has a different question with
@@ -220,8 +229,10 @@ def plan(questions: Sequence[Question], probe: Probe, records: Records | None) -
     """
     questions = [_as_known(question, records) for question in _with_own_fields(questions, probe)]
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
+    if console and len(specs) >= MANY_RUNS:
+        console.print(f"Planning {display.runs(len(specs))}, which takes a while ...")
     try:
-        found = dict(zip(map(_token, specs), probe.resolve(specs), strict=True))
+        found = iter(probe.resolve(specs))
     except UnknownNameError as error:
         if error.kind != "field":
             raise
@@ -258,19 +269,16 @@ def _with_own_fields(questions: Sequence[Question], probe: Probe) -> list[Questi
     return [question.without(set(question.fields) - known[question.sweep.model]) for question in questions]
 
 
-def _planned(question: Question, found: Mapping[str, ProbedRun]) -> Planned:
+def _planned(question: Question, found: Iterator[ProbedRun]) -> Planned:
+    """Return a question with its runs, which are next among those found."""
     draws, runs = [], {}
     for number, (params, specs) in enumerate(question.specs()):
         members = []
         for spec in specs:
-            run = found[_token(spec)]
+            run = next(found)
             runs[run.key] = run
             members.append(Member(run.key, spec.seed, question.scale.steps, run.spec))
         draws.append(Draw(number, params, tuple(members)))
     num_factors = min(run.num_factors for run in runs.values())
     question = replace(question, sweep=answerable(question.sweep, num_factors))
     return Planned(question, tuple(draws), runs, num_factors)
-
-
-def _token(spec: RunSpec) -> str:
-    return repr(asdict(spec))

@@ -63,9 +63,10 @@ class Scored:
 
 def unscored(records: Records, members: Iterable[Member], metrics: Sequence[str]) -> list[Unscored]:
     """Return the runs that have reached their horizon and lack the current version of a metric there."""
-    found = []
+    members, found = list(members), []
+    standings = records.standing(member.key for member in members)
     for member in members:
-        standing = records.standing([member.key]).get(member.key)
+        standing = standings.get(member.key)
         if not standing or not standing.is_past(member.horizon_steps):
             continue
         points = records.run_points(member.key)

@@ -6,9 +6,12 @@ Nothing here imports mlflow, which takes seconds; only the sync process needs it
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 from urllib.parse import urlsplit
 
 from sweeper.home import Home
@@ -23,6 +26,9 @@ SCHEMES = ("http", "https", "postgresql", "sqlite")
 
 _REFUSED, _UNDELIVERED = 2, 3
 _LAST_CHANCE_S = 2.0
+
+MAX_RESTARTS = 2
+"""Processes that a `Projector` starts again at the end, if each is killed."""
 
 
 def check_uri(uri: str, option: str = "--tracking-uri") -> None:
@@ -98,14 +104,13 @@ class Projector:
     """A process that mirrors the ledger in MLflow while a driver works; training never waits for it.
 
     It ends when it is stopped or, if the driver is gone, after delivering its backlog. It writes its complaints to
-    `tracking.log` in the home.
+    `tracking.log` in the home. If somebody kills it, what is left is delivered by another one when it is stopped.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], home: Home, uri: str | None, sweeps: Sequence[SweepId] | None
-    ) -> None:
-        self._process = process
+    def __init__(self, home: Home, uri: str | None, sweeps: Sequence[SweepId] | None) -> None:
         self._home, self._uri, self._sweeps = home, uri, sweeps
+        self._process = self._start("wb")
+        self._death = ""
 
     @classmethod
     def start(cls, home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> "Projector":
@@ -120,29 +125,37 @@ class Projector:
             InputError: The address of the store is invalid.
         """
         store_uri(home, uri)
-        with _log(home).open("wb") as log:
+        return cls(home, uri, sweeps)
+
+    def _start(self, mode: Literal["wb", "ab"]) -> subprocess.Popen[bytes]:
+        with _log(self._home).open(mode) as log:
             # In a new session, so that Ctrl-C reaches only the driver, which then stops this process.
-            process = subprocess.Popen(
-                command(home, uri, sweeps, "--follow"),
+            return subprocess.Popen(
+                command(self._home, self._uri, self._sweeps, "--follow"),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        return cls(process, home, uri, sweeps)
 
     def stop(self, timeout_s: float) -> int:
-        """Let the process deliver what is left for at most this long, then end it.
+        """Let the process deliver what is left for at most this long, then end it; start it again if somebody kills it.
 
         Returns:
             Number of MLflow runs that are `pending`; `sweeper.tracking.worker --once` delivers them later.
         """
+        end_s = time.monotonic() + timeout_s
         self._end(timeout_s)
+        for _ in range(MAX_RESTARTS):
+            if not self._death or time.monotonic() >= end_s:
+                break
+            self._process = self._start("ab")
+            self._end(max(0.0, end_s - time.monotonic()))
         return pending(self._home, self._uri, self._sweeps)
 
     def complaint(self) -> str:
-        """Return why something is pending: the last line that the process wrote, empty if none."""
-        return (_log(self._home).read_text(errors="replace").strip().splitlines() or [""])[-1]
+        """Return why something is pending: that the process died, or the last line that it wrote; empty if none."""
+        return self._death or (_log(self._home).read_text(errors="replace").strip().splitlines() or [""])[-1]
 
     def __enter__(self) -> "Projector":
         return self
@@ -153,16 +166,32 @@ class Projector:
         self._end(0.0)
 
     def _end(self, timeout_s: float) -> None:
+        """End the process, and remember if it died by itself."""
         assert self._process.stdin
         if not self._process.stdin.closed:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
         for wait_s, kill in ((timeout_s, signal.SIGTERM), (_LAST_CHANCE_S, signal.SIGKILL)):
             try:
-                self._process.wait(wait_s)
-                return
+                code = self._process.wait(wait_s)
             except subprocess.TimeoutExpired:
                 self._process.send_signal(kill)
+            else:
+                is_ours = kill is signal.SIGKILL  # it was asked to end
+                self._death = "" if is_ours else _death(code)
+                return
         self._process.wait()
+
+
+def _death(code: int) -> str:
+    """Return how the process died, empty if it ended as it should or could not deliver."""
+    if code < 0:
+        return f"the process that delivers was killed by {signal.Signals(-code).name}"
+    return (
+        ""
+        if code in (0, _REFUSED, _UNDELIVERED)
+        else f"the process that delivers ended with exit code {code}"
+    )
 
 
 def run_sync(

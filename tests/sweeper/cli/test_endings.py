@@ -17,6 +17,7 @@ from sweeper.cli.app import main
 from sweeper.home import Home
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
+from sweeper.machines.probe import Probe
 from sweeper.tracking.sync import lock_projection
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +80,34 @@ def test_a_signal_of_a_scheduler_or_a_terminal_ends_a_command_as_ctrl_c_does(
     assert process.returncode == 130
     assert err.decode().splitlines()[-1].startswith("Stopped.")
     assert b"Traceback" not in err
+
+
+def test_a_killed_process_that_measures_is_a_fault_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = Probe._ask
+
+    def killed(self: Probe, question: dict[str, object]) -> dict[str, object]:
+        self._process.kill()
+        return ask(self, question)
+
+    monkeypatch.setattr(Probe, "_ask", killed)
+    assert main(["plan", "factorvae_gamma", "--scale", "smoke", "--home", str(tmp_path)]) == 3
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == (
+        "Error: the process that measures packs was killed, perhaps by the kernel because memory ran out"
+    )
+    assert second == "Fix the cause, then run the same command to resume."
+
+
+def test_a_batch_that_memory_cannot_hold_is_refused_with_one_that_it_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["--set", "batch_size=100000000", "--as", "large"]
+    assert main(["plan", "factorvae_gamma", "--scale", "smoke", *changes, "--home", str(tmp_path)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("batch_size=100000000: a pack of 2 such runs would need ")
+    assert second.startswith("Use smaller ones, for example batch_size=")
 
 
 def test_a_taken_port_is_named_with_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,12 @@
 """A real child process that has torch; it is started once and asked many things."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from sweeper.machines.probe import Measured, Probe
+from sweeper.machines.probe import Measured, Probe, ProbeError
 from trainables.config import RunSpec, Value, spec_of
 from trainables.errors import InputError
 
@@ -80,6 +82,44 @@ def test_a_pack_is_measured(probe: Probe) -> None:
     assert 0 < alone.step_time_s < 1
     assert 0 <= alone.memory_gib < 4
     assert alone.room_gib == 0, "a CPU sets no limit to a pack"
+
+
+def test_many_seeds_are_resolved_once_and_have_the_keys_that_each_has_alone(probe: Probe) -> None:
+    runs = [with_fields(seed, gamma=gamma) for seed in range(1000) for gamma in (1.0, 10.0)]
+    found = probe.resolve(runs)
+    assert [(each.spec["seed"], each.spec["fields"]["gamma"]) for each in found] == [
+        (run.seed, run.fields["gamma"]) for run in runs
+    ]
+    assert len({each.key for each in found}) == len(runs)
+    assert probe.resolve(runs[-1:]) == found[-1:]
+
+
+@pytest.mark.parametrize("field", ["batch_size", "vae.width"])
+def test_a_pack_that_memory_cannot_hold_is_refused_before_it_is_built(probe: Probe, field: str) -> None:
+    with pytest.raises(InputError, match=f"{field}=1000000000: .*would need"):
+        probe.measure(with_fields(**{field: 10**9}), num_runs=8, gpus=0.0, threads=1)
+
+
+def test_a_process_that_is_killed_is_a_fault_of_the_machine() -> None:
+    with Probe() as probe:
+        probe._process.kill()
+        with pytest.raises(ProbeError, match="was killed, perhaps by the kernel because memory ran out"):
+            probe.resolve([RUN])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("", "ended with exit code 1"), ('{"machine": "no GPU"}\n', "no GPU"), ('{"keys"', "ended")],
+)
+def test_a_gpu_that_torch_cannot_use_and_half_an_answer_are_faults_of_the_machine(
+    answer: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\nimport sys\nsys.stdout.write({answer!r})\nsys.exit(1)\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with Probe() as probe, pytest.raises(ProbeError, match=said):
+        probe.resolve([RUN])
 
 
 def test_leaving_ends_the_process() -> None:

@@ -977,6 +977,32 @@ def test_a_projector_without_a_server_harms_nobody_and_says_why(home: Home, ledg
         assert projector.stop(timeout_s=0) == 7
 
 
+def test_a_projector_that_is_killed_is_started_again_for_what_is_left(home: Home, ledger: Ledger) -> None:
+    work(ledger, KEYS, 0, 40)
+    with process.Projector.start(home, None, [SWEEP]) as projector:
+        projector._process.kill()
+        projector._process.wait()
+        assert projector.stop(timeout_s=60) == 0
+    assert run_points(home) == expected_points()
+
+
+def test_a_projector_that_is_killed_again_and_again_is_given_up_with_a_reason(
+    home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(ledger, KEYS, 0, 40)
+    starts: list[str] = []
+
+    def killed(*_: object) -> list[str]:
+        starts.append("")
+        return [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+
+    monkeypatch.setattr(process, "command", killed)
+    with process.Projector.start(home, None, [SWEEP]) as projector:
+        assert projector.stop(timeout_s=60) == 7
+        assert projector.complaint() == "the process that delivers was killed by SIGKILL"
+    assert len(starts) == 1 + process.MAX_RESTARTS
+
+
 def test_a_projector_whose_driver_is_killed_ends_by_itself(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     code = (
