@@ -142,9 +142,9 @@ def _processes() -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in active_children():
             process.kill()
+            process.join()
         raise
-    finally:
-        pool.shutdown()
+    pool.shutdown()
 
 
 def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Console) -> str:

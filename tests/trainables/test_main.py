@@ -466,6 +466,7 @@ NUM_CPUS = command_line.available_cpus()
             [*BETA, "--s", "3"],
             "Ambiguous option: --s could match --seeds, --set, --steps, --state-every.\nSee",
         ),
+        ([*BETA, "--set", "batch_size=1e12"], "\nUse smaller ones, for example batch_size="),
         ([*BETA, "factor_vae"], "Unexpected argument: factor_vae.\nSee python -m trainables --help.\n"),
         ([*BETA, "--seeds"], "--seeds needs a value.\nSee python -m trainables --help.\n"),
     ],

@@ -3,6 +3,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sweeper.figures.correlation_data import agreement
 from sweeper.figures.front import FrontFigure, draw_front
 from sweeper.figures.front_data import write_plot
 from sweeper.figures.selection import Asked
+from sweeper.home import lock_home
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
 from tests.sweeper.analysis.test_results import (
@@ -242,6 +244,21 @@ def test_nothing_finished_says_what_to_run(ledger: Ledger) -> None:
         "Sweep factorvae_gamma-laptop has no finished run yet (1 diverged, 1 planned, 1 running).\n"
         "Train first: python -m sweeper run factorvae_gamma --scale laptop"
     )
+
+
+@pytest.mark.parametrize(("is_training", "said"), [(False, "Train first: "), (True, "It is training: ")])
+def test_nothing_finished_yet_names_the_command_that_helps(
+    is_training: bool, said: str, ledger: Ledger, tmp_path: Path
+) -> None:
+    train(ledger, GAMMA, {gamma(1.0): {0: "planned"}})
+    with (
+        lock_home(tmp_path) if is_training else nullcontext(),
+        pytest.raises(InputError, match=said) as raised,
+    ):
+        answer(ledger.records, [GAMMA], home=tmp_path)
+    word = "status" if is_training else "run"
+    assert f"python -m sweeper {word} {GAMMA.name} --scale {GAMMA.scale}" in str(raised.value)
+    assert f"--home {tmp_path}" in str(raised.value)
 
 
 def test_a_sweep_that_has_not_begun_is_left_out_beside_one_that_has(ledger: Ledger, tmp_path: Path) -> None:
@@ -514,6 +531,13 @@ def test_the_summary_says_the_front_with_its_uncertainty(ledger: Ledger) -> None
     assert re.search(r"factor_vae 0\.484 \[\d+\.\d+, \d+\.\d+\]\.$", said[1])
     assert math.isclose(0.484, (9.6 - 8.5) * (0.9 - 0.46))
     assert said[-1] == LAPTOP_NOTE
+
+
+@pytest.mark.parametrize("num_draws", [6, 7])
+def test_a_hypervolume_of_many_draws_is_not_to_be_compared(num_draws: int, ledger: Ledger) -> None:
+    train(ledger, GAMMA, {gamma(float(n)): {0: (8.0 + n, 0.6), 1: (8.5 + n, 0.7)} for n in range(num_draws)})
+    said = " ".join(summary(answer(ledger.records, [GAMMA])))
+    assert ("do not compare models by it" in said) == (num_draws == 7)
 
 
 def test_the_export_of_runs_is_in_the_order_of_hyperparameters_and_seeds(

@@ -1,7 +1,9 @@
 """Metrics that change their version: finished runs are scored anew, and old and new are never read as one."""
 
+import time
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,20 @@ def test_parts_of_a_metric_are_told_apart_as_the_metric_is(
     monkeypatch.setattr(mig, "score", lambda *given: {name: v / 2 for name, v in whole(*given).items()})
     evaluate(ledger)
     assert parts() == ({0.5}, {identity("mig", NUM_IMAGES)})
+
+
+def test_an_interrupt_does_not_wait_for_what_is_being_scored() -> None:
+    begun: list[Future[None]] = []
+
+    def interrupted() -> None:
+        with scoring._processes() as pool:
+            begun.extend(pool.submit(time.sleep, 600.0) for _ in range(4))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(future.cancelled() or future.exception() for future in begun)
+    assert active_children() == []
 
 
 def test_a_damaged_encoding_is_named_when_all_others_are_scored(
