@@ -6,6 +6,7 @@ is deleted with them. The process ends, and they with it, when its standard inpu
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -19,6 +20,9 @@ from typing import IO
 
 START_S = 120.0
 """Longest time for Ray to start."""
+
+GONE_S = 20.0
+"""Longest time for which Ray's processes wait for its head before they end."""
 
 LOOK_EVERY_S = 0.5
 """Seconds between checks whether Ray's processes are alive."""
@@ -45,7 +49,12 @@ def started(num_cpus: float, num_gpus: float) -> Iterator[str]:
     ]
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0
+            command,
+            env={**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": f"{GONE_S:.0f}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            process_group=0,
         )
         try:
             import ray  # noqa: F401 (takes seconds, in which the process starts Ray)
@@ -79,7 +88,8 @@ def _address(process: subprocess.Popen[bytes], log: IO[str]) -> str:
     address = process.stdout.readline().decode().strip()
     if not address:
         log.seek(0)
-        *_, why = "no reason was given", *log.read().strip().splitlines()
+        *_, last = "no reason was given", *log.read().strip().splitlines()
+        why = re.sub(r"^\[.*?\] \S+: ", "", last).partition(". ")[0]  # without the place in Ray's source
         raise OSError(f"Ray does not start on this machine ({why}); --no-ray trains without it")
     return address
 
