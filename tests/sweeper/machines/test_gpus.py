@@ -197,7 +197,7 @@ def test_on_one_machine_there_are_no_more_packs_at_once_than_cores() -> None:
 def test_where_no_node_is_free_to_measure_nobody_asks_again(
     monkeypatch: pytest.MonkeyPatch, start_cluster: Callable[..., str]
 ) -> None:
-    monkeypatch.setattr(machine, "MEASURE_S", 2.0)
+    monkeypatch.setattr(clusters, "MEASURE_S", 2.0)
     with clusters.cluster(Machine(start_cluster(1), 0.5)):
         measure = clusters.ClusterMeasure()
         begun = time.monotonic()
