@@ -56,7 +56,12 @@ def _with(scale: Scale, name: str, value: str) -> Scale:
     if name not in scale.space and "," not in value:
         return replace(scale, fields={**scale.fields, name: value})
     like = scale.space[name].choices if name in scale.space else ()
-    choices = [_choice(name, item, like) for item in value.split(",")]
+    items = [item.strip() for item in value.split(",")]
+    if "" in items:
+        raise InputError(
+            f"{name}={value}: a value is empty.\nSeparate values by single commas, for example {name}=1,10."
+        )
+    choices = [_choice(name, item, like) for item in items]
     if len(set(choices)) < len(choices):
         raise InputError(
             f"{name}={value} has a value twice.\nList each value once; to repeat a draw, add seeds."
@@ -67,11 +72,6 @@ def _with(scale: Scale, name: str, value: str) -> Scale:
 
 def _choice(name: str, text: str, like: Sequence[Choice]) -> Choice:
     """Return a value of a hyperparameter, of the type of the values that it has; of the simplest type if it is new."""
-    text = text.strip()
-    if not text:
-        raise InputError(
-            f"{name}: a value is empty.\nSeparate values by single commas, for example {name}=1,10."
-        )
     if like and not any(isinstance(value, str | bool) for value in like):
         try:
             number = float(text)

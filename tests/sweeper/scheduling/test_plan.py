@@ -17,7 +17,7 @@ from sweeper.scheduling.plan import Planned, Question, find_question, plan
 from tests.specs import run_spec
 from trainables.blocks import Manifest, RunEntry, Status, write_block
 from trainables.config import Schedule
-from trainables.errors import InputError
+from trainables.errors import InputError, UnknownNameError
 
 SMOKE = factorvae_gamma.SWEEP.scales["smoke"]
 
@@ -78,13 +78,46 @@ def test_changes_reach_the_space_the_protocol_and_the_model() -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "draws"),
+    [
+        ("6,10", [6, 10]),
+        ("1e-3,.002", [0.001, 0.002]),
+        ("mlp,conv", ["mlp", "conv"]),
+        ("true,false", [True, False]),
+        ("3, x", [3, "x"]),
+    ],
+)
+def test_several_values_make_any_field_a_hyperparameter(typed: str, draws: list[object]) -> None:
+    fields = {"a.b": typed, "gamma": "2,3"}
+    question = find_question("factorvae_gamma", "smoke", None, fields, "mine")
+    found = [(draw["gamma"], draw["a.b"]) for draw in question.scale.draws()]
+    assert found == [(gamma, value) for gamma in (2.0, 3.0) for value in draws]
+    assert all(type(value) is type(each) for (_, value), each in zip(found, draws, strict=False))
+    assert "a.b" not in question.scale.fields
+
+
+def test_a_field_goes_to_the_sweeps_whose_model_has_it(tmp_path: Path) -> None:
+    fields = {"gamma": "2", "beta": "3,4", "vae.width": "8"}
+    asked = [find_question(name, "smoke", (0,), fields, "x") for name in ("factorvae_gamma", "betavae_beta")]
+    with Probe() as probe:
+        gamma, beta = plan(asked, probe, None)
+        with pytest.raises(UnknownNameError, match="Did you mean 'beta'"):
+            plan(
+                [find_question(each.id.name, "smoke", (0,), {"bet": "1"}, "x") for each in asked], probe, None
+            )
+    assert [draw.params for draw in gamma.draws] == [{"gamma": 2.0}]
+    assert [draw.params for draw in beta.draws] == [{"beta": 3.0}, {"beta": 4.0}]
+    assert {run.spec["fields"]["vae.width"] for each in (gamma, beta) for run in each.runs.values()} == {8}
+
+
+@pytest.mark.parametrize(
     ("asked", "words"),
     [
         (("factorvae", "smoke"), ["factorvae", "Did you mean 'factorvae_gamma'?"]),
         (("factorvae_gamma", "smok"), ["smok", "Did you mean 'smoke'?", "laptop"]),
         (("factorvae_gamma", "smoke", None, {"gamma": "1"}), ["gamma", "--as"]),
         (("factorvae_gamma", "smoke", None, {"gamma": "big"}, "x"), ["gamma=big", "number"]),
-        (("factorvae_gamma", "smoke", None, {"gamma": "1,,2"}, "x"), ["gamma=", "number"]),
+        (("factorvae_gamma", "smoke", None, {"gamma": "1,,2"}, "x"), ["gamma=1,,2", "empty"]),
         (("factorvae_gamma", "smoke", None, {"gamma": "1,2,1"}, "x"), ["gamma=1,2,1", "twice"]),
         (("factorvae_gamma", "smoke", None, {"steps": "0"}, "x"), ["steps=0", "at least 1"]),
         (("factorvae_gamma", "smoke", None, {"steps": "1e3"}, "x"), ["steps=1e3", "steps=1000"]),
