@@ -337,4 +337,4 @@ def test_a_process_that_measures_and_dies_is_a_fault_of_the_machine(
     ask = probe.Probe._ask
     monkeypatch.setattr(probe.Probe, "_ask", die)
     words = [*PLAN, "--home", tmp_path / "home"]
-    refused(words, ["Error: the process that measures packs died"], code=3)
+    refused(words, ["Error: the process that measures packs was killed"], code=3)

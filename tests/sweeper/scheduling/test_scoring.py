@@ -115,7 +115,8 @@ def test_an_interrupt_does_not_wait_for_what_is_being_scored() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert all(future.cancelled() or future.exception() for future in begun)
-    assert active_children() == []
+    # One that another thread has waited for may still be listed.
+    assert not any(Path(f"/proc/{process.pid}").exists() for process in active_children())
 
 
 def test_a_damaged_encoding_is_named_when_all_others_are_scored(

@@ -527,8 +527,10 @@ def test_a_model_trains_on_images_of_ones_own(folder: Path, arithmetic: None) ->
 
 def test_networks_that_do_not_take_the_images_are_refused_before_anything_is_built(folder: Path) -> None:
     path = npz(folder, images=LEVELS)
-    with pytest.raises(InputError, match=r"64 x 64 images; these are 5 x 7\.\nAdd"):
-        engine.resolve(RunSpec("beta_vae", str(path), {}, 0))
+    with pytest.raises(InputError, match=r"these are 5 x 7\.\n"):
+        engine.resolve(RunSpec("beta_vae", str(path), {"vae.network": "conv"}, 0))
+    fitting = engine.resolve(RunSpec("beta_vae", str(path), {}, 0))
+    assert fitting.key == engine.resolve(RunSpec("beta_vae", str(path), {"vae.network": "mlp"}, 0)).key
 
 
 @pytest.mark.parametrize("factors", [None, np.arange(20)[:, None] // 5, np.zeros((20, 2))])
