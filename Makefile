@@ -33,7 +33,8 @@ quickstart: install
 	$(BIN)/python -m sweeper calibrate sprites --metric factor_vae_score
 	$(BIN)/python -m sweeper run $(SWEEPS) --scale laptop
 	@mkdir -p $(QUICKSTART)
-	$(BIN)/python -m sweeper pareto $(SWEEPS) --scale laptop --csv $(QUICKSTART)/pareto.csv --plot $(QUICKSTART)/pareto.png
+	$(BIN)/python -m sweeper pareto $(SWEEPS) --scale laptop --csv $(QUICKSTART)/pareto.csv --plot $(QUICKSTART)/pareto.png \
+		| grep '^Wrote'
 	@echo
 	@echo "For more, activate the environment in this shell: . .venv/bin/activate"
 	@echo Then, for example: python -m sweeper status

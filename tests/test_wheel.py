@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def run(*words: object, cwd: Path) -> str:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
+
+
+def files_of_the_page(folder: Path) -> None:
+    """Write the files of docs/extending.md."""
+    page = (ROOT / "docs" / "extending.md").read_text()
+    for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.DOTALL):
+        (folder / name).write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +106,24 @@ def test_the_installed_program_lists_the_sweeps(
     command, *options = words
     listed = json.loads(run(installed / command, *options, "list", "--json", cwd=tmp_path))
     assert set(listed) == set(plugins.names("search_spaces"))
+
+
+def test_the_installed_program_takes_files_of_ones_own_from_any_folder(
+    installed: Path, tmp_path: Path
+) -> None:
+    """With Ray, whose workers get the content of the files; then without the files."""
+    files_of_the_page(tmp_path)
+    own = ["annealing", "--scale", "smoke", "--home", "home"]
+
+    def typed(*words: str) -> str:
+        return run(installed / "sweeper", *words, cwd=tmp_path)
+
+    assert typed("run", "./annealing.py", *own[1:]).startswith(
+        "8 runs trained, 0 done before, 0 failed, 0 diverged."
+    )
+    for path in tmp_path.glob("*.py"):
+        path.unlink()
+    assert typed("evaluate", *own, "--metric", "mig").startswith("8 runs scored")
+    assert typed("pareto", *own, "--objectives", "mig,code_entropy").count("annealed_vae") >= 4
+    typed("sync", *own)
+    assert "MLflow agree" in typed("verify", *own)
