@@ -5,6 +5,7 @@ Scores are committed like anything else: by an attempt with one block, which has
 
 import os
 import platform
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,7 @@ def score(ledger: Ledger, lacking: Sequence[Unscored], progress: Progress) -> No
 @contextmanager
 def _processes() -> Iterator[ProcessPoolExecutor]:
     """Start a process per core; if the context ends early, they end at once, whatever they are computing."""
+    _track_resources()
     # Spawned, not forked: the driver has threads.
     pool = ProcessPoolExecutor(
         num_cores(), mp_context=get_context("spawn"), initializer=plugins.learn, initargs=(plugins.carried(),)
@@ -145,6 +147,19 @@ def _processes() -> Iterator[ProcessPoolExecutor]:
             process.join()
         raise
     pool.shutdown()
+
+
+def _track_resources() -> None:
+    """Start the process in which Python counts semaphores so that a signal to our whole group does not end it.
+
+    It shields itself from Ctrl-C and SIGTERM; without it, others would print tracebacks about semaphores at the end.
+    """
+    with_us = {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, with_us)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def evaluate(ledger: Ledger, sweep: SweepId, metrics: Sequence[str], console: Console) -> str:
