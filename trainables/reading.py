@@ -20,7 +20,7 @@ OPTIONS = {
     "factors": ("NAME", "the array of ground truth there (default factors), or an .npy file"),
     "labels": (
         "FILE",
-        "ground truth of your own pictures: a table with a row each, or folders for their names",
+        "ground truth of your own pictures: a table with a row each; or the word folders, if the folders that they are in are labels",
     ),
 }
 """Options with a text, and what stands for it and what it means on a command line."""

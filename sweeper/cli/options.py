@@ -112,7 +112,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         "assignments",
         multiple=True,
         metavar="FIELD=VALUE",
-        help="change a field of the sweep; needs --as",
+        help="change a field of the sweep; several values, separated by commas, are a grid; needs --as",
     ),
     "data": click.option(
         "--data",
