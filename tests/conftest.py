@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # tests of the driver start without torch
 # As in an activated environment, where `python` in a message is the interpreter that prints it.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
+# A server of the person who runs the tests is none of theirs.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
 SMALL_VAE: dict[str, Value] = {
     "vae.network": "mlp",
     "vae.latent_dim": 6,

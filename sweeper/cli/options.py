@@ -228,7 +228,7 @@ with_uri = click.option(
     "--tracking-uri",
     "uri",
     callback=_check_uri,
-    envvar="SWEEPER_TRACKING_URI",
+    envvar=["SWEEPER_TRACKING_URI", "MLFLOW_TRACKING_URI"],
     show_envvar=True,
     help="MLflow store (default: SQLite in the home)",
 )

@@ -1,6 +1,7 @@
 """Types of the values of options; an error names the option or variable that gave the value, and what is expected."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ def source(parameter: click.Parameter, context: click.Context | None = None) -> 
     """Return the option that was typed, or the environment variable that gave its value."""
     context = context or click.get_current_context()
     found = context.get_parameter_source(parameter.name or "")
-    return str(parameter.envvar if found == click.core.ParameterSource.ENVIRONMENT else parameter.opts[0])
+    if found != click.core.ParameterSource.ENVIRONMENT:
+        return str(parameter.opts[0])
+    names = [parameter.envvar] if isinstance(parameter.envvar, str) else parameter.envvar or ()
+    return next(name for name in names if os.environ.get(name))
 
 
 def given(parameter: click.Parameter, value: object, context: click.Context | None = None) -> str:

@@ -249,6 +249,21 @@ def test_a_gpu_is_asked_for_where_there_is_none(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("own", "mlflow", "said"),
+    [
+        ("", "htp://x", "MLFLOW_TRACKING_URI htp://x: not an MLflow store"),
+        ("htp://y", "htp://x", "SWEEPER_TRACKING_URI htp://y: not an MLflow store"),
+    ],
+)
+def test_the_store_can_come_from_mlflows_own_variable(
+    own: str, mlflow: str, said: str, refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPER_TRACKING_URI", own)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow)
+    refused(["ui"], [said])
+
+
 def test_a_plan_that_takes_days_on_a_cpu_is_refused_unless_insisted(
     refused: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
