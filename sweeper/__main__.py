@@ -8,11 +8,12 @@ def main() -> int:
     """Run the command line of this process and return its exit code."""
     try:
         from sweeper.cli import app, streams
+
+        streams.protect()
+        return app.main()
     except ModuleNotFoundError as error:
         print(_not_installed(error), file=sys.stderr)
         return 2
-    streams.protect()
-    return app.main()
 
 
 def _not_installed(error: ModuleNotFoundError) -> str:

@@ -77,6 +77,10 @@ class Probe:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.learn()
+
+    def learn(self) -> None:
+        """Give the process the files of your own that this one knows by now."""
         if files := plugins.carried():
             self._ask({"plugins": [{**asdict(file), "path": str(file.path)} for file in files]})
 

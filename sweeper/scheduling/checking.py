@@ -47,6 +47,7 @@ def _named(subject: _Subject) -> None:
 
 
 def _plans(subject: _Subject) -> None:
+    subject.probe.learn()  # the files that the sweep names were added when it was loaded
     for scale in subject.sweep.scales:
         question = find_question(subject.name, scale, seeds=(0,))
         subject.probe.resolve([spec for _, runs in question.specs() for spec in runs])

@@ -48,6 +48,7 @@ class Lender:
             self._begin(probe)
             self._process, self._where = probe._process, where()
         probe._process, self._borrower = self._process, probe
+        probe.learn()
 
     def _take_back(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import __main__ as sweeper_main
 from sweeper.cli.app import main
 from trainables import plugins
 from trainables.layout import Layout
@@ -75,6 +76,30 @@ def test_the_page_about_extending_works(
     assert re.search(
         r"already exists in this home with the model annealed_vae@\w{8}, not annealed_vae@\w{8}", said
     )
+
+
+def test_a_sweep_is_checked_with_the_files_that_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "broken" not in typed("check ./annealing.py", capsys)
+    Path("annealing.py").write_text(Path("annealing.py").read_text().replace('"vae.width"', '"vae.with"'))
+    forget()
+    assert main(["check", "./annealing.py"]) == 1
+    assert "Unknown field 'vae.with'. Did you mean 'vae.width'?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("package", "remedy"),
+    [("optuna", "Activate the environment: . .venv/bin/activate"), ("click.x", "Activate")],
+)
+def test_an_interpreter_without_the_packages_says_what_to_do(package: str, remedy: str, folder: Path) -> None:
+    said = sweeper_main._not_installed(ModuleNotFoundError(name=package))
+    assert said.endswith(
+        "has no package 'optuna'.\nInstall first: make install".replace("optuna", package.split(".")[0])
+    )
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").touch()
+    assert remedy in sweeper_main._not_installed(ModuleNotFoundError(name=package))
+    with pytest.raises(ModuleNotFoundError):
+        sweeper_main._not_installed(ModuleNotFoundError(name="sweeper.gone"))
 
 
 @pytest.mark.parametrize(
