@@ -106,20 +106,22 @@ def add(file: PluginFile, *, is_current: bool = True) -> str:
     return file.reference
 
 
-def add_path(path: Path, package: str) -> str:
-    """Add the file at a path, whose content is read once per process; return its name.
+def add_path(path: Path) -> PluginFile:
+    """Add the file at a path, whose content is read once per process.
 
     Raises:
-        InputError: It is no plug-in, or one of another kind.
+        InputError: It is no plug-in.
     """
-    path = path.expanduser().absolute()
-    file = _by_path.get(path) or plugin_files.read(path)
-    if file.package != package:
-        found, wanted = SIGNS[file.package][0], SIGNS[package][0]
-        raise InputError(f"{path} is a {found}; expected a {wanted}.")
-    _by_path[path] = file
+    file = _read(path)
     add(file)
-    return file.name
+    return file
+
+
+def _read(path: Path) -> PluginFile:
+    path = path.expanduser().absolute()
+    if path not in _by_path:
+        _by_path[path] = plugin_files.read(path)
+    return _by_path[path]
 
 
 def named(text: str, package: str) -> str:
@@ -128,7 +130,14 @@ def named(text: str, package: str) -> str:
     Raises:
         InputError: It is no plug-in, or one of another kind.
     """
-    return add_path(Path(text), package) if plugin_files.is_file(text) else text
+    if not plugin_files.is_file(text):
+        return text
+    file = _read(Path(text))
+    if file.package != package:
+        found, wanted = SIGNS[file.package][0], SIGNS[package][0]
+        raise InputError(f"{file.path} is a {found}; expected a {wanted}.")
+    add(file)
+    return file.name
 
 
 def add_from_environment() -> None:
@@ -143,9 +152,7 @@ def add_from_environment() -> None:
             raise InputError(f"{FOLDERS}={entry}: no such folder.\nCorrect the variable, or unset it.")
         files = sorted(place.glob("[!_]*.py")) if place.is_dir() else [place]
         for path in files:
-            file = plugin_files.read(path)
-            _by_path[file.path] = file
-            add(file)
+            add_path(path)
 
 
 def carried() -> list[PluginFile]:

@@ -10,7 +10,7 @@ Reads one JSON object per line from standard input and answers each with one:
     {"prepare": run, "num_runs": R, ...}      -> {"ready": true}, a pack as above
     {"time": true}                            -> {"step_time_s"} of the prepared pack
     {"evaluated": data}                       -> {"recipe", "num_images"}
-    {"check": reference, "package": package}  -> {"verdicts": [[law, problem], ...]}
+    {"check": name, "package": package}       -> {"verdicts": [[law, problem], ...]}
     {"calibrate": data, "code", "metric", "num_seeds"}   -> {"values": [value, ...], "identity"}
     an unknown name                           -> {"unknown": [kind, name, valid names, remedy]}
     other invalid user input                  -> {"error": text}

@@ -112,7 +112,7 @@ def named(data: str) -> str:
         InputError: No such data set, an address on a network, or a Python file that is no data set.
     """
     if data.endswith(".py"):
-        data = plugins.add_path(Path(data), contracts.DATA)
+        data = plugins.named(data, contracts.DATA)
     check(data)
     return plugins.reference(contracts.DATA, data)
 

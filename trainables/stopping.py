@@ -58,3 +58,27 @@ class StopRequest:
         finally:
             for number in heard:
                 signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def watching(look: Callable[[], bool], every_s: float) -> Iterator[None]:
+    """Call a function again and again from another thread, until it returns True or the context ends.
+
+    Args:
+        look: Returns whether it has seen enough.
+        every_s: Seconds between two calls.
+    """
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(every_s):
+            if look():
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()

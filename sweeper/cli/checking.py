@@ -43,8 +43,8 @@ def check(texts: tuple[str, ...], as_json: bool) -> int:
 def _found(text: str) -> tuple[str, str, str]:
     """Return package, kind and name of a plug-in."""
     if plugin_files.is_file(text):
-        file = plugin_files.read(Path(text))
-        return file.package, plugin_files.SIGNS[file.package][0], plugins.add_path(Path(text), file.package)
+        file = plugins.add_path(Path(text))
+        return file.package, plugin_files.SIGNS[file.package][0], file.name
     for package, (kind, _) in plugin_files.SIGNS.items():
         if text in plugins.names(package):
             return package, kind, text

@@ -123,12 +123,12 @@ def _add_member(db: sqlite3.Connection, sweep: SweepId, draw: int, member: Membe
     ).fetchone()
     if known != run:
         spec: StoredSpec = json.loads(text)
-        changed = _differences(spec, member.spec)
-        texts = [(name, display.typed_value(old), display.typed_value(new)) for name, old, new in changed]
-        words = [f"{name}={old}, not {new}" for name, old, new in texts]
         if spec["model"] != member.spec["model"]:
             before, after = (plugins.short(each["model"]) for each in (spec, member.spec))
             raise _changed(sweep, f"the model {before}, not {after}")
+        changed = _differences(spec, member.spec)
+        texts = [(name, display.typed_value(old), display.typed_value(new)) for name, old, new in changed]
+        words = [f"{name}={old}, not {new}" for name, old, new in texts]
         repeat = [reading.typed(old) if name == "data" else f"--set {name}={old}" for name, old, _ in texts]
         raise _changed(sweep, "; ".join(words) or "another version of the model", " ".join(repeat))
     if member.horizon_steps < horizon:

@@ -6,7 +6,7 @@ import search_spaces
 from search_spaces import Sweep
 from sweeper.machines.probe import Probe
 from sweeper.scheduling.plan import find_question
-from trainables import contracts, plugins
+from trainables import contracts
 from trainables.checking.laws import Law, Verdict, judge, require
 from trainables.contracts import SWEEPS
 
@@ -28,7 +28,7 @@ def check(package: str, name: str, probe: Probe) -> list[Verdict]:
     """
     if package == SWEEPS:
         return judge(lambda: _Subject(name, search_spaces.load(name), probe), LAWS)
-    return probe.check(package, plugins.reference(package, name) if package == contracts.MODELS else name)
+    return probe.check(package, name)
 
 
 def _declared(subject: _Subject) -> None:

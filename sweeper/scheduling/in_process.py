@@ -2,16 +2,15 @@
 
 import contextlib
 import sys
-import threading
 import traceback
 from bdb import BdbQuit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 
 from sweeper.scheduling.pack_queue import PackQueue
 from trainables.assignment import Assignment
 from trainables.errors import damaged_runs, is_out_of_memory
-from trainables.stopping import StopRequest
+from trainables.stopping import StopRequest, watching
 
 LOOK_EVERY_S = 0.2
 """Seconds between checks for a request to stop."""
@@ -69,22 +68,16 @@ def _train(queue: PackQueue, name: str, assignment: Assignment) -> None:
     queue.ended(name, error, is_stopped)
 
 
-@contextlib.contextmanager
-def _passed_on(queue: PackQueue, request: StopRequest, ask_to_stop: Callable[[], None]) -> Iterator[None]:
+def _passed_on(
+    queue: PackQueue, request: StopRequest, ask_to_stop: Callable[[], None]
+) -> contextlib.AbstractContextManager[None]:
     """Pass a request to stop on to the pack, which checks for it about every second, while the context is open."""
-    is_over = threading.Event()
 
-    def watch() -> None:
-        while not is_over.wait(LOOK_EVERY_S):
-            if request.is_asked:
-                queue.is_stopping = True
-                ask_to_stop()
-                return
+    def look() -> bool:
+        if not request.is_asked:
+            return False
+        queue.is_stopping = True
+        ask_to_stop()
+        return True
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        watcher.join()
+    return watching(look, LOOK_EVERY_S)

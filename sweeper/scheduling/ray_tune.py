@@ -9,10 +9,9 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from sweeper.scheduling.attempts import STOP_S
 from sweeper.scheduling.pack_queue import FINISHED, PackQueue
 from trainables.assignment import Assignment, Report
 from trainables.errors import unusable_gpu
-from trainables.stopping import STOPPED, StopRequest
+from trainables.stopping import STOPPED, StopRequest, watching
 
 LOOK_EVERY_S = 1.0
 """Seconds between checks whether Ray is still there."""
@@ -89,31 +88,24 @@ def work(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-@contextmanager
-def _not_waiting_in_vain(request: StopRequest) -> Iterator[None]:
+def _not_waiting_in_vain(request: StopRequest) -> AbstractContextManager[None]:
     """In this context, end this process if Ray is gone and Tune waits for it, where no signal and no exception reaches it.
 
     Ray itself would abort it after a minute. What is open in the ledger then is ended by the next command.
     """
-    is_over = threading.Event()
+    seen_s = time.monotonic()
 
-    def watch() -> None:
-        seen_s = time.monotonic()
-        while not is_over.wait(LOOK_EVERY_S):
-            if clusters.is_there():
-                seen_s = time.monotonic()
-            elif time.monotonic() - seen_s > VAIN_S + (0 if request.is_asked else GONE_S):
-                code, words = (130, STOPPED) if request.is_asked else (3, f"Error: {GONE}.\n{STOPPED}")
-                print(words, file=sys.stderr, flush=True)
-                os._exit(code)
+    def look() -> bool:
+        nonlocal seen_s
+        if clusters.is_there():
+            seen_s = time.monotonic()
+        elif time.monotonic() - seen_s > VAIN_S + (0 if request.is_asked else GONE_S):
+            code, words = (130, STOPPED) if request.is_asked else (3, f"Error: {GONE}.\n{STOPPED}")
+            print(words, file=sys.stderr, flush=True)
+            os._exit(code)
+        return False
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        watcher.join()
+    return watching(look, LOOK_EVERY_S)
 
 
 class PackSearcher(Searcher):

@@ -99,14 +99,14 @@ def test_a_file_that_is_no_plugin_is_refused(tmp_path: Path, name: str, text: st
 )
 def test_a_file_that_fails_says_where(tmp_path: Path, text: str, error: str) -> None:
     path = written(tmp_path, "mine.py", text)
-    name = plugins.add_path(path, "search_spaces")
+    name = plugins.add_path(path).name
     with pytest.raises(InputError, match=error):
         plugins.load("search_spaces", name, "sweep")
 
 
 def test_a_missing_file_and_one_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
-        plugins.add_path(tmp_path / "mine.py", contracts.MODELS)
+        plugins.add_path(tmp_path / "mine.py")
     path = written(tmp_path, "mine.py", METRIC)
     with pytest.raises(InputError, match="is a metric; expected a model"):
         plugins.named(str(path), contracts.MODELS)

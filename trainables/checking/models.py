@@ -96,15 +96,15 @@ class Subject:
         return Pack(self.runs if runs is None else runs, self.images)
 
 
-def check(reference: str, fields: Mapping[str, Value] | None = None) -> list[Verdict]:
-    """Check a model by its name or reference.
+def check(name: str, fields: Mapping[str, Value] | None = None) -> list[Verdict]:
+    """Check a model by its name.
 
     Args:
-        reference: What names the model.
+        name: Its name.
         fields: Fields of the configuration to set, for example to make it small.
     """
     arithmetic.set_arithmetic("fp32", 1)
-    module = plugins.load(MODELS, reference, "model")
+    reference, module = plugins.reference(MODELS, name), plugins.load(MODELS, name, "model")
     return judge(lambda: Subject(reference, module, fields or {}), LAWS)
 
 

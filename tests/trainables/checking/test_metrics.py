@@ -33,7 +33,7 @@ def test_a_sound_metric_in_a_file_of_its_own_passes(tmp_path: Path) -> None:
 def checked(folder: Path, text: str) -> dict[str, str]:
     path = folder / "code_norm.py"
     path.write_text(text)
-    plugins.add_path(path, contracts.METRICS)
+    plugins.add_path(path)
     return problems(metrics.check("code_norm"))
 
 
@@ -94,7 +94,7 @@ def find():
 def test_a_data_set_is_checked(tmp_path: Path, returned: str, problem: str) -> None:
     path = tmp_path / "noise.py"
     path.write_text(DATA.format(returned))
-    plugins.add_path(path, contracts.DATA)
+    plugins.add_path(path)
     found = problems(data_sets.check("noise"))
     assert bool(found) == bool(problem)
     assert problem in "".join(found.values())

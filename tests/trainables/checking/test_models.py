@@ -46,7 +46,7 @@ def checked(tmp_path: Path) -> Callable[[str], dict[str, str]]:
     def check(text: str) -> dict[str, str]:
         path = tmp_path / "mine.py"
         path.write_text(text)
-        plugins.add_path(path, contracts.MODELS)
+        plugins.add_path(path)
         return problems(models.check("mine", SMALL["beta_vae"]))
 
     return check
