@@ -106,6 +106,13 @@ def _kept_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+def folder() -> str:
+    """Return the folder of this machine for the files of Ray's session; of a Ray started here, it goes with it in any case."""
+    from ray._private import worker
+
+    return str(worker._global_node.get_session_dir_path())
+
+
 def is_there() -> bool:
     """Return whether the head of the joined cluster answers; asking Ray itself would block if it does not."""
     import ray

@@ -1,7 +1,8 @@
 """Ray on this machine alone, started by a process of its own: `python -m sweeper.machines.local_ray FOLDER CPUS GPUS`.
 
-Ray's processes are in the group of that process, where no signal to the driver's group reaches them, and in a folder of their own, which
-is deleted with them. The process ends, and they with it, when its standard input ends or one of them dies.
+Ray's processes are in a group of their own, where no signal to the driver's group reaches them, and keep their files in a folder of their
+own. If one of them dies, all are killed. When the standard input of the process ends, as it does even if the driver is killed, it kills
+them and deletes the folder, once no process is left that could write into it.
 """
 
 import contextlib
@@ -13,10 +14,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
+
+from trainables.stopping import SIGNALS
 
 START_S = 120.0
 """Longest time for Ray to start."""
@@ -26,6 +30,9 @@ GONE_S = 20.0
 
 LOOK_EVERY_S = 0.5
 """Seconds between checks whether Ray's processes are alive."""
+
+END_S = 2.0
+"""Longest time for killed processes to be gone; those that nobody collects, as in a container without an init, stay for ever."""
 
 MAX_FOLDER_BYTES = 40
 """Longest path of the folder: Ray appends up to 66 bytes, and the path of a socket may have 107."""
@@ -95,26 +102,55 @@ def _address(process: subprocess.Popen[bytes], log: IO[str]) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the group at once: Ray has nothing to save, and takes seconds to end by itself."""
+    """End the process, which kills Ray at once: Ray has nothing to save, and takes seconds to end by itself."""
     assert process.stdin
     assert process.stdout
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
     process.stdin.close()
+    try:
+        process.wait(5 * END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     process.stdout.close()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run Ray until standard input ends or one of its processes dies; then delete its folder and kill this group."""
+    """Run Ray until standard input ends; then kill what is left of it and delete the folder."""
     folder, num_cpus, num_gpus = arguments
-    import ray
-    from ray._private import worker
+    group = os.fork()
+    if group == 0:
+        _run_ray(folder, float(num_cpus), float(num_gpus))
+    with contextlib.suppress(ProcessLookupError):
+        os.setpgid(group, group)  # here, too: whichever comes first
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the driver, which gets them too, ends this process
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # so that the driver's end of it is Ray's end
+    sys.stdin.read()  # the driver may write into the folder until then, also after Ray's end
+    _kill(group)
+    shutil.rmtree(folder, ignore_errors=True)
 
+
+def _kill(group: int) -> None:
+    end = time.monotonic() + END_S
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # gone; on macOS, only zombies are left
+        while time.monotonic() < end:
+            os.killpg(group, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(group, os.WNOHANG)
+            time.sleep(0.01)
+
+
+def _run_ray(folder: str, num_cpus: float, num_gpus: float) -> NoReturn:
+    """Start Ray in the group of this process, print its address, and kill the group when one of its processes dies."""
+    os.setpgid(0, 0)
     try:
+        import ray
+        from ray._private import worker
+
         ray.init(
             address="local",
-            num_cpus=float(num_cpus),
-            num_gpus=float(num_gpus),
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
             include_dashboard=False,
             log_to_driver=False,
             _temp_dir=folder,
@@ -123,11 +159,10 @@ def main(arguments: Sequence[str]) -> None:
         while not select.select([sys.stdin], [], [], LOOK_EVERY_S)[0]:
             if worker._global_node.dead_processes():
                 break
-    except Exception as error:
-        print(error, file=sys.stderr)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.killpg(0, signal.SIGKILL)
+    except BaseException as error:
+        print(error, file=sys.stderr, flush=True)
+    os.killpg(0, signal.SIGKILL)
+    raise AssertionError("the group outlives its end")
 
 
 if __name__ == "__main__":

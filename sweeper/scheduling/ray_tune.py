@@ -59,7 +59,9 @@ def work(
     """
     from trainables.tune import PackTrainable
 
-    scratch = tempfile.mkdtemp(prefix="sweeper-tune-")
+    scratch = tempfile.mkdtemp(
+        prefix="sweeper-tune-", dir=clusters.folder() if machine.address is None else None
+    )
     share = exact_share(machine.gpus_per_pack or 0.0)
     tuner = tune.Tuner(
         tune.with_resources(PackTrainable, {"cpu": machine.threads, "gpu": share}),

@@ -21,6 +21,8 @@ LONG = ["--scale", "smoke", "--as", "long", "--set", "steps=1000000", "--set", "
 def training(start_driver: Callable[..., Popen[str]], tmp_path: Path) -> Iterator[tuple[Home, Popen[str]]]:
     """A home, and a driver that has committed a block of a sweep that never ends; nothing of it is left afterwards."""
     home = Home.at(tmp_path / "home")
+    folder = Path(os.environ["RAY_TMPDIR"])
+    before = set(folder.iterdir())
     driver = start_driver("run", "betavae_beta", *LONG, "--yes", "--home", home.path)
     end = time.monotonic() + 120
     while not Layout(home.storage).manifests():
@@ -28,10 +30,9 @@ def training(start_driver: Callable[..., Popen[str]], tmp_path: Path) -> Iterato
         assert time.monotonic() < end, "no block came"
         time.sleep(0.05)
     yield home, driver
-    folder = Path(os.environ["RAY_TMPDIR"])
     end = time.monotonic() + 30
-    while session_of(driver) or list(folder.glob("sweeper-*")):
-        assert time.monotonic() < end, (session_of(driver), list(folder.iterdir()))
+    while session_of(driver) or set(folder.iterdir()) - before:
+        assert time.monotonic() < end, (session_of(driver), set(folder.iterdir()) - before)
         time.sleep(0.05)
 
 
@@ -62,6 +63,14 @@ def test_a_signal_to_all_processes_ends_in_order_and_none_of_ray_is_in_the_group
     assert "Traceback" not in err
     with closing(Records.open(home.ledger)) as records:
         assert records.attempts()
+
+
+def test_a_driver_that_is_killed_leaves_neither_processes_nor_files_of_ray(
+    training: tuple[Home, Popen[str]],
+) -> None:
+    _, driver = training
+    driver.kill()
+    driver.communicate()
 
 
 def test_a_ray_that_is_killed_is_a_fault_of_the_machine_and_committed_work_is_kept(
