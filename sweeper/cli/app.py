@@ -16,6 +16,7 @@ import click
 import search_spaces
 from sweeper.cli.analyze import calibrate, evaluate, export, figure, show_front
 from sweeper.cli.checking import check
+from sweeper.cli.labels import forget, rename
 from sweeper.cli.maintain import prune, rebuild, sync, ui, verify
 from sweeper.cli.messages import failure_message, usage_message
 from sweeper.cli.options import (
@@ -204,6 +205,8 @@ for command in (
     sync,
     verify,
     prune,
+    rename,
+    forget,
     rebuild,
     ui,
 ):

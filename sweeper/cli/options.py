@@ -66,14 +66,22 @@ def _check_scale(_: click.Context, __: click.Parameter, scale: str | None) -> st
     return scale or ""
 
 
-def _check_label(_: click.Context, __: click.Parameter, label: str | None) -> str:
+def check_label(_: click.Context, parameter: click.Parameter, label: str | None) -> str:
+    """Return the label that was typed, empty if none was.
+
+    Raises:
+        InputError: It cannot be a label.
+    """
+    option = parameter.opts[0]
     if label == "":
-        raise InputError("--as '': the label is empty.\nGive the variant a label, for example --as wide.")
+        raise InputError(
+            f"{option} '': the label is empty.\nGive the variant a label, for example {option} wide."
+        )
     if len(label or "") > MAX_LABEL:
-        raise InputError(f"--as {label}: {len(label or '')} characters.\nUse at most {MAX_LABEL}.")
+        raise InputError(f"{option} {label}: {len(label or '')} characters.\nUse at most {MAX_LABEL}.")
     from sweeper.ledger.rows import check_label
 
-    check_label(label or "")
+    check_label(label or "", option)
     return label or ""
 
 
@@ -100,7 +108,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         "--as",
         "label",
         metavar="LABEL",
-        callback=_check_label,
+        callback=check_label,
         help="name of a variant of the sweep, changed by --set or --data",
     ),
     "seeds": click.option(

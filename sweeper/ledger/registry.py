@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,35 @@ def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: SweepSpec, draws: It
         draw_row = _add_draw(db, sweep, sweep_row, draw)
         for member in draw.members:
             _add_member(db, sweep, draw_row, member)
+
+
+def rename_sweep(db: sqlite3.Connection, sweep: SweepId, label: str) -> SweepId:
+    """Give a sweep another label, and return its new identity.
+
+    Raises:
+        InputError: Another sweep has it.
+    """
+    new = replace(sweep, label=label)
+    try:
+        db.execute(
+            "UPDATE sweeps SET label = ? WHERE (name, scale, label) = (?, ?, ?)",
+            (label, sweep.name, sweep.scale, sweep.label),
+        )
+    except sqlite3.IntegrityError:
+        raise InputError(f"Sweep {new} already exists in this home.\nChoose another label.") from None
+    return new
+
+
+def remove_sweep(db: sqlite3.Connection, sweep: SweepId) -> None:
+    """Remove a sweep with its draws and members; its runs stay."""
+    (row,) = db.execute(
+        "SELECT id FROM sweeps WHERE (name, scale, label) = (?, ?, ?)",
+        (sweep.name, sweep.scale, sweep.label),
+    ).fetchone()
+    db.execute("DELETE FROM members WHERE draw IN (SELECT id FROM draws WHERE sweep = ?)", (row,))
+    db.execute("DELETE FROM draws WHERE sweep = ?", (row,))
+    db.execute("DELETE FROM export_sweeps WHERE sweep = ?", (row,))
+    db.execute("DELETE FROM sweeps WHERE id = ?", (row,))
 
 
 def check_sweep(db: sqlite3.Connection, sweep: SweepId, spec: SweepSpec, draws: Iterable[Draw]) -> None:

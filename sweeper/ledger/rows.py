@@ -14,14 +14,14 @@ from trainables.layout import Layout
 RunStatus = Literal["planned", "running", "done", "failed", "diverged"]
 
 
-def check_label(label: str) -> None:
-    """Reject a label that cannot be part of the name of a file.
+def check_label(label: str, option: str = "--as") -> None:
+    """Reject a label, typed for this option, that cannot be part of the name of a file.
 
     Raises:
         InputError: It has other letters.
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]*", label):
-        raise InputError(f"--as {label}: use only letters, digits, dots, dashes and underscores.")
+        raise InputError(f"{option} {label}: use only letters, digits, dots, dashes and underscores.")
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,28 @@ class Ledger:
                 durable.write_record(path, registry.sweep_body(self._db, sweep))
         return is_new
 
+    def rename_sweep(self, sweep: SweepId, label: str) -> SweepId:
+        """Give a sweep another label, and return its new identity.
+
+        Raises:
+            InputError: Another sweep has it.
+        """
+        with schema.transaction(self._db):
+            new = registry.rename_sweep(self._db, sweep, label)
+            durable.write_record(self._layout.sweep_record(str(new)), registry.sweep_body(self._db, new))
+        self._delete_record(sweep)
+        return new
+
+    def forget_sweep(self, sweep: SweepId) -> None:
+        """Remove a sweep; its runs and their results stay, for other sweeps and for when it is registered again."""
+        self._delete_record(sweep)  # first, since a sweep with a record is adopted
+        with schema.transaction(self._db):
+            registry.remove_sweep(self._db, sweep)
+
+    def _delete_record(self, sweep: SweepId) -> None:
+        self._layout.sweep_record(str(sweep)).unlink(missing_ok=True)
+        durable.sync_folder(self._layout.sweeps)
+
     def begin_attempt(self, keys: Iterable[str]) -> int:
         """Begin an attempt at a pack of registered runs, and fence off earlier attempts at any of them.
 
