@@ -19,6 +19,7 @@ from sweeper.analysis.front import Answer
 from sweeper.analysis.troubles import troubles
 from sweeper.figures.front_data import write_plot
 from sweeper.home import MAX_STEM, Home, lock_home
+from sweeper.ledger.progress import run_steps
 from sweeper.ledger.writer import Ledger
 from sweeper.machines.clusters import ClusterMeasure, cluster
 from sweeper.machines.probe import Probe, measure_alone, measure_together
@@ -197,7 +198,7 @@ class Pipeline:
     def _work_on(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared) -> int:
         if not prepared.packs:
             return 0
-        before, total = _steps(ledger, planned)
+        before, total = run_steps(ledger.records, _horizons(planned))
         with display.counting(self.console, "training", "run-steps", total, before) as progress:
             launch.train(ledger, prepared.packs, prepared.machine, prepared.num_slots, progress)
         return progress.done
@@ -264,15 +265,12 @@ def _end_lost_attempts(ledger: Ledger) -> None:
             ledger.end_attempt(attempt.number, "lost")
 
 
-def _steps(ledger: Ledger, planned: Sequence[Planned]) -> tuple[int, int]:
-    """Return how many run-steps are done, and how many there are in all; a run of two questions counts once."""
+def _horizons(planned: Sequence[Planned]) -> dict[str, int]:
+    """Return the last step of each run by its key; that of a run of two questions is the later one."""
     horizons: dict[str, int] = {}
     for member in (member for each in planned for member in each.members):
         horizons[member.key] = max(member.horizon_steps, horizons.get(member.key, 0))
-    standing = ledger.records.standing(horizons)
-    ends = {key: each.first_bad_step for key, each in standing.items() if each.first_bad_step is not None}
-    total = {key: min(horizon, ends.get(key, horizon)) for key, horizon in horizons.items()}
-    return sum(min(each.step, total[key]) for key, each in standing.items()), sum(total.values())
+    return horizons
 
 
 def _outcome(before: dict[str, str], after: dict[str, str], steps: int, pending: int) -> Outcome:

@@ -80,8 +80,7 @@ def data_of(options: argparse.Namespace) -> str:
         InputError: There is no such data set, or it cannot be read in this way.
     """
     reading = Reading(**{field.name: getattr(options, field.name) for field in fields(Reading)})
-    data = sources.named(options.data)
-    return sources.with_reading(data, reading) or data
+    return sources.named(options.data, reading)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 Reads one JSON object per line from standard input and answers each with one:
 
     {"plugins": [file, ...]}                  -> {"ready": true}, files of your own, see `plugins.carried`
-    {"resolve": run, "seeds": [seed, ...]}    -> {"keys": [key, ...], "static_key", "spec", ...}
+    {"resolve": [[run, [seed, ...]], ...]}    -> {"resolved": [{"keys": [key, ...], "static_key", "spec", ...}, ...]}
     {"fields": model}                         -> {"fields": [name, ...]} of its configuration
     {"try": run, "metrics": [name, ...]}      -> {"notes": [text, ...]}
     {"measure": run, "num_runs": R, ...}      -> {"step_time_s", "memory_gib", "room_gib"}
@@ -23,9 +23,10 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from trainables.checking import data_sets, metrics, models
 from trainables.checking.laws import Verdict
 from trainables.config import RunSpec
 from trainables.contracts import DATA, METRICS, MODELS
-from trainables.engine import Pack
+from trainables.engine import Pack, ResolvedRun
 from trainables.errors import InputError, UnknownNameError, UnusableGpuError, is_out_of_memory
 from trainables.images import random_images
 from trainables.plugin_files import PluginFile
@@ -63,15 +64,21 @@ CHECKS: Mapping[str, Callable[[str], list[Verdict]]] = {
 }
 
 
-def resolved(spec: RunSpec, seeds: Sequence[int]) -> dict[str, Any]:
-    """What a driver needs to know about a run with each of these seeds: keys, all fields, facts about the images.
+def resolved(groups: Iterable[tuple[RunSpec, Sequence[int]]]) -> list[dict[str, Any]]:
+    """What a driver needs to know about runs, each with several seeds: keys, all fields, facts about the images.
 
     What a person should know of the images is printed to standard error, once.
 
     Raises:
         InputError: A specification is invalid.
     """
-    runs = engine.resolve_all([replace(spec, seed=seed) for seed in seeds])
+    groups = list(groups)
+    runs = iter(engine.resolve_all([replace(spec, seed=seed) for spec, seeds in groups for seed in seeds]))
+    return [_facts(list(islice(runs, len(seeds)))) for _, seeds in groups]
+
+
+def _facts(runs: Sequence[ResolvedRun]) -> dict[str, Any]:
+    """Facts about runs that differ in their seeds alone."""
     first = runs[0]
     for note in first.source.notes:
         _print_once(f"Note: {note}")
@@ -196,7 +203,7 @@ def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
         plugins.learn(PluginFile(**{**file, "path": Path(file["path"])}) for file in question["plugins"])
         return {"ready": True}
     if "resolve" in question:
-        return resolved(RunSpec(**question["resolve"]), question["seeds"])
+        return {"resolved": resolved((RunSpec(**run), seeds) for run, seeds in question["resolve"])}
     if "check" in question:
         return {
             "verdicts": [(each.law, each.problem) for each in CHECKS[question["package"]](question["check"])]

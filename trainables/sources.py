@@ -105,16 +105,22 @@ def check(data: str) -> None:
         raise UnknownNameError("data set", data, contracts.data_set_names(), remedy)
 
 
-def named(data: str) -> str:
+def named(data: str, how: Reading | None = None) -> str:
     """What a user named as its reference: a name, or the path of images, or of a data set's Python file, which is added.
 
+    Args:
+        data: What was named.
+        how: How to read images of one's own.
+
     Raises:
-        InputError: No such data set, an address on a network, or a Python file that is no data set.
+        InputError: No such data set, an address on a network, a Python file that is no data set, or images that cannot be
+            read in this way.
     """
     if data.endswith(".py"):
         data = plugins.named(data, contracts.DATA)
     check(data)
-    return plugins.reference(contracts.DATA, data)
+    data = plugins.reference(contracts.DATA, data)
+    return with_reading(data, how or Reading()) or data
 
 
 def find(data: str) -> Source:

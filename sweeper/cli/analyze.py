@@ -24,7 +24,7 @@ from sweeper.cli.resolve import (
     listed,
     open_records,
     register,
-    split_names,
+    repeated,
 )
 from sweeper.cli.values import FILE, Number
 from sweeper.home import MAX_STEM, lock_home
@@ -118,8 +118,7 @@ def export(name: str, chosen: SweepOptions, place: HomeOptions, runs: Path) -> N
 def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple[str, ...]) -> None:
     """Compute metrics that finished runs lack; trains nothing."""
     home = find_home(place, is_written=True)
-    metrics = tuple(name for each in metrics for name in split_names(each))
-    contracts.check_metrics(metrics)
+    metrics = repeated(metrics)
     check_stored(home, must_exist=False)
     (sweep,) = known_sweeps(open_records(home, [name], chosen), [name], chosen, home)
     from sweeper import display
@@ -128,7 +127,7 @@ def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple
 
     with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
         plugin_store.keep(home.storage, (plugins.reference(contracts.METRICS, name) for name in metrics))
-        said = scoring.evaluate(ledger, sweep, tuple(dict.fromkeys(metrics)), display.notes())
+        said = scoring.evaluate(ledger, sweep, metrics, display.notes())
     click.echo(f"{said} MLflow takes them with the next run or sync.")
 
 
@@ -188,10 +187,8 @@ def calibrate(
 ) -> None:
     """Measure what known codes score on a data set: perfect, untrained, random and others."""
     home = find_home(place, is_written=True)
-    data = sources.named(data)
-    data = sources.with_reading(data, reading) or data
-    metrics = tuple(name for each in metrics for name in split_names(each))
-    contracts.check_metrics(metrics)
+    data = sources.named(data, reading)
+    metrics = repeated(metrics)
     from rich.console import Console
 
     from sweeper import display
@@ -199,6 +196,6 @@ def calibrate(
     from sweeper.cli.tables import calibration_table
 
     with lock_home(home.path):
-        found = calibration.calibrate(home, data, tuple(dict.fromkeys(metrics)), num_seeds, display.notes())
+        found = calibration.calibrate(home, data, metrics, num_seeds, display.notes())
     Console(highlight=False).print(calibration_table(found))
     click.echo(found.sentence())

@@ -129,6 +129,17 @@ def split_names(text: str) -> list[str]:
     return [plugins.named(name.strip(), contracts.METRICS) for name in text.split(",")]
 
 
+def repeated(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics of an option that may be repeated, each a comma-separated list; each metric once.
+
+    Raises:
+        InputError: One is unknown.
+    """
+    names = tuple(dict.fromkeys(name for each in metrics for name in split_names(each)))
+    contracts.check_metrics(names)
+    return names
+
+
 def listed(option: str, metrics: str | None) -> tuple[str, ...]:
     """Return the metrics of a comma-separated list.
 

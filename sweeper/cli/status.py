@@ -1,9 +1,11 @@
 """The command `status`: how far the sweeps of a home are."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -13,6 +15,10 @@ from sweeper.cli.resolve import find_home, known_sweeps, open_records
 from sweeper.cli.values import PluginName
 from sweeper.home import is_held
 from trainables.contracts import SWEEPS
+
+if TYPE_CHECKING:
+    from sweeper.ledger.progress import Progress
+    from sweeper.ledger.rows import RunStatus, SweepId
 
 ALWAYS = ("planned", "done")
 """Statuses that are shown even if no run has them."""
@@ -28,8 +34,8 @@ def status(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions, as_
     home = find_home(place)
     records = open_records(home, names, chosen)
     sweeps = known_sweeps(records, names, chosen, home) if names else records.sweeps()
-    from sweeper.ledger.progress import Progress, progress
-    from sweeper.ledger.rows import RunStatus, SweepId
+    from sweeper.ledger.progress import progress
+    from sweeper.ledger.rows import RunStatus
 
     is_running = is_held(home.path)
     found = {sweep: progress(records, sweep, is_running=is_running) for sweep in sweeps}
@@ -59,7 +65,7 @@ def status(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions, as_
             console.print(line, soft_wrap=True, markup=False)
 
 
-def _row(name: str, statuses: Sequence[Any], progress: Any) -> list[object]:
+def _row(name: str, statuses: Sequence[RunStatus], progress: Progress) -> list[object]:
     share = progress.steps_done / progress.steps if progress.steps else 0.0
     # Rounded down: not everything is done before it is.
     return [name, *(progress.counts[status] for status in statuses), f"{int(100 * share)} %"]

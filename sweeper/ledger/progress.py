@@ -1,10 +1,11 @@
-"""How far a sweep is."""
+"""How far sweeps and runs are."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import RunStatus, SweepId
+from sweeper.ledger.rows import RunStatus, Standing, SweepId
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,19 @@ def progress(records: Records, sweep: SweepId, *, is_running: bool) -> Progress:
     for row in records.members(sweep):
         is_lost = row.status == "running" and not is_running
         counts["planned" if is_lost else row.status] += 1
-        end = row.horizon_steps if row.first_bad_step is None else min(row.horizon_steps, row.first_bad_step)
+        committed, end = Standing(row.step, row.first_bad_step).steps(row.horizon_steps)
         steps += end
-        done += min(row.step, end)
+        done += committed
     return Progress(counts, steps, done, records.pace(sweep) if is_running else None)
+
+
+def run_steps(records: Records, horizons: Mapping[str, int]) -> tuple[int, int]:
+    """Return how many run-steps are committed, and how many there will be in all.
+
+    Args:
+        records: The ledger.
+        horizons: Last step of each run, by its key.
+    """
+    standing = records.standing(horizons)
+    found = [standing.get(key, Standing(0, None)).steps(horizon) for key, horizon in horizons.items()]
+    return sum(done for done, _ in found), sum(end for _, end in found)

@@ -108,6 +108,11 @@ class Standing:
     step: int
     first_bad_step: int | None
 
+    def steps(self, horizon: int) -> tuple[int, int]:
+        """Return how many steps up to the horizon are committed, and how many there will be: none after a divergence."""
+        end = horizon if self.first_bad_step is None else min(horizon, self.first_bad_step)
+        return min(self.step, end), end
+
     def is_open(self, horizon: int) -> bool:
         """Return whether the run can and should be trained up to this step."""
         return self.first_bad_step is None and self.step < horizon

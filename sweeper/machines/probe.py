@@ -102,24 +102,16 @@ class Probe:
         alike: dict[str, list[RunSpec]] = {}
         for run in runs:
             alike.setdefault(but_for_seed(run), []).append(run)
-        found = {token: self._resolve(group) for token, group in alike.items()}
-        return [found[but_for_seed(run)][run.seed] for run in runs]
-
-    def _resolve(self, runs: Sequence[RunSpec]) -> dict[int, ProbedRun]:
-        """Return what `resolve` does for runs that differ in their seeds alone, by seed."""
-        answer = self._ask({"resolve": asdict(runs[0]), "seeds": [run.seed for run in runs]})
-        _refuse_out_of_memory(answer, runs[0].data)
-        stored: StoredSpec = answer["spec"]
-        return {
-            run.seed: ProbedRun(
-                key,
-                answer["static_key"],
-                {**stored, "seed": run.seed},
-                answer["num_factors"],
-                answer["is_small"],
-            )
-            for run, key in zip(runs, answer["keys"], strict=True)
-        }
+        groups = [(asdict(group[0]), [run.seed for run in group]) for group in alike.values()]
+        answer = self._ask({"resolve": groups})
+        _refuse_out_of_memory(answer, ", ".join(dict.fromkeys(run.data for run in runs)))
+        found: dict[tuple[str, int], ProbedRun] = {}
+        for token, (_, seeds), told in zip(alike, groups, answer["resolved"], strict=True):
+            stored: StoredSpec = told.pop("spec")
+            keys = told.pop("keys")
+            for seed, key in zip(seeds, keys, strict=True):
+                found[token, seed] = ProbedRun(key=key, spec={**stored, "seed": seed}, **told)
+        return [found[but_for_seed(run), run.seed] for run in runs]
 
     def fields(self, model: str) -> list[str]:
         """Return the dotted fields of a model's configuration."""

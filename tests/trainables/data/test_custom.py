@@ -409,7 +409,7 @@ def test_notes_are_printed_before_training_by_the_core_and_once_by_the_driver_s_
     assert f"Note: {path} has no array 'factors'" in said
     assert said.count("Note: ") == 1
     for _ in range(2):
-        probe.resolved(RunSpec("beta_vae", str(path), {"vae.network": "mlp"}, 0), [0, 1])
+        probe.resolved([(RunSpec("beta_vae", str(path), {"vae.network": "mlp"}, 0), [0, 1])])
     assert capsys.readouterr().err.count("Note: ") == 1
 
 
