@@ -869,6 +869,7 @@ def served(home: Home, spoil: Callable[[str], object]) -> Iterator[str]:
             patch.setattr(server, "log", lambda *_: None)
             patch.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{home.mlflow}")
             patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(home.path / "served"))
+            patch.setenv("MLFLOW_TRACKING_URI", "")  # the server sets it, which must not outlive it
             yield f"http://127.0.0.1:{server.port}"
     finally:
         server.shutdown()
