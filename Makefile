@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What is imported is compiled once, for both test processes and all that they start, whatever the environment says.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 QUICKSTART := sweeps/quickstart
 SWEEPS := factorvae_gamma betavae_beta
 
@@ -16,7 +16,7 @@ FAST := test_imports trainables/test_stacked trainables/test_blocks trainables/m
 	$(addprefix sweeper/,analysis/test_results figures/test_factor_matching ledger/test_verify test_home) \
 	search_spaces/test_sweeps test_cluster test_docs
 
-.PHONY: install quickstart test test-fast lint format wheel clean
+.PHONY: install quickstart test test-system test-fast lint format wheel clean
 
 install: .venv/installed
 
@@ -40,10 +40,14 @@ quickstart: install
 	@echo Then, for example: python -m sweeper status
 
 test: install
-	$(PYTEST)
+	$(PYTEST) --numprocesses 2 -m "not system"
+
+# Whole programs: a cluster, killed drivers, an installed wheel. They wait as long as they compute.
+test-system: install
+	$(PYTEST) --numprocesses 3 -m system
 
 test-fast: install
-	$(PYTEST) $(FAST:%=tests/%.py)
+	$(PYTEST) --numprocesses 2 -m "not system" $(FAST:%=tests/%.py)
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -108,6 +108,7 @@ def test_the_installed_program_lists_the_sweeps(
     assert set(listed) == set(plugins.names("search_spaces"))
 
 
+@pytest.mark.system
 def test_the_installed_program_takes_files_of_ones_own_from_any_folder(
     installed: Path, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ def bring_artifacts_along(home: Home) -> None:
     """
     if not home.mlflow.exists():
         return
-    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(home.mlflow)) as db, db:
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(home.mlflow)) as db, db:
         for table, column in _PLACES:
             for (found,) in db.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall():  # noqa: S608
                 if moved := _moved(found or "", home):

@@ -234,13 +234,15 @@ def run_verify(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = N
 def _run(
     home: Home, uri: str | None, sweeps: Sequence[SweepId] | None, how: How
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(home, uri, sweeps, how), stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    done = _completed(command(home, uri, sweeps, how))
     if done.returncode == _REFUSED:
         raise InputError(done.stderr.strip())
     sys.stderr.write(done.stderr)
     return done
+
+
+def _completed(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def _log(home: Home) -> Path:

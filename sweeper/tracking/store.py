@@ -162,7 +162,7 @@ def reaching(uri: str) -> Iterator[None]:
     faults = (
         mlflow.exceptions.MlflowException,
         SQLAlchemyError,
-        sqlite3.OperationalError,
+        sqlite3.DatabaseError,
         ImportError,
         OSError,
     )
@@ -174,10 +174,12 @@ def reaching(uri: str) -> Iterator[None]:
 
 def _reason(text: str) -> str:
     """Return the part of a long error text that a user needs."""
-    network = re.search(
-        r"Connection refused|Name or service not known|timed out|Network is unreachable", text
+    known = re.search(
+        r"Connection refused|Name or service not known|timed out|Network is unreachable"
+        r"|file is not a database|unable to open database file|database is locked|disk I/O error",
+        text,
     )
-    return network[0] if network else textwrap.shorten(text, 160, placeholder=" ...")
+    return known[0] if known else textwrap.shorten(text, 160, placeholder=" ...")
 
 
 def _import_mlflow() -> Any:

@@ -44,6 +44,7 @@ def result(rehearsal: Rehearsal) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.system
 def test_every_stage_is_measured(rehearsal: Rehearsal) -> None:
     found = result(rehearsal)
     assert {name: stage["status"] for name, stage in found["stages"].items()} == dict.fromkeys(ALL, "done")
@@ -51,6 +52,7 @@ def test_every_stage_is_measured(rehearsal: Rehearsal) -> None:
     assert len(list((rehearsal[1] / "out").iterdir())) <= 8
 
 
+@pytest.mark.system
 def test_the_result_names_machine_versions_and_commit(rehearsal: Rehearsal) -> None:
     machine = result(rehearsal)["machine"]
     assert machine["commit"] == "abc"
@@ -58,6 +60,7 @@ def test_the_result_names_machine_versions_and_commit(rehearsal: Rehearsal) -> N
     assert {"date", "cpu", "cores", "python", "numpy", "device"} <= set(machine)
 
 
+@pytest.mark.system
 def test_what_is_promised_on_a_cpu_is_equal_there(rehearsal: Rehearsal) -> None:
     stages = result(rehearsal)["stages"]
     rows = stages["equality"]["rows"]
@@ -75,6 +78,7 @@ def test_what_is_promised_on_a_cpu_is_equal_there(rehearsal: Rehearsal) -> None:
     assert {row["model"] for row in stages["smoke"]["rows"]} == set(plugins.names("trainables.models"))
 
 
+@pytest.mark.system
 def test_rates_have_a_spread(rehearsal: Rehearsal) -> None:
     stages = result(rehearsal)["stages"]
     rated = [row for name in ("rates", "launches", "convolutions", "models") for row in stages[name]["rows"]]
@@ -84,6 +88,7 @@ def test_rates_have_a_spread(rehearsal: Rehearsal) -> None:
     assert all(0 < row["inputs_share"] < 1 for row in stages["rates"]["rows"])
 
 
+@pytest.mark.system
 def test_a_table_comes_from_it(rehearsal: Rehearsal) -> None:
     found = result(rehearsal)
     text = (rehearsal[1] / "out" / "gpu.md").read_text()
@@ -93,6 +98,7 @@ def test_a_table_comes_from_it(rehearsal: Rehearsal) -> None:
         assert f"### {stage}: done" in text
 
 
+@pytest.mark.system
 def test_training_goes_on_from_what_it_kept(rehearsal: Rehearsal, tmp_path: Path) -> None:
     (first,) = [row for row in result(rehearsal)["stages"]["train"]["rows"] if row.get("what") == "trained"]
     assert first["steps"] == [0, 40]
@@ -153,6 +159,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.system
 def test_a_stage_that_hangs_is_ended_with_all_that_it_started_and_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.sweeper import here
+
 if TYPE_CHECKING:
     from sweeper.home import Home
     from sweeper.machines.probe import Probe
@@ -186,8 +188,9 @@ def lender() -> Iterator[Lender]:
 
 @pytest.fixture
 def lent_probe(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands of this test ask a process that has torch already, where it would not answer otherwise."""
+    """Commands of this test ask a process that has torch already, and deliver to MLflow in this process."""
     lender.lend(monkeypatch)
+    here.deliver_here(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +206,7 @@ def probe(lender: Lender) -> Iterator[Probe]:
 
 @pytest.fixture(scope="session")
 def typed(lender: Lender) -> Callable[..., Typed]:
-    """A function that types words in this process, which has a process with torch at hand."""
+    """A function that types words in this process, which has a process with torch at hand; a run delivers nothing to MLflow."""
 
     def run(*words: object) -> Typed:
         from sweeper import pipeline
@@ -213,6 +216,8 @@ def typed(lender: Lender) -> Callable[..., Typed]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pipeline, "DELIVERY_S", 0.0)
             lender.lend(patch)
+            here.deliver_here(patch)
+            here.deliver_nothing_meanwhile(patch)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = app.main([str(word) for word in words])
         return Typed(code, out.getvalue(), err.getvalue())

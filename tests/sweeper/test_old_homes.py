@@ -63,6 +63,7 @@ def answers(path: Path) -> list[dict[str, str]]:
         ]
 
 
+@pytest.mark.system
 def test_a_sweep_that_was_stopped_then_goes_on_where_it_stood(
     home: Home, typed: Callable[..., Typed], cluster: str
 ) -> None:

@@ -1,6 +1,6 @@
 """Sweeps trained at smoke scale: what a person types, the answer, and what typing again does.
 
-What does not depend on who trains is trained without Ray, which takes seconds less to start.
+What does not depend on who trains is trained without Ray, which takes many seconds less to start.
 """
 
 import csv
@@ -47,8 +47,8 @@ def home(home_and_lock: tuple[Home, ExitStack]) -> Home:
 
 @pytest.fixture(scope="module")
 def first(home: Home, start_driver: Callable[..., subprocess.Popen[str]]) -> First:
-    """Both sweeps in one launch, on a Ray that the driver starts itself: exit code, standard output and error."""
-    driver = start_driver("run", *BOTH, "--home", home.path, "--json")
+    """Both sweeps in one launch, in a process of their own: exit code, standard output and error."""
+    driver = start_driver("run", *BOTH, "--home", home.path, "--no-ray", "--json")
     out, err = driver.communicate()
     return driver.returncode, out, err
 
@@ -142,11 +142,15 @@ def test_running_again_trains_nothing_and_gives_the_same_bytes(run: Run, home: H
     assert files(home.storage) == stored
 
 
-def test_without_ray_the_same_is_trained_and_answered(
-    first: First, home: Home, make_home: MakeHome, typed: Callable[..., Typed]
+@pytest.mark.system
+def test_with_ray_the_same_is_trained_and_answered(
+    first: First, home: Home, make_home: MakeHome, start_driver: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    other, _ = make_home("without_ray")
-    told = json.loads(typed("run", *BOTH, "--home", other.path, "--no-ray", "--json").out)
+    other, _ = make_home("with_ray")
+    driver = start_driver("run", *BOTH, "--home", other.path, "--json")
+    out, err = driver.communicate()
+    assert driver.returncode == 0, err
+    told = json.loads(out)
     assert (told["trained"], told["steps_trained"]) == (8, 8 * 200)
     for name in (CSV, CSV.replace(".csv", ".png")):
         assert (other.exports / name).read_bytes() == (home.exports / name).read_bytes()
@@ -248,9 +252,7 @@ def test_a_run_of_two_questions_is_one_run_that_goes_on(longer: Longer, home: Ho
     assert ends[1][0] >= 200, "what the shorter question trained is not trained again"
 
 
-def test_what_was_trained_in_parts_and_packs_with_ray_and_without_is_what_a_run_alone_gives(
-    longer: Longer, home: Home
-) -> None:
+def test_what_was_trained_in_parts_and_packs_is_what_a_run_alone_gives(longer: Longer, home: Home) -> None:
     run = members(home, SweepId(GAMMA.name, "smoke", "x"))[0]
     sets = [
         word for name, value in run.spec["fields"].items() for word in ("--set", f"{name}={as_text(value)}")
@@ -306,6 +308,7 @@ ONE_RUN = [
 ]
 
 
+@pytest.mark.system
 def test_runs_that_fail_thrice_are_given_up_and_named(
     make_home: MakeHome, cluster: str, typed: Callable[..., Typed]
 ) -> None:
@@ -327,6 +330,7 @@ def test_runs_that_fail_thrice_are_given_up_and_named(
         assert [attempt.outcome for attempt in records.attempts()] == ["failed"] * 3
 
 
+@pytest.mark.system
 def test_a_pack_that_dies_before_its_first_state_each_time_is_given_up_though_its_blocks_are_true(
     make_home: MakeHome, typed: Callable[..., Typed]
 ) -> None:
@@ -414,6 +418,7 @@ def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.system
 def test_a_ledger_that_cannot_be_written_ends_the_run(
     make_home: MakeHome, cluster: str, typed: Callable[..., Typed]
 ) -> None:

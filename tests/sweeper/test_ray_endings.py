@@ -14,6 +14,8 @@ from sweeper.home import Home
 from sweeper.ledger.reader import Records
 from trainables.layout import Layout
 
+pytestmark = pytest.mark.system
+
 LONG = ["--scale", "smoke", "--as", "long", "--set", "steps=1000000", "--set", "evaluate_every=1000000"]
 
 

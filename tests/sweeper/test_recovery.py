@@ -22,6 +22,8 @@ from tests.sweeper.conftest import Typed
 from trainables import blocks
 from trainables.layout import Layout
 
+pytestmark = pytest.mark.system
+
 SWEEP = SweepId("betavae_beta", "smoke", "kill")
 QUESTION = [SWEEP.name, "--scale", SWEEP.scale, "--as", SWEEP.label]
 TRAINING_S = 10.0

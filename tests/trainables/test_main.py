@@ -222,6 +222,7 @@ def test_states_that_newer_ones_replace_are_deleted(
     assert [path.stem for path in tmp_path.rglob("*.slices")] == ["block-000008"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_all_that_a_resume_needs(
     shas: Shas, tmp_path: Path, number: signal.Signals
@@ -259,6 +260,7 @@ sys.exit(program.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.system
 def test_two_commands_with_one_storage_keep_apart(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "trainables", *BETA, "--steps", "9", "--out", str(tmp_path)]
     both = [

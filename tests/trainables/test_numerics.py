@@ -31,6 +31,7 @@ def test_threads_and_precision_are_told_apart_and_the_size_of_a_pack_does_not_ma
     assert all(torch.__version__ in name and numerics.processor() in name for name in classes)
 
 
+@pytest.mark.system
 def test_another_process_has_the_same_class_and_one_with_other_kernels_another() -> None:
     words = [sys.executable, "-c", f"torch = __import__('torch'); torch.set_num_threads(1); {NAME}"]
     plain, steered = (

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.usefixtures("arithmetic")
 
 WEIGHT = {"beta_vae": "beta", "factor_vae": "gamma", "info_wgan_gp": "information"}
 OVERFLOW = 3e38
+NUM_STEPS = 40
+"""Several chunks of random numbers of a pack."""
 """A weight at which the first step's gradients overflow."""
 
 
@@ -104,12 +106,12 @@ def test_a_run_does_not_know_its_neighbors(
 ) -> None:
     generator = random.Random(f"{model} {num_runs}")
     runs = odd_runs(small_run, model, generator, sum(num_runs))
-    together = trained(runs, sprites, 200)
+    together = trained(runs, sprites, NUM_STEPS)
     assert len(set(together.values())) == len(runs)
     generator.shuffle(runs)
     for count in num_runs:
         pack, runs = runs[:count], runs[count:]
-        apart = trained(pack, sprites, 200)
+        apart = trained(pack, sprites, NUM_STEPS)
         assert apart == {key: together[key] for key in apart}
 
 
@@ -305,19 +307,19 @@ def test_a_run_goes_on_exactly_among_other_neighbors_in_another_slot(
 ) -> None:
     generator = random.Random("restore")
     runs = odd_runs(small_run, model, generator, 7)
-    undisturbed = trained(runs, sprites, 90)
+    undisturbed = trained(runs, sprites, 50)
     first, second = Pack(runs[:4], sprites), Pack(runs[4:], sprites)
     for pack in (first, second):
-        pack.advance(35)
+        pack.advance(20)
     saved = [*first.states(), *second.states()]
     states = {run.key: state for run, state in zip(runs, saved, strict=True)}
     first.advance(1)  # what was saved is a copy
     mixed = generator.sample(runs, k=7)
     for part in (mixed[:1], mixed[1:3], mixed[3:]):
         pack = Pack(part, sprites)
-        pack.restore(35, [states[run.key] for run in part])
+        pack.restore(20, [states[run.key] for run in part])
         assert digests(pack) == {run.key: digest(states[run.key]) for run in part}
-        pack.advance(55)
+        pack.advance(30)
         found = digests(pack)
         assert found == {key: undisturbed[key] for key in found}
 

@@ -214,6 +214,7 @@ def test_folders_of_the_environment_are_read(tmp_path: Path, monkeypatch: pytest
         plugins.add_from_environment()
 
 
+@pytest.mark.system
 def test_a_model_in_a_file_of_its_own_trains_without_ray(tmp_path: Path) -> None:
     text = (
         '"""A VAE."""\n\nfrom trainables.models.beta_vae import Config, Model, check_shape\n\nVERSION = 1\n'

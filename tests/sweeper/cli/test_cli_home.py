@@ -273,6 +273,7 @@ print(*[f"{line[0]} {main(line)}" for line in lines], sep="\\n", flush=True)
 """
 
 
+@pytest.mark.system
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a root who may not write everywhere")
 def test_a_home_that_may_only_be_read_can_be_asked(home: Path, tmp_path: Path) -> None:
     places = [home, *(path for path in home.rglob("*") if path.is_dir())]

@@ -36,6 +36,7 @@ def pids(*of: object) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_sweep_ends_whole_when_nobody_reads_it_any_more(stream: str, tmp_path: Path) -> None:
     read, write = os.pipe()
@@ -100,6 +101,7 @@ def test_a_killed_process_that_measures_is_a_fault_of_the_machine(
     assert second == "Fix the cause, then run the same command to resume."
 
 
+@pytest.mark.system
 def test_a_batch_that_memory_cannot_hold_is_refused_with_one_that_it_holds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_taken_port_is_named_with_another(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err.startswith(f"--port {port}: in use by another program.\nChoose another")
 
 
+@pytest.mark.system
 def test_pages_are_announced_when_they_answer_and_leave_no_process(empty_store: Path, tmp_path: Path) -> None:
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -40,6 +40,7 @@ def typed(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.system
 def test_the_page_about_extending_works(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_the_page_about_extending_works(
     )
 
 
+@pytest.mark.system
 def test_a_sweep_is_checked_with_the_files_that_it_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert "broken" not in typed("check ./annealing.py", capsys)
     Path("annealing.py").write_text(Path("annealing.py").read_text().replace('"vae.width"', '"vae.with"'))

@@ -528,6 +528,7 @@ def test_a_failed_write_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
     assert problems(ledger) == []
 
 
+@pytest.mark.system
 def test_a_driver_killed_at_any_moment_loses_nothing_that_it_said(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     rng = random.Random(0)

@@ -79,6 +79,7 @@ def test_a_cluster_without_gpus_is_refused_where_they_are_asked_for() -> None:
         machine.num_slots(Resources(64.0, 0), Machine("somewhere:6379", 0.25))
 
 
+@pytest.mark.system
 def test_eight_packs_share_two_gpus_and_the_ninth_waits(
     tmp_path: Path, start_cluster: Callable[..., str]
 ) -> None:
@@ -194,6 +195,7 @@ def test_on_one_machine_there_are_no_more_packs_at_once_than_cores() -> None:
     )
 
 
+@pytest.mark.system
 def test_where_no_node_is_free_to_measure_nobody_asks_again(
     monkeypatch: pytest.MonkeyPatch, start_cluster: Callable[..., str]
 ) -> None:
@@ -207,6 +209,7 @@ def test_where_no_node_is_free_to_measure_nobody_asks_again(
         assert time.monotonic() - begun < 2 * taken_s
 
 
+@pytest.mark.system
 def test_a_plain_run_uses_the_gpus_that_are_there_and_says_how_in_one_line(
     two_test_gpus: None,
     make_home: Callable[[str], tuple[Home, ExitStack]],

@@ -27,6 +27,8 @@ from trainables import engine
 from trainables.layout import Layout
 from trainables.models import beta_vae
 
+pytestmark = pytest.mark.system
+
 ONE = ["betavae_beta", "--scale", "smoke", "--as", "one", "--set", "beta=1", "--seeds", "0", "--no-ray"]
 SWEEP = SweepId("betavae_beta", "smoke", "one")
 

@@ -18,6 +18,7 @@ def places(home: Path) -> set[str]:
         return {place for (place,) in rows}
 
 
+@pytest.mark.system
 def test_a_home_that_was_moved_takes_its_artifacts_along_and_leaves_nothing_behind(
     trained_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ from sweeper.tracking.outline import outline
 from sweeper.tracking.store import HeldError, Store, UndeliveredError
 from sweeper.tracking.sync import lock_projection
 from tests.specs import run_spec, sweep_spec
+from tests.sweeper import here
 from trainables.blocks import Manifest, Point, RunEntry, Status, pack_arrays, write_block
 from trainables.config import StoredSpec
 from trainables.errors import InputError, UnknownNameError
@@ -136,6 +137,11 @@ def work(
 
 
 KEYS = [key_of(gamma, seed) for gamma in (1.0, 10.0) for seed in (0, 1)]
+
+
+@pytest.fixture(autouse=True)
+def _deliver_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    here.deliver_here(monkeypatch)
 
 
 @pytest.fixture
@@ -341,6 +347,7 @@ def test_projecting_again_changes_nothing_and_following_adds_only_what_is_new(
     assert process.pending(home, None) == 0
 
 
+@pytest.mark.system
 def test_killed_at_any_moment_and_begun_again_it_delivers_everything_once(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     generator = random.Random(0)
@@ -549,6 +556,7 @@ def test_an_entry_whose_picture_cannot_be_made_stays_pending_until_it_can(
     assert worker.compare(home, None) == []
 
 
+@pytest.mark.system
 def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(
     home: Home, ledger: Ledger
 ) -> None:
@@ -579,6 +587,17 @@ def test_a_sync_while_a_projector_is_at_it_disturbs_nothing(home: Home, ledger: 
         assert catch_up() == []
     assert process.pending(home, None) == 0
     assert run_points(home) == expected_points()
+
+
+def test_a_file_that_is_no_database_is_said_in_a_line(
+    home: Home, ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work(ledger, KEYS, 0, 40)
+    home.mlflow.write_bytes(b"no database at all" * 100)
+    assert worker.main([str(home.path), "--once"]) == 3
+    said, remedy = capsys.readouterr().err.splitlines()
+    assert said == f"MLflow at sqlite:///{home.mlflow}: file is not a database"
+    assert remedy.startswith("Nothing is lost.")
 
 
 def test_a_sync_forgets_only_what_it_is_asked_to_deliver(home: Home, ledger: Ledger) -> None:
@@ -948,6 +967,7 @@ def test_one_process_at_a_time_projects_a_home(
     worker.deliver(home, None)
 
 
+@pytest.mark.system
 def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 20)
     with process.Projector.start(home, None, [SWEEP]) as projector:
@@ -964,6 +984,7 @@ def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home: Hom
     assert process.run_verify(home, None) == []
 
 
+@pytest.mark.system
 def test_a_projector_without_a_server_harms_nobody_and_says_why(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     with process.Projector.start(home, DEAD) as projector:
@@ -978,6 +999,7 @@ def test_a_projector_without_a_server_harms_nobody_and_says_why(home: Home, ledg
         assert projector.stop(timeout_s=0) == 7
 
 
+@pytest.mark.system
 def test_a_projector_that_is_killed_is_started_again_for_what_is_left(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     with process.Projector.start(home, None, [SWEEP]) as projector:
@@ -1004,6 +1026,7 @@ def test_a_projector_that_is_killed_again_and_again_is_given_up_with_a_reason(
     assert len(starts) == 1 + process.MAX_RESTARTS
 
 
+@pytest.mark.system
 def test_a_projector_whose_driver_is_killed_ends_by_itself(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     code = (

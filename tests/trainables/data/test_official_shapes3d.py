@@ -11,6 +11,7 @@ import torch
 from trainables.data import shapes3d
 from trainables.data.official import shapes3d as official
 from trainables.data.readers import preparation
+from trainables.data.rendering import room
 from trainables.errors import InputError
 
 CPU = torch.device("cpu")
@@ -33,6 +34,9 @@ def labels() -> np.ndarray:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: np.ndarray) -> Path:
+    monkeypatch.setattr(
+        room, "SAMPLES", 1
+    )  # scenes to compare with have jagged edges, in a tenth of the time
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
     means = tuple(images.mean(axis=(0, 1, 2)) / 255)
     for name, value in {"NUM_IMAGES": NUM_IMAGES, "SIZES": SIZES, "CHANNEL_MEANS": means}.items():

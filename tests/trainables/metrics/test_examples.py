@@ -52,8 +52,8 @@ def test_factors_vary_where_every_part_has_two_of_their_values() -> None:
     vae = a_vae()
     vae = dataclasses.replace(vae, factors_NK=vae.factors_NK * [1, 0, 1])
     assert varying_factors(vae, "any") == [0, 2]
-    assert varying_factors(vae, "any", np.arange(16), np.arange(384)) == [2]
-    assert varying_factors(vae, "any", np.arange(384), num_needed=2) == [0, 2]
+    assert varying_factors(vae, "any", np.arange(8), np.arange(96)) == [2]
+    assert varying_factors(vae, "any", np.arange(96), num_needed=2) == [0, 2]
     with pytest.raises(InputError, match=r"any needs ground-truth factors .* at least 3; .* has 2\."):
         varying_factors(vae, "any", num_needed=3)
     with pytest.raises(InputError, match="are too few"):

@@ -19,11 +19,11 @@ from trainables.metrics.estimators import activity
 
 NAMES = plugins.names("trainables.metrics")
 ARRAYS = [field.name for field in dataclasses.fields(Encoding) if field.name.rpartition("_")[2].isupper()]
-FACTOR_SIZES = (3, 8, 16)
+FACTOR_SIZES = (3, 4, 8)
 
 
 def a_vae() -> Encoding:
-    """384 images, 5 codes: three noisy factors, a mixture of them, one collapsed."""
+    """96 images, 5 codes: three noisy factors, a mixture of them, one collapsed."""
     generator = np.random.default_rng(0)
     rows_N = np.arange(np.prod(FACTOR_SIZES))
     factors_NK = np.stack(np.unravel_index(rows_N, FACTOR_SIZES), axis=1).astype(np.int64)
