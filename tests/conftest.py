@@ -51,7 +51,8 @@ SMALL: dict[str, dict[str, Value]] = {
 
 
 LONGEST = (
-    *("sweeper/test_pipeline.py", "sweeper/test_recovery.py", "sweeper/machines/test_gpus.py"),
+    *("sweeper/test_recovery.py", "sweeper/machines/test_gpus.py", "test_wheel.py"),
+    *("sweeper/test_ray_endings.py", "sweeper/test_pipeline.py"),
     *("sweeper/scheduling/test_in_process.py", "benchmarks/test_gpu.py", "sweeper/cli/test_endings.py"),
     *(
         "sweeper/tracking/test_moved.py",

@@ -22,6 +22,30 @@ def interrupt_at_signals() -> None:
                 signal.signal(number, signal.default_int_handler)
 
 
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """In this context, which should end within seconds, signals wait for its end; one that is ignored stays so.
+
+    Raises:
+        KeyboardInterrupt: At the end, if a signal came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    came: list[int] = []
+    for number in heard:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
+    if came:
+        raise KeyboardInterrupt
+
+
 class StopRequest:
     """Whether the user has requested a stop.
 

@@ -15,6 +15,7 @@ from sweeper.machines.resources import ANSWER_S, Machine, Resources, exact_share
 from trainables import plugins
 from trainables.config import RunSpec
 from trainables.errors import InputError, UnusableGpuError, reason
+from trainables.stopping import held_back
 
 # Ray reads these when it is imported or started, so they are set before that.
 _ENVIRONMENT = {
@@ -86,7 +87,10 @@ def _joined(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with (
+            held_back()
+        ):  # a Ray that is half shut down would wait for its head for a minute, and then abort this process
+            ray.shutdown()
 
 
 @contextmanager

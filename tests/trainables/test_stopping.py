@@ -50,3 +50,9 @@ def test_a_later_signal_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_a_signal_that_is_ignored_is_not_held_back_and_none_means_no_interrupt() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stopping.held_back():
+        os.kill(os.getpid(), signal.SIGHUP)
