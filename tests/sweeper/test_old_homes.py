@@ -27,7 +27,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """The home of the first version: a sweep that is done, one with a diverged run, one stopped halfway."""
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(HOMES / "first.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
+        archive.extractall(folder)
     return Home.at(folder / "home")
 
 
