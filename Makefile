@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What is imported is compiled once, for both test processes and all that they start, whatever the environment says.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 QUICKSTART := sweeps/quickstart
 SWEEPS := factorvae_gamma betavae_beta
 
@@ -40,14 +40,14 @@ quickstart: install
 	@echo Then, for example: python -m sweeper status
 
 test: install
-	$(PYTEST) --numprocesses 2 -m "not system"
+	$(PYTEST) -m "not system"
 
-# Whole programs: a cluster, killed drivers, an installed wheel. They wait as long as they compute.
+# Whole programs: a cluster, killed drivers, an installed wheel.
 test-system: install
-	$(PYTEST) --numprocesses 3 -m system
+	$(PYTEST) -m system
 
 test-fast: install
-	$(PYTEST) --numprocesses 2 -m "not system" $(FAST:%=tests/%.py)
+	$(PYTEST) -m "not system" $(FAST:%=tests/%.py)
 
 lint: install
 	$(BIN)/ruff format --check .

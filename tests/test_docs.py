@@ -12,6 +12,7 @@ import pytest
 from benchmarks import packs
 from benchmarks.gpu import __main__ as gpu
 from sweeper.cli import app
+from tests import extending
 from trainables import command_line, plugins
 
 ROOT = Path(__file__).parents[1]
@@ -34,9 +35,7 @@ def commands(module: str) -> list[pytest.ParameterSet]:
 def files_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_files: None) -> None:
     """A working folder with the files of docs/extending.md."""
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "extending.md").read_text()
-    for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.DOTALL):
-        Path(name).write_text(text)
+    extending.write_files(tmp_path)
 
 
 @pytest.mark.parametrize("arguments", commands("sweeper"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import extending
 from trainables import __version__, plugins
 
 ROOT = Path(__file__).parents[1]
@@ -37,13 +37,6 @@ def run(*words: object, cwd: Path) -> str:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
-
-
-def files_of_the_page(folder: Path) -> None:
-    """Write the files of docs/extending.md."""
-    page = (ROOT / "docs" / "extending.md").read_text()
-    for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.DOTALL):
-        (folder / name).write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +106,7 @@ def test_the_installed_program_takes_files_of_ones_own_from_any_folder(
     installed: Path, tmp_path: Path
 ) -> None:
     """With Ray, whose workers get the content of the files; then without the files."""
-    files_of_the_page(tmp_path)
+    extending.write_files(tmp_path)
     own = ["annealing", "--scale", "smoke", "--home", "home"]
 
     def typed(*words: str) -> str:

@@ -32,18 +32,25 @@ def held_back() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     came: list[int] = []
+    with _handled_by(lambda number, _: came.append(number)):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """In this context, signals that are not ignored are handled so."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number, known in before.items() if known is not signal.SIG_IGN]
     for number in heard:
-        signal.signal(number, lambda number, _: came.append(number))
+        signal.signal(number, handler)
     try:
         yield
     finally:
         for number in heard:
             signal.signal(number, before[number])
-    if came:
-        raise KeyboardInterrupt
 
 
 class StopRequest:
@@ -64,8 +71,6 @@ class StopRequest:
         Args:
             tell: Called on the first signal.
         """
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
         def ask(*_: object) -> None:
             now_s = time.monotonic()
@@ -75,13 +80,8 @@ class StopRequest:
                 self.is_asked, self._asked_s = True, now_s
                 tell()
 
-        for number in heard:
-            signal.signal(number, ask)
-        try:
+        with _handled_by(ask):
             yield
-        finally:
-            for number in heard:
-                signal.signal(number, before[number])
 
 
 @contextlib.contextmanager

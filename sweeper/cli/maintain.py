@@ -23,7 +23,7 @@ from sweeper.cli.options import (
     with_sweep,
     with_uri,
 )
-from sweeper.cli.resolve import check_ledger, check_stored, find_home, known_sweeps, open_records
+from sweeper.cli.resolve import changing, check_ledger, check_stored, find_home, known_sweeps, open_records
 from sweeper.cli.values import Number
 from sweeper.home import Home, lock_home
 from trainables.errors import InputError
@@ -90,14 +90,7 @@ def verify(name: str, chosen: SweepOptions, place: HomeOptions, uri: str | None)
 @with_home
 def prune(names: tuple[str, ...], chosen: SweepOptions, place: HomeOptions) -> None:
     """Delete the states of finished runs: gigabytes at paper scale. Results stay; more training starts again from step 0."""
-    home = find_home(place, is_written=True)
-    check_stored(home, must_exist=False)
-    check_ledger(home, names, chosen)
-    from sweeper.ledger.writer import Ledger
-
-    with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
-        ledger.ingest()
-        sweeps = known_sweeps(ledger.records, names, chosen, home)
+    with changing(names, chosen, place) as (home, ledger, sweeps):
         kept = {key for key, *_ in ledger.records.needed_states()}
         keys = kept & {key for sweep in sweeps for key in ledger.records.finished(sweep)}
         before = _state_bytes(home)

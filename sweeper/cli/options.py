@@ -79,9 +79,9 @@ def check_label(_: click.Context, parameter: click.Parameter, label: str | None)
         )
     if len(label or "") > MAX_LABEL:
         raise InputError(f"{option} {label}: {len(label or '')} characters.\nUse at most {MAX_LABEL}.")
-    from sweeper.ledger.rows import check_label
+    from sweeper.ledger import rows
 
-    check_label(label or "", option)
+    rows.check_label(label or "", option)
     return label or ""
 
 

@@ -6,7 +6,8 @@ Every function raises an `InputError` for invalid input, whose message states wh
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from trainables.layout import Layout
 if TYPE_CHECKING:
     from sweeper.ledger.reader import Records
     from sweeper.ledger.rows import SweepId
+    from sweeper.ledger.writer import Ledger
     from sweeper.machines.resources import Device, Machine
     from sweeper.scheduling.plan import Question
     from trainables.reading import Reading
@@ -260,6 +262,21 @@ def _known_sweep(records: Records, name: str, chosen: SweepOptions, home: Home) 
 
 def _options(scale: str, label: str) -> str:
     return " ".join([*([f"--scale {scale}"] if scale else []), *([f"--as {label}"] if label else [])])
+
+
+@contextmanager
+def changing(
+    names: Sequence[str], chosen: SweepOptions, place: HomeOptions
+) -> Iterator[tuple[Home, Ledger, list[SweepId]]]:
+    """In this context the home that was named is held, for a change to sweeps that its ledger, brought up to date, must have."""
+    home = find_home(place, is_written=True)
+    check_stored(home, must_exist=False)
+    check_ledger(home, names, chosen)
+    from sweeper.ledger.writer import Ledger
+
+    with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+        ledger.ingest()
+        yield home, ledger, known_sweeps(ledger.records, names, chosen, home)
 
 
 def settle_storage(home: Home) -> None:

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("arithmetic")
 
 WEIGHT = {"beta_vae": "beta", "factor_vae": "gamma", "info_wgan_gp": "information"}
 OVERFLOW = 3e38
-NUM_STEPS = 40
-"""Several chunks of random numbers of a pack."""
+NUM_STEPS = 100
+"""More steps than a chunk of random numbers has, in each of the packs but those of two or three beta-VAEs."""
 """A weight at which the first step's gradients overflow."""
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from sweeper import __main__ as sweeper_main
 from sweeper.cli.app import main
+from tests import extending
 from trainables import plugins
 from trainables.layout import Layout
 
-PAGE = (Path(__file__).parents[3] / "docs" / "extending.md").read_text()
-COMMANDS = re.findall(r"^python -m sweeper (.*)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^python -m sweeper (.*)$", extending.TEXT, re.MULTILINE)
 HOME = ["--scale", "smoke", "--home", "home"]
 
 
@@ -21,8 +21,7 @@ HOME = ["--scale", "smoke", "--home", "home"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_files: None) -> Path:
     """A folder with the files of the page, where commands are typed."""
     monkeypatch.chdir(tmp_path)
-    for name, text in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL):
-        (tmp_path / name).write_text(text)
+    extending.write_files(tmp_path)
     return tmp_path
 
 

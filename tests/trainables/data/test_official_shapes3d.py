@@ -34,9 +34,8 @@ def labels() -> np.ndarray:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: np.ndarray) -> Path:
-    monkeypatch.setattr(
-        room, "SAMPLES", 1
-    )  # scenes to compare with have jagged edges, in a tenth of the time
+    # Scenes to compare with have jagged edges, in a tenth of the time.
+    monkeypatch.setattr(room, "SAMPLES", 1)
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
     means = tuple(images.mean(axis=(0, 1, 2)) / 255)
     for name, value in {"NUM_IMAGES": NUM_IMAGES, "SIZES": SIZES, "CHANNEL_MEANS": means}.items():
