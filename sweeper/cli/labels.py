@@ -1,5 +1,9 @@
 """Commands that change how a home lists its sweeps: `rename`, `forget`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import click
 
 from sweeper import display
@@ -7,7 +11,8 @@ from sweeper.cli.options import NAME, HomeOptions, SweepOptions, check_label, wi
 from sweeper.cli.resolve import changing
 from trainables.errors import InputError
 
-_MLFLOW = "MLflow keeps its entries under the name {}; delete that experiment there if you do not need it."
+if TYPE_CHECKING:
+    from sweeper.ledger.rows import SweepId
 
 
 @click.command()
@@ -21,7 +26,7 @@ def rename(name: str, chosen: SweepOptions, place: HomeOptions, new_label: str) 
         if sweep.label == new_label:
             raise InputError(f"--to {new_label}: that is its label.\nChoose another.")
         new = ledger.rename_sweep(sweep, new_label)
-        click.echo(f"{sweep} is {new} now. {_MLFLOW.format(sweep)}")
+        click.echo(f"{sweep} is {new} now. {_left_in_mlflow(sweep)}")
 
 
 @click.command()
@@ -35,5 +40,11 @@ def forget(name: str, chosen: SweepOptions, place: HomeOptions) -> None:
         ledger.forget_sweep(sweep)
         click.echo(
             f"{sweep} is forgotten. The results of its {display.runs(num_runs)} stay in {home.storage}: `run` takes them"
-            f" from there. {_MLFLOW.format(sweep)}"
+            f" from there. {_left_in_mlflow(sweep)}"
         )
+
+
+def _left_in_mlflow(sweep: SweepId) -> str:
+    from sweeper.tracking.outline import title
+
+    return f"MLflow keeps its experiment '{title(sweep)}'; delete it there if you do not need it."

@@ -37,6 +37,7 @@ def test_a_renamed_sweep_keeps_its_results_and_a_rebuilt_ledger_has_its_new_labe
     renamed = type_("rename", *SMOKE, "--to", "first")
     assert renamed.code == 0, renamed.err
     assert renamed.out.startswith("factorvae_gamma-smoke is factorvae_gamma-smoke-first now.")
+    assert "MLflow keeps its experiment 'factorvae_gamma smoke'" in renamed.out
     assert listed(type_) == {"first": 4}
     assert type_("pareto", *SMOKE, "--as", "first", "--csv", home / "after.csv").code == before.code == 0
     first, second = (pd.read_csv(home / name) for name in ("before.csv", "after.csv"))
