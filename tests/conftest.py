@@ -107,6 +107,20 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _data_folder(make_once: MakeOnce) -> None:
+    """A SWEEPER_DATA of the tests: with the sets that were rendered for this user before, without this user's own images."""
+    from trainables.data.readers import preparation
+
+    def fill(folder: Path) -> None:
+        for name in ("dsprites_rendered_v1", "shapes3d_lookalike_v1"):
+            for suffix in (".h5", ".verified"):
+                if (kept := preparation.folder() / f"{name}{suffix}").exists():
+                    (folder / kept.name).symlink_to(kept)
+
+    os.environ["SWEEPER_DATA"] = str(make_once("data", fill))
+
+
 @pytest.fixture(scope="module")
 def arithmetic() -> Iterator[None]:
     """One thread and flushed denormals, as the engine trains."""
