@@ -12,7 +12,7 @@ from trainables.shell import program
 
 def computed(runs: pd.DataFrame) -> set[str]:
     """Return the metrics that all sweeps of a table have."""
-    return set.intersection(*(set(group["metric"]) for _, group in runs.groupby(["sweep", "label"])))
+    return set.intersection(*(set(group["metric"].unique()) for _, group in runs.groupby(["sweep", "label"])))
 
 
 def check_computed(runs: pd.DataFrame, objectives: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ def step_unit(runs: pd.DataFrame) -> str:
 def training(runs: pd.DataFrame) -> str:
     """Return how far comparable runs were trained, for example `12,000 updates (vae) and 900 generator updates (gan)`."""
     parts = [
-        (f"{trained['step'].iloc[0]:,} {unit}s", ", ".join(sorted(set(trained["model"]))))
+        (f"{trained['step'].iloc[0]:,} {unit}s", ", ".join(sorted(trained["model"].unique())))
         for unit, trained in _by_step_unit(runs)
     ]
     return parts[0][0] if len(parts) == 1 else " and ".join(f"{steps} ({models})" for steps, models in parts)

@@ -92,7 +92,7 @@ def answer(
     """
     sweeps = sorted(set(sweeps), key=str)
     runs = results.stack(list(results.run_tables(records, sweeps).values()))
-    if "done" not in set(runs["status"]):
+    if not (runs["status"] == "done").any():
         raise _nothing_yet(records, sweeps, home)
     asked = {sweep: labels.words(records, sweep) for sweep in sweeps}
     own = {sweep: tuple(words["objectives"]) for sweep, words in asked.items()}
@@ -209,7 +209,7 @@ def band(answer: Answer, model: str) -> pareto.Band:
 
 def places(draws: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Return sweep, label and number of each draw of a table."""
-    return list(draws[["sweep", "label", "draw"]].itertuples(index=False, name=None))
+    return results.rows_of(draws[["sweep", "label", "draw"]])
 
 
 def write_csv(answer: Answer, path: Path) -> Path:
@@ -236,7 +236,7 @@ def write_runs(answer: Answer, path: Path) -> Path:
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as dictionaries with unchanged values."""
-    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
+    return [dict(zip(table.columns, row, strict=True)) for row in results.rows_of(table)]
 
 
 def _write_table(answer: Answer, table: pd.DataFrame, path: Path) -> Path:
@@ -245,7 +245,7 @@ def _write_table(answer: Answer, table: pd.DataFrame, path: Path) -> Path:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(map(_cell, row) for row in table.itertuples(index=False, name=None))
+    writer.writerows(map(_cell, row) for row in results.rows_of(table))
     return durable.replace_file(path, text.getvalue().encode())
 
 
@@ -260,7 +260,7 @@ def label_of(answer: Answer, row: Mapping[str, Any]) -> str:
     values = {name: row[name] for name in results.hyperparameters(answer.runs)}
     given = ", ".join(labels.hyperparameter(name, v) for name, v in values.items() if _cell(v))
     of_model = answer.runs[answer.runs["model"] == row["model"]]
-    asked = set(of_model[["sweep", "label"]].itertuples(index=False, name=None))
+    asked = set(results.rows_of(of_model[["sweep", "label"]].drop_duplicates()))
     return f"{given} ({labels.told_apart(row['sweep'], row['label'], asked)})" if len(asked) > 1 else given
 
 
@@ -284,7 +284,7 @@ def summary(answer: Answer) -> list[str]:
                 f"With more than {MAX_DRAWS_COVERED} draws of a model, its hypervolume is too large and the interval"
                 " covers the truth less often than in 95 % of cases: do not compare models by it."
             )
-    if len(classes := set(answer.runs["numerics"]) - {""}) > 1 or "mixed" in classes:
+    if len(classes := set(answer.runs["numerics"].unique()) - {""}) > 1 or "mixed" in classes:
         sentences.append(
             "Runs were trained in several numerics classes, between which the last bits of a run may differ"
             " (column numerics of pareto --csv and export)."

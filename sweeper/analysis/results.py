@@ -17,7 +17,7 @@ import pandas as pd
 
 from sweeper.analysis import comparability, pareto, reasons
 from sweeper.ledger.reader import Records
-from sweeper.ledger.rows import MemberRow, SweepId
+from sweeper.ledger.rows import MemberRow, PointColumns, SweepId
 from trainables import contracts, plugins
 from trainables.config import canonical_json
 from trainables.errors import InputError
@@ -34,8 +34,9 @@ _STATISTICS = "train/"
 def varying_fields(members: Iterable[MemberRow]) -> set[str]:
     """Return the fields of the models' configurations that differ between runs which have the field."""
     values: dict[str, set[str]] = {}
-    for member in members:
-        for name, value in member.spec["fields"].items():
+    alike = {repr(member.spec["fields"]): member.spec["fields"] for member in members}
+    for fields in alike.values():
+        for name, value in fields.items():
             values.setdefault(name, set()).add(canonical_json(value))
     return {name for name, found in values.items() if len(found) > 1}
 
@@ -68,10 +69,10 @@ def run_table(records: Records, sweep: SweepId, fields: Collection[str] | None =
         InputError: A hyperparameter has the name of a column.
     """
     # Read members before points: runs that are done by then have their points, even while a driver writes.
-    runs, points = _runs(records, sweep, fields), _points(records, sweep)
+    runs, points = _runs(records, sweep, fields), _frame_of(records.last_points(sweep))
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
     last = _one_way(last)
-    metrics = dict.fromkeys([*records.spec(sweep)["metrics"], *sorted(last["metric"])])
+    metrics = dict.fromkeys([*records.spec(sweep)["metrics"], *sorted(last["metric"].unique())])
     rows = runs.merge(pd.Series(list(metrics), dtype="str", name="metric"), how="cross")
     return _with_units(rows.merge(last, how="left", on=["run_key", "step", "metric"]))
 
@@ -82,7 +83,7 @@ def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     If a metric was computed by several versions at a step, the value is from the version that most points of the sweep
     have, since finished runs are scored by a new version only at their horizon.
     """
-    runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _points(records, sweep)
+    runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _frame_of(records.points(sweep))
     rows = runs.merge(points, on="run_key")
     rows = rows[rows["step"] <= rows["horizon"]].drop(columns="horizon")
     rows = _one_way(rows)
@@ -92,6 +93,11 @@ def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
 def hyperparameters(runs: pd.DataFrame) -> list[str]:
     """Return the names of the hyperparameter columns of a table of runs, sorted."""
     return sorted(set(runs.columns) - _COLUMNS)
+
+
+def rows_of(table: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Return the rows of a table, with unchanged values; of columns of strings `itertuples` takes ten times as long."""
+    return list(zip(*(table[name].to_numpy(dtype=object) for name in table.columns), strict=True))
 
 
 def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -125,7 +131,7 @@ def seed_values(runs: pd.DataFrame, objectives: Sequence[str]) -> dict[tuple[str
     """
     found: dict[tuple[str, str, int], dict[int, dict[str, float]]] = {}
     columns = ["sweep", "label", "draw", "seed", "metric", "value"]
-    for *place, seed, metric, value in runs.loc[runs["status"] == "done", columns].itertuples(index=False):
+    for *place, seed, metric, value in rows_of(runs.loc[runs["status"] == "done", columns]):
         sweep, label, draw = place
         found.setdefault((sweep, label, draw), {}).setdefault(seed, {})[metric] = value
     return {
@@ -150,7 +156,7 @@ def distinct_draws(runs: pd.DataFrame) -> dict[tuple[str, str, int], int]:
     number_of: dict[tuple[str, str, int], int] = {}
     places_of_run: dict[str, tuple[str, str, int]] = {}
     done = runs.loc[runs["status"] == "done", ["sweep", "label", "draw", "run_key"]].drop_duplicates()
-    for sweep, label, draw, key in done.itertuples(index=False):
+    for sweep, label, draw, key in rows_of(done):
         place = (sweep, label, draw)
         number = number_of.setdefault(place, len(number_of))
         other = number_of[places_of_run.setdefault(key, place)]
@@ -240,8 +246,8 @@ def _runs(records: Records, sweep: SweepId, fields: Collection[str] | None = Non
     return _frame(rows, columns, names).astype(kinds)
 
 
-def _points(records: Records, sweep: SweepId) -> pd.DataFrame:
-    points = records.points(sweep)
+def _frame_of(points: PointColumns) -> pd.DataFrame:
+    """Return a table of points without training statistics."""
     columns = {
         "run_key": pd.Series(points.key, dtype="str"),
         "metric": pd.Series(points.name, dtype="str"),
@@ -288,9 +294,9 @@ def _frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], names: Seq
     return table.astype(table.drop(columns=list(names)).infer_objects().dtypes.to_dict())
 
 
-def _one(words: Iterable[str]) -> str:
+def _one(words: pd.Series) -> str:
     """Return the word that all entries share, ignoring empty ones; `mixed` if they differ, empty if all are empty."""
-    distinct = set(words) - {""}
+    distinct = set(words.unique()) - {""}
     return "mixed" if len(distinct) > 1 else "".join(distinct)
 
 
@@ -302,7 +308,7 @@ def metric_settings(runs: pd.DataFrame, metric: str) -> str:
 def _draw(group: pd.DataFrame, objectives: Sequence[str], allow_diverged: bool) -> dict[str, Any]:
     """Return the row of one draw, with the columns of both tables except the fronts."""
     runs, done = group.drop_duplicates("seed"), group[group["status"] == "done"]
-    statuses = Counter(runs["status"])
+    statuses = Counter(runs["status"].to_list())
     settings = [_one(done.loc[done["metric"] == name, "metric_settings"]) for name in objectives]
     row: dict[str, Any] = {str(name): value for name, value in runs.iloc[0].items()}
     row |= {

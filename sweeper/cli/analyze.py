@@ -1,7 +1,10 @@
 """Commands that analyze committed runs: `pareto`, `export`, `evaluate`, `figure`, `calibrate`."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -32,6 +35,9 @@ from trainables import contracts, plugin_store, plugins, sources
 from trainables.errors import InputError, UnknownNameError
 from trainables.reading import Reading
 
+if TYPE_CHECKING:
+    from sweeper.analysis.front import Answer
+
 
 @click.command("pareto")
 @MANY
@@ -59,12 +65,11 @@ def show_front(
     records = open_records(home, names, chosen)
     sweeps = known_sweeps(records, names, chosen, home)
     from sweeper.analysis import front
-    from sweeper.figures.front_data import write_plot
 
     axes = listed("--objectives", objectives)
     answer = front.answer(records, sweeps, allow_diverged=allow_diverged, objectives=axes, home=home.path)
     # The plot comes first: if it cannot show the answer it raises an error, and nothing is written.
-    written = [(write_plot(answer, plot), "plot")] if plot else []
+    written = [(_plotted(answer, plot), "plot")] if plot else []
     if csv:
         written[:0] = [
             (front.write_csv(answer, csv), "front"),
@@ -83,6 +88,12 @@ def show_front(
     show_answer(answer, Console(highlight=False))
     for path, _ in written:
         click.echo(f"Wrote {path}")
+
+
+def _plotted(answer: Answer, path: Path) -> Path:
+    from sweeper.figures.front_data import write_plot  # imports matplotlib, which takes a second
+
+    return write_plot(answer, path)
 
 
 @click.command()

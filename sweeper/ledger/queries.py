@@ -22,6 +22,24 @@ POINTS = """
     WHERE points.run IN ({runs}) ORDER BY points.run, name, identity, step"""
 
 
+LAST_POINTS = """
+    SELECT runs.key, metrics.name, identity, points.step, time_s, value
+    FROM (SELECT DISTINCT run, horizon_steps FROM draws JOIN members ON draw = draws.id WHERE sweep = ?) AS wanted
+    CROSS JOIN metrics
+    CROSS JOIN points ON (points.run, metric, step) = (wanted.run, metrics.id, horizon_steps)
+    CROSS JOIN runs ON runs.id = points.run
+    ORDER BY points.run, name, identity, step"""
+"""Points at the horizon. CROSS JOIN keeps SQLite to this order, in which each point is looked up by its key."""
+
+
+COMPUTED = """
+    SELECT runs.key, metrics.name, identity FROM json_each(?) AS asked
+    CROSS JOIN runs ON runs.key = asked.key
+    CROSS JOIN metrics ON metrics.name IN (SELECT value FROM json_each(?))
+    CROSS JOIN points ON (points.run, metric, step) = (runs.id, metrics.id, asked.value)"""
+"""Metrics that runs have at a step; the joins as above."""
+
+
 HISTORIES = f"""
     SELECT draws.number, seed,
         (SELECT COUNT(*) FROM points WHERE points.run = members.run AND step <= horizon_steps),

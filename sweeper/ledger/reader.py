@@ -4,7 +4,8 @@ import json
 import math
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,11 @@ class Records:
         Raises:
             UnknownNameError: The sweep is unknown.
         """
-        return [_member(*row) for row in self.db.execute(queries.MEMBERS, (self._sweep(sweep),))]
+        params = cache(json.loads)  # a draw's are those of all its seeds
+        return [
+            MemberRow(key, draw, params(text), *rest)
+            for key, draw, text, *rest in self.db.execute(queries.MEMBERS, (self._sweep(sweep),))
+        ]
 
     def finished(self, sweep: SweepId) -> set[str]:
         """Return the keys of the runs of a sweep that are done and that no sweep wants to train further.
@@ -149,9 +154,25 @@ class Records:
 
     def standing(self, keys: Iterable[str]) -> dict[str, Standing]:
         """Return the progress of runs; runs that the ledger does not know are left out."""
-        query = "SELECT step, first_bad_step FROM run_states WHERE key = ?"
-        rows = {key: self.db.execute(query, (key,)).fetchone() for key in keys}
-        return {key: Standing(*row) for key, row in rows.items() if row}
+        query = (
+            "SELECT run_states.key, run_states.step, first_bad_step"
+            " FROM json_each(?) AS asked JOIN run_states ON run_states.key = asked.value"
+        )
+        rows = self.db.execute(query, (json.dumps(list(keys)),))
+        return {key: Standing(*row) for key, *row in rows}
+
+    def computed(self, horizons: Mapping[str, int], names: Iterable[str]) -> dict[str, set[tuple[str, str]]]:
+        """Return which metrics runs have at a step: name and identity of each.
+
+        Args:
+            horizons: The step by the run's key.
+            names: Names of the metrics to look for.
+        """
+        found: dict[str, set[tuple[str, str]]] = {key: set() for key in horizons}
+        arguments = (json.dumps(dict(horizons)), json.dumps(list(names)))
+        for key, *metric in self.db.execute(queries.COMPUTED, arguments):
+            found[key].add((metric[0], metric[1]))
+        return found
 
     def points(self, sweep: SweepId) -> PointColumns:
         """Return the points of all runs of a sweep, including those beyond its horizon.
@@ -160,11 +181,19 @@ class Records:
             UnknownNameError: The sweep is unknown.
         """
         runs = "SELECT run FROM members JOIN draws ON draws.id = draw WHERE sweep = ?"
-        return self._points(runs, self._sweep(sweep))
+        return self._points(queries.POINTS.format(runs=runs), self._sweep(sweep))
+
+    def last_points(self, sweep: SweepId) -> PointColumns:
+        """Return the points of all runs of a sweep at its horizon.
+
+        Raises:
+            UnknownNameError: The sweep is unknown.
+        """
+        return self._points(queries.LAST_POINTS, self._sweep(sweep))
 
     def run_points(self, key: str) -> PointColumns:
         """Return the points of one run; none if the run is unknown."""
-        return self._points("SELECT id FROM runs WHERE key = ?", key)
+        return self._points(queries.POINTS.format(runs="SELECT id FROM runs WHERE key = ?"), key)
 
     def attempts(self) -> list[AttemptRow]:
         """Return all attempts, by number."""
@@ -236,8 +265,8 @@ class Records:
             )
         return int(found[0])
 
-    def _points(self, runs: str, argument: object) -> PointColumns:
-        rows = self.db.execute(queries.POINTS.format(runs=runs), (argument,)).fetchall()
+    def _points(self, query: str, argument: object) -> PointColumns:
+        rows = self.db.execute(query, (argument,)).fetchall()
         columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * 6
         columns[5] = tuple(math.nan if value is None else value for value in columns[5])
         return PointColumns(*columns)
@@ -245,9 +274,3 @@ class Records:
 
 def _stored(step: int, attempt: int, block: int, *part: Any) -> StoredSlice:
     return StoredSlice(step, attempt, block, Slice(*part))
-
-
-def _member(*row: Any) -> MemberRow:
-    values = list(row)
-    values[2], values[10] = json.loads(values[2]), json.loads(values[10])
-    return MemberRow(*values)

@@ -68,10 +68,18 @@ def add_sweep(db: sqlite3.Connection, sweep: SweepId, spec: SweepSpec, draws: It
         "SELECT id FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names
     ).fetchone()
     db.execute("UPDATE sweeps SET spec = ? WHERE id = ? AND spec <> ?", (text, sweep_row, text))
+    known = set(
+        db.execute(
+            "SELECT draw, seed, key, horizon_steps FROM draws JOIN members ON draw = draws.id"
+            " JOIN runs ON runs.id = run WHERE sweep = ?",
+            (sweep_row,),
+        )
+    )
     for draw in draws:
         draw_row = _add_draw(db, sweep, sweep_row, draw)
         for member in draw.members:
-            _add_member(db, sweep, draw_row, member)
+            if (draw_row, member.seed, member.key, member.horizon_steps) not in known:
+                _add_member(db, sweep, draw_row, member)
 
 
 def rename_sweep(db: sqlite3.Connection, sweep: SweepId, label: str) -> SweepId:
@@ -113,8 +121,24 @@ def check_sweep(db: sqlite3.Connection, sweep: SweepId, spec: SweepSpec, draws: 
     if db.execute("SELECT 1 FROM sweeps WHERE (name, scale, label) = (?, ?, ?)", names).fetchone() is None:
         return
     with closing(in_memory()) as copy:
-        adopt_sweep(copy, sweep_body(db, sweep))
+        _copy_sweep(db, copy, sweep)
         add_sweep(copy, sweep, spec, draws)
+
+
+def _copy_sweep(db: sqlite3.Connection, copy: sqlite3.Connection, sweep: SweepId) -> None:
+    """Copy a sweep with its draws, members and runs into an empty ledger."""
+    of_sweep = "SELECT id FROM sweeps WHERE (name, scale, label) = (?, ?, ?)"
+    draws = f"SELECT id FROM draws WHERE sweep IN ({of_sweep})"  # noqa: S608 (of our own words)
+    members = f"draw IN ({draws})"
+    for table, rows in (
+        ("sweeps", f"id IN ({of_sweep})"),
+        ("draws", f"id IN ({draws})"),
+        ("runs", f"id IN (SELECT run FROM members WHERE {members})"),  # noqa: S608
+        ("members", members),
+    ):
+        found = db.execute(f"SELECT * FROM {table} WHERE {rows}", (sweep.name, sweep.scale, sweep.label))  # noqa: S608
+        places = ", ".join("?" * len(found.description))
+        copy.executemany(f"INSERT INTO {table} VALUES ({places})", found)  # noqa: S608
 
 
 def _add_draw(db: sqlite3.Connection, sweep: SweepId, sweep_row: int, draw: Draw) -> int:

@@ -1,8 +1,10 @@
 """Rows that the ledger returns, and how a sweep is identified in it."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
@@ -51,6 +53,7 @@ class MemberRow:
         step: Newest committed step; may be beyond the horizon if another sweep asks for more.
         attempt: Number of the newest attempt.
         numerics: Numerics class that trained it, `mixed` if several, None before the first block.
+        spec_json: Its specification as JSON.
     """
 
     key: str
@@ -63,7 +66,13 @@ class MemberRow:
     first_bad_step: int | None
     attempt: int | None
     numerics: str | None
-    spec: StoredSpec
+    spec_json: str
+
+    @cached_property
+    def spec(self) -> StoredSpec:
+        """The run's specification, read when it is first asked for."""
+        spec: StoredSpec = json.loads(self.spec_json)
+        return spec
 
 
 class SweepSpec(TypedDict):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import active_children, get_context, resource_tracker
 from pathlib import Path
@@ -64,18 +65,16 @@ class Scored:
 
 def unscored(records: Records, members: Iterable[Member], metrics: Sequence[str]) -> list[Unscored]:
     """Return the runs that have reached their horizon and lack the current version of a metric there."""
-    members, found = list(members), []
+    members, found, current = list(members), [], cache(is_current)
     standings = records.standing(member.key for member in members)
-    for member in members:
-        standing = standings.get(member.key)
-        if not standing or not standing.is_past(member.horizon_steps):
-            continue
-        points = records.run_points(member.key)
-        known = {
-            name
-            for name, recorded, step in zip(points.name, points.identity, points.step, strict=True)
-            if step == member.horizon_steps and name in metrics and is_current(name, recorded)
-        }
+    past = {
+        member.key: member.horizon_steps
+        for member in members
+        if member.key in standings and standings[member.key].is_past(member.horizon_steps)
+    }
+    computed = records.computed(past, metrics)
+    for member in (member for member in members if member.key in past):
+        known = {name for name, recorded in computed[member.key] if current(name, recorded)}
         if lacking := tuple(name for name in metrics if name not in known):
             found.append(Unscored(member, lacking, _encoding(records, member)))
     return found
