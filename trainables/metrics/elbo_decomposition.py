@@ -42,8 +42,8 @@ IS_CHEAP: bool = False  # a second for every few runs
 NUM_SAMPLES = 1000
 SETTINGS: dict[str, int | float | str] = {"samples": NUM_SAMPLES}
 
-CHUNK = 4
-"""Samples that are compared with all posteriors at once; few, so that they stay in the cache."""
+CHUNK = 40_000
+"""Pairs of a sample and a posterior that are compared at once: few enough that they stay in the cache."""
 
 PARTS = ("information", "marginal_kl", "dimension_kl")
 
@@ -81,8 +81,9 @@ def log_densities(
     mu_DN, half_logvar_DN = mu_ND.T.copy(), 0.5 * logvar_ND.T.copy()
     inverse_std_DN = np.exp(-half_logvar_DN)
     log_joint_S, log_marginal_SD = np.empty(len(z_SD)), np.empty(z_SD.shape)
-    for start in range(0, len(z_SD), CHUNK):
-        chunk = slice(start, start + CHUNK)
+    num_samples = max(1, CHUNK // num_images)
+    for start in range(0, len(z_SD), num_samples):
+        chunk = slice(start, start + num_samples)
         joint_SN = np.zeros((len(z_SD[chunk]), num_images))
         for d in range(num_codes):
             # A code of a run about to diverge may be too far off to square; its density is 0.
