@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # tests of the driver start without torch
 # As in an activated environment, where `python` in a message is the interpreter that prints it.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
+# NumPy's matrix products are small here: its threads would wait for each other, and take the time of the other test process.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A server of the person who runs the tests is none of theirs.
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
