@@ -133,15 +133,15 @@ def test_states_that_take_long_to_write_come_seldom(
 def test_no_more_training_than_the_interval_and_a_block_lies_between_two_states(
     free_writes: None, runs: list[ResolvedRun], sprites: Images, tmp_path: Path
 ) -> None:
-    schedule = dataclasses.replace(SCHEDULE, steps=400, evaluate_every=400)
-    _, committer = started(runs, sprites, tmp_path, schedule=schedule, block_s=0.02, state_every_s=0.1)
+    schedule = dataclasses.replace(SCHEDULE, steps=120, evaluate_every=120)
+    _, committer = started(runs, sprites, tmp_path, schedule=schedule, block_s=0.006, state_every_s=0.03)
     committed = commit_all(committer)
     with_states = set(steps_with_states(committed))
     assert len(committed) > len(with_states) > 2
     longest, since = max(block.manifest.train_s for block in committed), 0.0
     for block in committed:
         since += block.manifest.train_s
-        assert since <= 0.1 + longest
+        assert since <= 0.03 + longest
         since = 0.0 if block.manifest.end_step in with_states else since
 
 
@@ -176,7 +176,7 @@ def test_a_long_block_ends_soon_when_asked_to(
 ) -> None:
     schedule = dataclasses.replace(SCHEDULE, steps=10**7, evaluate_every=10**7, report_every=10**6)
     _, committer = started(runs, sprites, tmp_path, schedule=schedule, block_s=600.0)
-    timer = threading.Timer(2.0, Layout(tmp_path).stop(1).touch)
+    timer = threading.Timer(0.5, Layout(tmp_path).stop(1).touch)
     timer.start()
     begun = time.monotonic()
     last = commit(committer)
