@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.plain import Plain
-from trainables import kernels, plugins, stepping
+from trainables import engine, kernels, plugins, stepping
+from trainables.config import Value
 from trainables.convolutions import WAYS
 from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images
@@ -92,8 +93,9 @@ def digest(pack: Pack) -> str:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_replayed_step_is_the_step(
-    small_run: Callable[..., ResolvedRun], sprites: Images, model: str
+    small_run: Callable[..., ResolvedRun], sprites: Images, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "CHUNK_WORDS_CPU", 25_000)
     runs = [small_run(model, seed) for seed in range(3)]
     eager = Pack(runs, sprites)
     with kernels.using(CPU, optimizer="masked"):
@@ -184,13 +186,15 @@ def test_nothing_is_read_back_from_the_device(
 ) -> None:
     """On tensors without content there is nothing to read: a step that tries fails, at the paper's size for free."""
     device = torch.device("meta")
-    network = {"network": "conv"} if model == "info_wgan_gp" else {"vae.network": "conv"}
+    network: dict[str, Value] = {"vae.network": "conv"}
+    if model == "info_wgan_gp":
+        network = {"network": "conv", "critic.steps": 1}
     runs = [small_run(model, seed, network, data="dsprites") for seed in range(3)]
     source = runs[0].source
     stored = torch.empty(source.num_images, 512, dtype=torch.uint8, device=device)
     with kernels.using(device, convolution=way, optimizer="masked"):
         pack = Pack(runs, Images(source, Packed(stored, 4096)), launch="eager")
-        pack.advance(3)
+        pack.advance(2)  # a step that reports and one that does not
     assert len(pack.seeds) == 8, "not a CPU: the size is one of the ladder"
     assert pack._last["loss"].shape == (8,)
     with pytest.raises(RuntimeError, match="meta"):

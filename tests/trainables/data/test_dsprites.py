@@ -65,7 +65,7 @@ def slow_image(shape: int, scale: int, orientation: int, pos_x: int, pos_y: int)
 
 
 def test_random_images_are_those_of_the_definition() -> None:
-    factors_N5 = random_factors(60)
+    factors_N5 = random_factors(20)
     for found, factors in zip(rendered(factors_N5), factors_N5.tolist(), strict=True):
         np.testing.assert_array_equal(found, slow_image(*factors))
 
@@ -110,7 +110,7 @@ def test_the_whole_set_is_the_grid_that_it_declares(images: Images) -> None:
 def test_the_cached_images_are_those_that_are_rendered_now(images: Images) -> None:
     blocks_SNB = stored(images).numpy().reshape(720, 1024, 512)
     for k, sprite in enumerate(np.ndindex(3, 6, 40)):
-        if k % 7 == 0:
+        if k % 29 == 0:
             np.testing.assert_array_equal(dsprites._block(*sprite), blocks_SNB[k])
 
 

@@ -85,7 +85,7 @@ def reference(factors_NK: np.ndarray, codes_ND: np.ndarray, seed: int) -> tuple[
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_reference_in_loops_agrees(seed: int) -> None:
     codes_ND = FACTORS_NK @ np.random.default_rng(seed).normal(size=(3, 4)) + 0.4 * noise(4, seed)
     found = score(FACTORS_NK, codes_ND, seed)
@@ -204,7 +204,7 @@ def test_concentration_knows_neither_order_nor_scale_and_stays_in_range(
     assert concentration(matrix) == pytest.approx(np.average(per_row, weights=matrix.sum(axis=1)), abs=1e-9)
 
 
-@pytest.mark.parametrize("exponent", [-120, -40, -24, 30, 120])
+@pytest.mark.parametrize("exponent", [-120, -24, 120])
 def test_a_code_in_another_unit_scores_the_same_to_the_bit(exponent: int) -> None:
     """Trees of scikit-learn see no step below 1e-7: a perfect code times 1e-7 scored 0, 0 and .167."""
     factors_NK = grid((3, 4), num_repeats=20)

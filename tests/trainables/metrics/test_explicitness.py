@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 from scipy.special import logsumexp
@@ -121,7 +121,7 @@ def test_another_solver_of_the_same_likelihood_agrees(seed: int) -> None:
         assert values[f"explicitness/factor_{k}"] == pytest.approx(expected, abs=1e-3)
 
 
-@few_examples
+@settings(few_examples, max_examples=6)
 @given(
     order=st.permutations(range(4)),
     signs=st.lists(st.sampled_from([-1, 1]), min_size=4, max_size=4),
