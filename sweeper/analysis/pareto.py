@@ -130,6 +130,27 @@ def hypervolume(losses_NM: np.ndarray, reference_M: np.ndarray) -> float:
     return float(np.dot(slice_N, thickness_N))
 
 
+def hypervolumes(losses_BNM: np.ndarray, reference_M: np.ndarray) -> np.ndarray:
+    """Return `hypervolume` of each of many sets of draws, to the last bit; with two objectives they are sorted together."""
+    losses_BNM, reference_M = (
+        np.asarray(losses_BNM, dtype=np.float64),
+        np.asarray(reference_M, dtype=np.float64),
+    )
+    if len(reference_M) != 2:
+        return np.array([hypervolume(losses_NM, reference_M) for losses_NM in losses_BNM])
+    is_inside_BN = (losses_BNM < reference_M).all(axis=2)
+    # What contributes nothing is moved to the reference, behind all that does.
+    moved_BNM = np.where(is_inside_BN[..., None], losses_BNM, reference_M)
+    order_BN = np.argsort(moved_BNM[..., 1], axis=1)
+    first_BN, last_BN = (np.take_along_axis(moved_BNM[..., m], order_BN, axis=1) for m in (0, 1))
+    with np.errstate(invalid="ignore"):  # only behind what contributes
+        thickness_BN = np.diff(last_BN, append=np.full((len(last_BN), 1), reference_M[1]))
+        slice_BN = reference_M[0] - np.minimum.accumulate(first_BN, axis=1)
+    num_inside_B = is_inside_BN.sum(axis=1)
+    rows = zip(slice_BN, thickness_BN, num_inside_B, strict=True)
+    return np.array([np.dot(slice_N[:n], thickness_N[:n]) for slice_N, thickness_N, n in rows])
+
+
 class Interval(NamedTuple):
     """A mean and its confidence limits, as scalars or arrays of the same shape."""
 
@@ -245,7 +266,7 @@ def bootstrap_front(
     if limits_2M is not None:
         means_BNM = means_BNM.clip(*limits_2M)
     membership_N = is_non_dominated(means_BNM).mean(axis=0)
-    hypervolume_B = np.array([hypervolume(means_NM, reference_M) for means_NM in means_BNM])
+    hypervolume_B = hypervolumes(means_BNM, reference_M)
     is_lone_N = np.array([len(losses_SM) < 2 for losses_SM in losses_by_draw])
     membership_N[is_lone_N] = np.nan
     is_front_N = is_non_dominated(np.array([losses_SM.mean(axis=0) for losses_SM in losses_by_draw]))

@@ -125,6 +125,18 @@ def test_hypervolume_of_a_staircase_is_the_area_counted_by_hand() -> None:
     assert pareto.hypervolume(staircase_N2, np.array([4.0, 4.0])) == 3 + 2 + 1
 
 
+@pytest.mark.parametrize("num_objectives", [1, 2, 3])
+def test_the_volumes_of_many_are_those_of_each_to_the_last_bit(num_objectives: int) -> None:
+    generator = np.random.default_rng(0)
+    losses_BNM = generator.normal(size=(200, 11, num_objectives))
+    losses_BNM[::3] = losses_BNM[::3].round()  # ties
+    losses_BNM[generator.uniform(size=losses_BNM.shape) < 0.02] = np.nan
+    losses_BNM[5] = np.inf
+    for reference_M in (np.full(num_objectives, 0.7), np.full(num_objectives, -np.inf)):
+        found_B = pareto.hypervolumes(losses_BNM, reference_M)
+        assert found_B.tolist() == [pareto.hypervolume(each_NM, reference_M) for each_NM in losses_BNM]
+
+
 def test_hypervolume_of_one_objective_is_the_distance_from_the_reference_to_the_best() -> None:
     assert pareto.hypervolume(np.array([[3.0], [1.0], [np.nan], [9.0]]), np.array([5.0])) == 4
 
