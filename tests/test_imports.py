@@ -3,7 +3,8 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,16 @@ def statements(tree: ast.AST, at_import: bool) -> Iterator[ast.AST]:
         yield from statements(node, at_import)
 
 
-def imports(path: Path, at_import: bool = False) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path, at_import: bool = False) -> frozenset[str]:
     """Modules that a file imports; of `from a import b` both `a` and, if it is one of ours, `a.b`."""
-    found = set()
-    for node in statements(ast.parse(path.read_text()), at_import):
+    found: set[str] = set()
+    for node in statements(parsed(path), at_import):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -62,7 +69,7 @@ def imports(path: Path, at_import: bool = False) -> set[str]:
             inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(MODULES)
             # A package whose modules are imported is not itself what is used.
             found |= inner if len(inner) == len(node.names) else inner | {str(node.module)}
-    return found
+    return frozenset(found)
 
 
 def roots(path: Path, at_import: bool = False) -> set[str]:
@@ -78,16 +85,34 @@ def inside(package: str) -> list[str]:
     return [name for name in MODULES if name == package or name.startswith(f"{package}.")]
 
 
-def loaded_after(code: str) -> set[str]:
-    """First parts of the modules that a fresh process holds after running a line."""
-    ran = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+def in_fresh_process() -> dict[str, str]:
+    """Lines that one fresh process runs in turn, by name; each may hold what those before it hold."""
+    driver = [name for name in inside("sweeper") if not name.endswith("__main__")]
+    return {
+        "listing": "from trainables import plugins\n"
+        "plugins.names('trainables.models')\nplugins.names('search_spaces')",
+        "search_spaces": f"import {', '.join(inside('search_spaces'))}",
+        "cli": "import sweeper.cli.app",
+        "training": f"import {', '.join(read_of_training())}",
+        "tune": "import trainables.tune",
+        "driver": f"import {', '.join(driver)}",
+    }
+
+
+def read_of_training() -> list[str]:
+    """Metrics, and the modules of `trainables` that the driver imports."""
+    by_driver = {name for own in inside("sweeper") for name in imports(MODULES[own], at_import=True)}
+    return sorted(by_driver & set(inside("trainables"))) + inside("trainables.metrics")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Mapping[str, set[str]]:
+    """First parts of the modules that a fresh process holds after each of the lines, by name."""
+    code = "import sys\n" + "".join(f"{line}\nprint(*sys.modules)\n" for line in in_fresh_process().values())
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
-    return {name.partition(".")[0] for name in ran.stdout.splitlines()[-1].split()}
+    held = [{name.partition(".")[0] for name in line.split()} for line in ran.stdout.splitlines()]
+    return dict(zip(in_fresh_process(), held, strict=True))
 
 
 def test_the_reader_of_imports_sees_what_a_file_imports(tmp_path: Path) -> None:
@@ -104,7 +129,7 @@ def test_the_reader_of_imports_sees_what_a_file_imports(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_file_says_what_it_is_and_is_named_after_it(name: str) -> None:
-    assert ast.get_docstring(ast.parse(MODULES[name].read_text())), f"{name} has no docstring"
+    assert ast.get_docstring(parsed(MODULES[name])), f"{name} has no docstring"
     assert not FORBIDDEN_NAMES & {part.strip("_") for part in name.split(".")}
 
 
@@ -161,9 +186,9 @@ def test_training_needs_torch_numpy_and_h5py_alone(name: str) -> None:
     assert roots(MODULES[name], at_import=True) - set(sys.stdlib_module_names) <= allowed
 
 
-def test_the_adapter_to_ray_imports_torch_in_functions_only() -> None:
+def test_the_adapter_to_ray_imports_torch_in_functions_only(loaded: Mapping[str, set[str]]) -> None:
     assert "torch" not in roots(MODULES["trainables.tune"], at_import=True)
-    assert "torch" not in loaded_after("import trainables.tune")
+    assert "torch" not in loaded["tune"]
 
 
 @pytest.mark.parametrize("name", inside("trainables.metrics"))
@@ -171,11 +196,11 @@ def test_metrics_import_no_torch(name: str) -> None:
     assert "torch" not in roots(MODULES[name])
 
 
-def test_metrics_and_what_the_driver_reads_of_training_drag_in_no_torch() -> None:
-    by_driver = {name for own in inside("sweeper") for name in imports(MODULES[own], at_import=True)}
-    names = sorted(by_driver & set(inside("trainables"))) + inside("trainables.metrics")
-    assert "trainables.blocks" in names
-    assert {"torch", "ray", "mlflow"} & loaded_after(f"import {', '.join(names)}") == set()
+def test_metrics_and_what_the_driver_reads_of_training_drag_in_no_torch(
+    loaded: Mapping[str, set[str]],
+) -> None:
+    assert "trainables.blocks" in read_of_training()
+    assert {"torch", "ray", "mlflow"} & loaded["training"] == set()
 
 
 @pytest.mark.parametrize("name", inside("search_spaces"))
@@ -183,8 +208,8 @@ def test_search_spaces_import_neither_torch_nor_ray(name: str) -> None:
     assert not {"torch", "ray", "mlflow"} & roots(MODULES[name])
 
 
-def test_search_spaces_drag_in_neither_torch_nor_ray() -> None:
-    assert not {"torch", "ray"} & loaded_after(f"import {', '.join(inside('search_spaces'))}")
+def test_search_spaces_drag_in_neither_torch_nor_ray(loaded: Mapping[str, set[str]]) -> None:
+    assert not {"torch", "ray"} & loaded["search_spaces"]
 
 
 @pytest.mark.parametrize("name", inside("sweeper"))
@@ -193,13 +218,12 @@ def test_the_driver_imports_no_torch_and_mlflow_in_one_file_only(name: str) -> N
     assert "mlflow" not in roots(MODULES[name]) or name == "sweeper.tracking.store"
 
 
-def test_the_driver_drags_in_no_torch() -> None:
-    names = [name for name in inside("sweeper") if not name.endswith("__main__")]
-    assert "torch" not in loaded_after(f"import {', '.join(names)}")
+def test_the_driver_drags_in_no_torch(loaded: Mapping[str, set[str]]) -> None:
+    assert "torch" not in loaded["driver"]
 
 
-def test_the_command_line_answers_without_torch_ray_or_mlflow() -> None:
-    assert not {"torch", "ray", "mlflow"} & loaded_after("import sweeper.cli.app")
+def test_the_command_line_answers_without_torch_ray_or_mlflow(loaded: Mapping[str, set[str]]) -> None:
+    assert not {"torch", "ray", "mlflow"} & loaded["cli"]
 
 
 def test_pareto_imports_numpy_alone_and_scipy_late() -> None:
@@ -209,8 +233,5 @@ def test_pareto_imports_numpy_alone_and_scipy_late() -> None:
     assert imports(path) <= allowed | {"scipy.special"}
 
 
-def test_listing_plugins_drags_in_nothing_heavy() -> None:
-    code = (
-        "from trainables import plugins\nplugins.names('trainables.models')\nplugins.names('search_spaces')"
-    )
-    assert not {"torch", "numpy", "ray", "mlflow", "optuna"} & loaded_after(code)
+def test_listing_plugins_drags_in_nothing_heavy(loaded: Mapping[str, set[str]]) -> None:
+    assert not {"torch", "numpy", "ray", "mlflow", "optuna"} & loaded["listing"]
