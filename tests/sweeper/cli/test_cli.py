@@ -7,13 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sweeper.cli.app import main, sweeper
 from sweeper.home import Home
-from sweeper.machines import probe
 from trainables import plugins
 
 pytestmark = pytest.mark.usefixtures("lent_probe")
@@ -340,16 +338,3 @@ def test_what_is_typed_wins_over_a_variable(
         monkeypatch.setenv(name, value)
     assert main([*PLAN, *words, "--home", str(tmp_path / "home"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_runs"] == 4
-
-
-def test_a_process_that_measures_and_dies_is_a_fault_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., None], tmp_path: Path
-) -> None:
-    def die(self: probe.Probe, question: dict[str, Any]) -> dict[str, Any]:
-        self._process.kill()
-        return ask(self, question)
-
-    ask = probe.Probe._ask
-    monkeypatch.setattr(probe.Probe, "_ask", die)
-    words = [*PLAN, "--home", tmp_path / "home"]
-    refused(words, ["Error: the process that measures packs was killed"], code=3)

@@ -96,15 +96,12 @@ def test_several_values_make_any_field_a_hyperparameter(typed: str, draws: list[
     assert "a.b" not in question.scale.fields
 
 
-def test_a_field_goes_to_the_sweeps_whose_model_has_it(tmp_path: Path) -> None:
+def test_a_field_goes_to_the_sweeps_whose_model_has_it(probe: Probe) -> None:
     fields = {"gamma": "2", "beta": "3,4", "vae.width": "8"}
     asked = [find_question(name, "smoke", (0,), fields, "x") for name in ("factorvae_gamma", "betavae_beta")]
-    with Probe() as probe:
-        gamma, beta = plan(asked, probe, None)
-        with pytest.raises(UnknownNameError, match="Did you mean 'beta'"):
-            plan(
-                [find_question(each.id.name, "smoke", (0,), {"bet": "1"}, "x") for each in asked], probe, None
-            )
+    gamma, beta = plan(asked, probe, None)
+    with pytest.raises(UnknownNameError, match="Did you mean 'beta'"):
+        plan([find_question(each.id.name, "smoke", (0,), {"bet": "1"}, "x") for each in asked], probe, None)
     assert [draw.params for draw in gamma.draws] == [{"gamma": 2.0}]
     assert [draw.params for draw in beta.draws] == [{"beta": 3.0}, {"beta": 4.0}]
     assert {run.spec["fields"]["vae.width"] for each in (gamma, beta) for run in each.runs.values()} == {8}
@@ -277,16 +274,16 @@ def test_what_images_are_too_few_for_is_said_once_for_each_network(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = own_images(tmp_path)
-    for num_codes, said in (
-        ("6", "Scores on 24 images with 6 codes"),
-        ("24", "gaussian_tc is inf on 24 images"),
-    ):
-        question = find_question(
-            "factorvae_gamma", "smoke", None, {"vae.latent_dim": num_codes}, "mine", str(path)
-        )
-        with Probe() as probe:
+    with Probe() as probe:  # started here, so that what it prints is seen
+        for num_codes, said in (
+            ("6", "Scores on 24 images with 6 codes"),
+            ("24", "gaussian_tc is inf on 24 images"),
+        ):
+            question = find_question(
+                "factorvae_gamma", "smoke", None, {"vae.latent_dim": num_codes}, "mine", str(path)
+            )
             plan([question], probe, None)
-        assert capfd.readouterr().err.count(f"Note: {said}") == 1
+            assert capfd.readouterr().err.count(f"Note: {said}") == 1
 
 
 def test_images_without_ground_truth_are_asked_what_needs_none(
