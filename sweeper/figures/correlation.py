@@ -125,7 +125,7 @@ class AgreementFigure:
     caption: str
 
 
-def draw_agreement(figure: AgreementFigure, path: Path) -> tuple[Path, Path]:
+def draw_agreement(figure: AgreementFigure, path: Path) -> tuple[Path, ...]:
     """Draw a square of panels: scatter plots below the diagonal, correlations above it, histograms on it.
 
     Args:

@@ -95,7 +95,7 @@ class CurveFigure:
     levels: tuple[tuple[style.Level, ...], ...]
 
 
-def draw_curves(figure: CurveFigure, path: Path) -> tuple[Path, Path]:
+def draw_curves(figure: CurveFigure, path: Path) -> tuple[Path, ...]:
     """Draw metrics against steps.
 
     Args:

@@ -4,7 +4,7 @@ Objectives are as reported: reconstruction error (lower is better) and score (hi
 Shape suffixes: N draws, 2 objectives, S seeds, Q quantiles, G grid points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,15 +91,16 @@ class FrontFigure:
     is_negated: bool = False
 
 
-def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
+def draw_front(figure: FrontFigure, path: Path, suffixes: Iterable[str] = style.SUFFIXES) -> tuple[Path, ...]:
     """Draw the fronts of several models in the plane of reconstruction error and score.
 
     Args:
         figure: Data to draw.
         path: Path of the files, without a suffix.
+        suffixes: Suffixes of the files: PNG at 200 dots per inch, SVG, or both.
 
     Returns:
-        The files written, PNG at 200 dots per inch and SVG.
+        The files written.
 
     Raises:
         InputError: There are more than six models, or no draw has finite means.
@@ -122,7 +123,7 @@ def draw_front(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
             _draw_front_of_all(axes, means_N2)
         _draw_legend(axes, families)
         place_labels(axes, families, COLORS)
-        return style.save(sheet.figure, path)
+        return style.save(sheet.figure, path, suffixes)
 
 
 def _caption(figure: FrontFigure, shown: Sequence[FamilyFront]) -> str:

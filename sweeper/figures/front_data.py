@@ -11,6 +11,7 @@ import numpy as np
 from sweeper.analysis import comparability, labels, pareto, results
 from sweeper.analysis.front import Answer, band, label_of, rows_of
 from sweeper.figures.front import FamilyFront, FrontFigure, draw_front
+from sweeper.figures.style import SUFFIXES
 from trainables import contracts, durable
 from trainables.errors import InputError
 
@@ -22,7 +23,7 @@ def write_plot(answer: Answer, path: Path) -> Path:
         InputError: The suffix is not supported, there are not two objectives of which the first is to be minimized, there
             are more than six models, or no draw may be on a front.
     """
-    if path.suffix not in (".png", ".svg"):
+    if path.suffix not in SUFFIXES:
         raise InputError(f"Cannot write plot {path.name}: its suffix must be .png or .svg.")
     sense = results.directions(answer.objectives)
     if len(sense) != 2 or sense[0] != "minimize":
@@ -46,10 +47,8 @@ def write_plot(answer: Answer, path: Path) -> Path:
         levels=answer.levels[answer.objectives[1]],
     )
     with tempfile.TemporaryDirectory() as folder:
-        drawn = draw_front(figure, Path(folder, "front"))
-        return durable.replace_file(
-            path, next(file for file in drawn if file.suffix == path.suffix).read_bytes()
-        )
+        (drawn,) = draw_front(figure, Path(folder, "front"), [path.suffix])
+        return durable.replace_file(path, drawn.read_bytes())
 
 
 def _family(answer: Answer, model: str) -> FamilyFront:

@@ -11,6 +11,7 @@ from sweeper.figures.curves import draw_curves
 from sweeper.figures.curves_data import curves
 from sweeper.figures.front_data import write_plot
 from sweeper.figures.selection import Asked
+from sweeper.figures.style import SUFFIXES
 from sweeper.figures.traversals import draw_traversals
 from sweeper.figures.traversals_data import traversals
 from sweeper.ledger.reader import Records
@@ -69,7 +70,7 @@ def draw(
         return [durable.replace_file(_named(stem, file.suffix), file.read_bytes()) for file in drawn]
 
 
-def _drawn(kind: str, asked: Asked, storage: Path, metrics: Sequence[str], path: Path) -> tuple[Path, Path]:
+def _drawn(kind: str, asked: Asked, storage: Path, metrics: Sequence[str], path: Path) -> tuple[Path, ...]:
     if kind == "4":
         return draw_curves(curves(asked, metrics), path)
     if kind == "metrics":
@@ -87,4 +88,4 @@ def _draw_front(asked: Asked, stem: Path, metrics: Sequence[str]) -> list[Path]:
     objectives = list(metrics) or (paper if asked.has_factors else list(asked.objectives))
     asked.check(objectives)
     answer = front.answer(asked.records, list(asked.tables), objectives=objectives, home=asked.home)
-    return [write_plot(answer, _named(stem, suffix)) for suffix in (".png", ".svg")]
+    return [write_plot(answer, _named(stem, suffix)) for suffix in SUFFIXES]

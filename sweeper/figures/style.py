@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DPI = 200
+SUFFIXES = (".png", ".svg")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito, colorblind-safe
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -119,14 +120,15 @@ def sheet(
     return Sheet(figure, caption_in)
 
 
-def save(figure: Figure, path: Path) -> tuple[Path, Path]:
-    """Write a figure as PNG and SVG; call it within `own_style`.
+def save(figure: Figure, path: Path, suffixes: Iterable[str] = SUFFIXES) -> tuple[Path, ...]:
+    """Write a figure as PNG and SVG, or as one of them; call it within `own_style`.
 
     Args:
         figure: Figure to write.
         path: Path of the files, without a suffix.
+        suffixes: Suffixes of the files, of `SUFFIXES`.
     """
-    return _save(figure, path, ".png"), _save(figure, path, ".svg")
+    return tuple(_save(figure, path, suffix) for suffix in suffixes)
 
 
 def _save(figure: Figure, path: Path, suffix: str) -> Path:

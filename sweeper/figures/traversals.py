@@ -81,7 +81,7 @@ class TraversalFigure:
     caption: str
 
 
-def draw_traversals(figure: TraversalFigure, path: Path) -> tuple[Path, Path]:
+def draw_traversals(figure: TraversalFigure, path: Path) -> tuple[Path, ...]:
     """Draw panels side by side: originals, reconstructions, then a row for each dimension of the code.
 
     Args:

@@ -436,9 +436,9 @@ def test_sweeps_of_one_model_and_label_are_told_apart_by_name(
     """In the plot, too, where a draw of either has the same hyperparameters."""
     drawn = []
 
-    def draw(figure: FrontFigure, path: Path) -> tuple[Path, Path]:
+    def draw(figure: FrontFigure, path: Path, suffixes: Iterable[str]) -> tuple[Path, ...]:
         drawn.append(figure)
-        return draw_front(figure, path)
+        return draw_front(figure, path, suffixes)
 
     monkeypatch.setattr(front_data, "draw_front", draw)
     wide, deep = (SweepId(name, "laptop", "x") for name in ("gamma_wide", "gamma_depth"))
