@@ -17,6 +17,7 @@ from sweeper.analysis.calibration import Calibrated
 from sweeper.cli.tables import calibration_table
 from sweeper.home import Home
 from sweeper.machines.probe import Evaluated, Probe
+from tests.sweeper.lent_probe import Lender
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError, UnknownNameError
 from trainables.known_codes import CODES, CODES_VERSION, SEEDLESS
@@ -24,8 +25,6 @@ from trainables.metric_identity import identity
 
 RECIPE = "sprites (rendered v1)"
 METRICS = ("mig", "gaussian_tc")
-
-pytestmark = pytest.mark.usefixtures("lent_probe")
 
 
 def calibrated(
@@ -36,16 +35,23 @@ def calibrated(
     return calibration.calibrate(home, data, metrics, num_seeds, console), text.getvalue()
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
+@pytest.fixture(scope="module", autouse=True)
+def _one_process(lender: Lender, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All of these tests ask one process, which keeps its files of data in a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEPER_DATA", str(tmp_path_factory.mktemp("cache")))
-        with Probe() as probe:
-            yield probe
+        lender.lend(patch)
+        yield
+
+
+@pytest.fixture
+def probe() -> Iterator[Probe]:
+    with Probe() as probe:
+        yield probe
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Calibrated, str]:
+def kept(_one_process: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Calibrated, str]:
     """A home with two metrics at three seeds, and the answer; not to be changed."""
     home = Home.at(tmp_path_factory.mktemp("calibration") / "home")
     return home, *calibrated(home, METRICS, 3)
