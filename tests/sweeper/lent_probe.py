@@ -14,6 +14,9 @@ import pytest
 from sweeper.machines.probe import Probe
 from trainables.errors import InputError
 
+NOT_READ = ("PYTEST_", "SWEEPER_", "RAY_", "MLFLOW_", "_MLFLOW_")
+"""What variables begin with that a process that has torch does not read; importing MLflow sets some."""
+
 Where = tuple[Path, Mapping[str, str]]
 """What a process takes over from the one that starts it: working folder and environment."""
 
@@ -66,6 +69,6 @@ class Lender:
 
 
 def where() -> Where:
-    """Where a process would be started now; without the variables that only pytest and drivers read."""
-    names = {name for name in os.environ if not name.startswith(("PYTEST_", "SWEEPER_"))} - {"PATH"}
+    """Where a process would be started now; without the variables that only pytest, drivers, Ray and MLflow read."""
+    names = {name for name in os.environ if not name.startswith(NOT_READ)} - {"PATH"}
     return Path.cwd(), {name: os.environ.get(name, "") for name in names | {"SWEEPER_DATA"}}

@@ -6,8 +6,8 @@ What does not depend on who trains is trained without Ray, which takes many seco
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -22,6 +22,7 @@ from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import MemberRow, SweepId
 from sweeper.ledger.verify import check
 from tests.sweeper.conftest import Typed
+from trainables.__main__ import main as train_alone
 from trainables.config import Value
 
 GAMMA, BETA = SweepId("factorvae_gamma", "smoke"), SweepId("betavae_beta", "smoke")
@@ -252,18 +253,15 @@ def test_a_run_of_two_questions_is_one_run_that_goes_on(longer: Longer, home: Ho
     assert ends[1][0] >= 200, "what the shorter question trained is not trained again"
 
 
-def test_what_was_trained_in_parts_and_packs_is_what_a_run_alone_gives(longer: Longer, home: Home) -> None:
+def test_what_was_trained_in_parts_and_packs_is_what_a_run_alone_gives(
+    longer: Longer, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = members(home, SweepId(GAMMA.name, "smoke", "x"))[0]
     sets = [
         word for name, value in run.spec["fields"].items() for word in ("--set", f"{name}={as_text(value)}")
     ]
-    alone = subprocess.run(
-        [sys.executable, "-m", "trainables", "factor_vae", "--data", "sprites", "--steps", "300", *sets],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    told = json.loads(alone.stdout.splitlines()[-1])
+    assert train_alone(["factor_vae", "--data", "sprites", "--steps", "300", *sets]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["run_key"] == run.key
     with closing(Records.open(home.ledger)) as records:
         points = records.run_points(run.key)
@@ -281,10 +279,11 @@ def as_text(value: Value) -> str:
 
 
 def test_in_the_end_mlflow_is_told_and_all_agree(
-    longer: Longer, home_and_lock: tuple[Home, ExitStack], typed: Callable[..., Typed]
+    longer: Longer, home_and_lock: tuple[Home, ExitStack], typed: Callable[..., Typed], empty_store: Path
 ) -> None:
     home, lock = home_and_lock
     lock.close()
+    shutil.copyfile(empty_store, home.mlflow)
     told = typed("sync", *BOTH, "--home", home.path)
     assert told.code == 0, told.err
     assert str(home.mlflow) in told.out
