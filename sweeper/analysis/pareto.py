@@ -138,7 +138,7 @@ def hypervolumes(losses_BNM: np.ndarray, reference_M: np.ndarray) -> np.ndarray:
     )
     if len(reference_M) != 2:
         return np.array([hypervolume(losses_NM, reference_M) for losses_NM in losses_BNM])
-    is_inside_BN = (losses_BNM < reference_M).all(axis=2)
+    is_inside_BN = np.asarray((losses_BNM < reference_M).all(axis=2))
     # What contributes nothing is moved to the reference, behind all that does.
     moved_BNM = np.where(is_inside_BN[..., None], losses_BNM, reference_M)
     order_BN = np.argsort(moved_BNM[..., 1], axis=1)
