@@ -1,4 +1,4 @@
-"""Place the labels of points so that they do not cover markers, bars or one another.
+"""Place the labels of points so that they do not cover words, markers, bars or one another.
 
 Shape suffixes: N points, 2 axes, K obstacles, J candidate places.
 """
@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
+
+from sweeper.figures.style import HALO
 
 # Candidate places of a label around its point: directions (turns from the right, counterclockwise) by distances.
 TURNS = (0.06, 0.44, 0.94, 0.56, 0.0, 0.5, 0.12, 0.38, 0.88, 0.62, 0.2, 0.3, 0.8, 0.7)
@@ -48,7 +49,7 @@ def shared_name(labels: Sequence[str]) -> str:
 
 
 def place_labels(axes: Axes, families: Sequence[Points], colors: Sequence[str]) -> None:
-    """Put each label where it covers the least of markers, bars and other labels; nearer places are preferred."""
+    """Put each label where it covers the least of words, markers, bars and other labels; nearer places are preferred."""
     dpi = axes.figure.dpi
     obstacles = _obstacles(axes, families)
     for family, color in zip(families, colors, strict=False):
@@ -66,7 +67,7 @@ def place_labels(axes: Axes, families: Sequence[Points], colors: Sequence[str]) 
                 weight="bold",
                 zorder=5,
                 parse_math=False,
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                path_effects=HALO,
             )
             anchor_2 = axes.transData.transform(mean_2)
             half_2 = np.array(text.get_window_extent().size) / 2
@@ -92,8 +93,8 @@ def place_labels(axes: Axes, families: Sequence[Points], colors: Sequence[str]) 
 
 
 def _obstacles(axes: Axes, families: Sequence[Points]) -> list[np.ndarray]:
-    """Return the boxes of markers and bars in pixels, (x0, y0, x1, y1); a bar counts as 3 points thick."""
-    boxes, dpi = [], axes.figure.dpi
+    """Return the boxes of words, markers and bars in pixels, (x0, y0, x1, y1); a bar counts as 3 points thick."""
+    boxes, dpi = [np.array(text.get_window_extent().extents) for text in axes.texts], axes.figure.dpi
     for family in families:
         for mean_2, lower_2, upper_2 in zip(family.means_N2, family.lower_N2, family.upper_N2, strict=True):
             ends = [(mean_2, mean_2, 5.0)]

@@ -15,10 +15,14 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 DPI = 200
 SUFFIXES = (".png", ".svg")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito, colorblind-safe
+HALO = [withStroke(linewidth=2.5, foreground="white")]
+"""Keeps words legible on what they lie on."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 WIDTH_IN = 9.0
@@ -152,5 +156,6 @@ def draw_levels(axes: Axes, levels: Iterable[Level], size: float = 8) -> None:
             va="bottom",
             fontsize=size,
             color="0.35",
-            zorder=1.6,
+            zorder=4,
+            path_effects=HALO,
         )

@@ -1,5 +1,6 @@
 """The figure of fronts: everything that it says is inside it, and equal input gives equal bytes."""
 
+import dataclasses
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import replace
@@ -126,14 +127,16 @@ def test_everything_that_is_said_is_inside_the_figure(
 
 
 @pytest.mark.parametrize("models", [LAPTOP, WIDE], ids=["laptop", "wide"])
-def test_labels_do_not_cover_one_another(
+def test_labels_do_not_cover_one_another_or_the_names_of_levels(
     models: Mapping[str, Mapping[str, tuple[float, float]]], drawn: list[Figure], tmp_path: Path
 ) -> None:
-    front.draw_front(figure_of(models), tmp_path / "front")
+    rightmost = max(mean for settings in models.values() for mean in settings.values())
+    levels = (("untrained encoder", rightmost[1]), ("perfect code", 1.0))
+    front.draw_front(dataclasses.replace(figure_of(models), levels=levels), tmp_path / "front")
     drawn[0].draw_without_rendering()
     values = {label.partition("=")[2] for settings in models.values() for label in settings}
-    labels = [text for text in drawn[0].axes[0].texts if text.get_text() in values]
-    assert len(labels) == sum(map(len, models.values()))
+    labels = [text for text in drawn[0].axes[0].texts if text.get_text() in {*values, *dict(levels)}]
+    assert len(labels) == sum(map(len, models.values())) + len(levels)
     boxes = [text.get_window_extent().shrunk(0.8, 0.8) for text in labels]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
