@@ -3,21 +3,21 @@
 Running a sweep again resumes it: only what the ledger lacks is trained.
 """
 
+from __future__ import annotations
+
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from sweeper import display
-from sweeper.analysis import front
-from sweeper.analysis.front import Answer
 from sweeper.analysis.troubles import troubles
-from sweeper.figures.front_data import write_plot
 from sweeper.home import MAX_STEM, Home, lock_home
 from sweeper.ledger.progress import run_steps
 from sweeper.ledger.writer import Ledger
@@ -29,10 +29,13 @@ from sweeper.scheduling.estimate import TOO_LONG_S, Estimate, announced, form_pa
 from sweeper.scheduling.gpu_packs import Measure, MeasureTogether
 from sweeper.scheduling.placing import Prepared
 from sweeper.scheduling.plan import SCALES, Planned, Question, plan
-from sweeper.tracking.process import Projector
+from sweeper.tracking.process import Projector, is_delivered
 from trainables import plugin_store
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
+
+if TYPE_CHECKING:
+    from sweeper.analysis.front import Answer
 
 DELIVERY_S = 60.0
 """Longest time to wait, at the end of a run, for the remaining delivery to MLflow."""
@@ -104,14 +107,16 @@ class Pipeline:
         with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
             planned, prepared = self._plan(ledger)
             before = self._statuses(ledger)
-            with Projector.start(
-                self.home, self.tracking_uri, [question.id for question in self.questions]
-            ) as projector:
-                is_missing = any(each.waiting(ledger.records) for each in planned)
+            is_missing = any(each.waiting(ledger.records) for each in planned)
+            with ExitStack() as stack:
+                # Without training nothing can be delivered meanwhile, and mostly nothing is left to deliver.
+                projector = stack.enter_context(self._projector()) if is_missing else None
                 steps = self._train(ledger, planned, prepared) if is_missing else 0
                 damaged = self._score(ledger, planned)
                 answer, files = self._write_answer(ledger)
-                pending = self._deliver(projector)
+                if projector is None and not self._is_delivered():
+                    projector = stack.enter_context(self._projector())
+                pending = self._deliver(projector) if projector else 0
             after = self._statuses(ledger)
             for line in ledger.complaints:
                 self.console.print(line, style="yellow", markup=False, soft_wrap=True)
@@ -179,7 +184,7 @@ class Pipeline:
             assert prepared
             return self._work_on_all(ledger, planned, prepared, measure_alone)
         # Ray reports dead workers on standard output, where the answer goes.
-        with redirect_stdout(sys.stderr), cluster(self.machine) as resources:
+        with redirect_stdout(sys.stderr), cluster(self.machine, _import_for_later) as resources:
             measure = ClusterMeasure()
             prepared = prepared or self._prepare(ledger, planned, resources, measure, None)
             return self._work_on_all(ledger, planned, prepared, measure)
@@ -223,6 +228,9 @@ class Pipeline:
         ids = [question.id for question in self.questions]
         if not any(ledger.records.counts(each)["done"] for each in ids):
             return None, ()
+        from sweeper.analysis import front
+        from sweeper.figures.front_data import write_plot
+
         self.home.exports.mkdir(exist_ok=True)
         folder, stem = self.home.exports, "+".join(map(str, ids))[:MAX_STEM]
         answer, files = None, list[Path]()
@@ -238,6 +246,12 @@ class Pipeline:
         except InputError as error:  # runs that cannot be compared or drawn are still delivered
             self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
         return answer, tuple(files)
+
+    def _projector(self) -> Projector:
+        return Projector.start(self.home, self.tracking_uri, [question.id for question in self.questions])
+
+    def _is_delivered(self) -> bool:
+        return is_delivered(self.home, self.tracking_uri, [question.id for question in self.questions])
 
     def _deliver(self, projector: Projector) -> int:
         pending = projector.stop(DELIVERY_S)
@@ -256,6 +270,12 @@ class Pipeline:
         known = set(ledger.records.sweeps())
         asked = [question.id for question in self.questions if question.id in known]
         return {row.key: row.status for each in asked for row in ledger.records.members(each)}
+
+
+def _import_for_later() -> None:
+    """Import what training and the answer need: pandas, matplotlib and Ray Tune take seconds, in which Ray starts."""
+    from sweeper.figures import front_data  # noqa: F401
+    from sweeper.scheduling import ray_tune  # noqa: F401
 
 
 def _end_lost_attempts(ledger: Ledger) -> None:

@@ -6,7 +6,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from sweeper.machines import local_ray
@@ -37,8 +37,12 @@ MEASURE_S = 60.0
 
 
 @contextmanager
-def cluster(machine: Machine) -> Iterator[Resources]:
+def cluster(machine: Machine, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Resources]:
     """Start Ray on this machine, or join a running cluster; yield its resources.
+
+    Args:
+        machine: Where.
+        meanwhile: What to do while Ray starts here.
 
     Raises:
         InputError: The cluster cannot be reached.
@@ -50,7 +54,8 @@ def cluster(machine: Machine) -> Iterator[Resources]:
             _set_environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
             # Passed explicitly, since Ray would count GPUs that the process may not use.
             here = local_resources()
-            stack.enter_context(_joined(stack.enter_context(local_ray.started(here.num_cpus, here.num_gpus))))
+            starting = local_ray.started(here.num_cpus, here.num_gpus, meanwhile)
+            stack.enter_context(_joined(stack.enter_context(starting)))
             yield here
             return
         try:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
@@ -39,8 +39,13 @@ MAX_FOLDER_BYTES = 40
 
 
 @contextmanager
-def started(num_cpus: float, num_gpus: float) -> Iterator[str]:
+def started(num_cpus: float, num_gpus: float, meanwhile: Callable[[], None] = lambda: None) -> Iterator[str]:
     """Start Ray; yield its address, and end it with the context.
+
+    Args:
+        num_cpus: Cores that it may use.
+        num_gpus: GPUs that it may use.
+        meanwhile: What to do while it starts.
 
     Raises:
         OSError: Ray does not start.
@@ -64,8 +69,9 @@ def started(num_cpus: float, num_gpus: float) -> Iterator[str]:
             process_group=0,
         )
         try:
-            import ray  # noqa: F401 (takes seconds, in which the process starts Ray)
+            import ray  # noqa: F401 (takes a second, in which the process starts Ray)
 
+            meanwhile()
             yield _address(process, log)
         finally:
             _end(process)

@@ -100,6 +100,16 @@ def pending(home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None
         records.close()
 
 
+def is_delivered(home: Home, uri: str | None, sweeps: Sequence[SweepId]) -> bool:
+    """Return whether MLflow has all of some sweeps, as far as can be told without asking it: never of a server.
+
+    Raises:
+        InputError: The address of the store is invalid.
+    """
+    file = sqlite_file(store_uri(home, uri))
+    return file is not None and file.exists() and pending(home, uri, sweeps) == 0
+
+
 class Projector:
     """A process that mirrors the ledger in MLflow while a driver works; training never waits for it.
 
