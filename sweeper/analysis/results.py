@@ -43,12 +43,13 @@ def varying_fields(members: Iterable[MemberRow]) -> set[str]:
 
 def run_tables(records: Records, sweeps: Iterable[SweepId]) -> dict[SweepId, pd.DataFrame]:
     """Return the `run_table` of each sweep, with a column for every field that varies between them."""
-    sweeps = list(sweeps)
-    fields = varying_fields(member for sweep in sweeps for member in records.members(sweep))
-    return {sweep: run_table(records, sweep, fields) for sweep in sweeps}
+    # Read members before points: runs that are done by then have their points, even while a driver writes.
+    members = {sweep: records.members(sweep) for sweep in sweeps}
+    fields = varying_fields(member for each in members.values() for member in each)
+    return {sweep: _run_table(records, sweep, each, fields) for sweep, each in members.items()}
 
 
-def run_table(records: Records, sweep: SweepId, fields: Collection[str] | None = None) -> pd.DataFrame:
+def run_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     """Return one row per run and metric, at the sweep's horizon.
 
     Every run of the sweep has a row for every metric of the sweep, whatever its status; the value is NaN if none is
@@ -58,7 +59,6 @@ def run_table(records: Records, sweep: SweepId, fields: Collection[str] | None =
     Args:
         records: The ledger.
         sweep: The sweep.
-        fields: Fields of the configuration to show beside the hyperparameters; by default those that vary.
 
     Returns:
         Columns sweep, scale, label, model, the hyperparameters, draw, seed, status, metric, value, unit,
@@ -68,8 +68,13 @@ def run_table(records: Records, sweep: SweepId, fields: Collection[str] | None =
         UnknownNameError: The sweep is unknown.
         InputError: A hyperparameter has the name of a column.
     """
-    # Read members before points: runs that are done by then have their points, even while a driver writes.
-    runs, points = _runs(records, sweep, fields), _frame_of(records.last_points(sweep))
+    return run_tables(records, [sweep])[sweep]
+
+
+def _run_table(
+    records: Records, sweep: SweepId, members: Sequence[MemberRow], fields: Collection[str]
+) -> pd.DataFrame:
+    runs, points = _runs(records, sweep, members, fields), _frame_of(records.last_points(sweep))
     last = runs[["run_key", "step"]].drop_duplicates().merge(points, on=["run_key", "step"])
     last = _one_way(last)
     metrics = dict.fromkeys([*records.spec(sweep)["metrics"], *sorted(last["metric"].unique())])
@@ -83,8 +88,9 @@ def curve_table(records: Records, sweep: SweepId) -> pd.DataFrame:
     If a metric was computed by several versions at a step, the value is from the version that most points of the sweep
     have, since finished runs are scored by a new version only at their horizon.
     """
-    runs, points = _runs(records, sweep).rename(columns={"step": "horizon"}), _frame_of(records.points(sweep))
-    rows = runs.merge(points, on="run_key")
+    members = records.members(sweep)
+    runs, points = _runs(records, sweep, members, varying_fields(members)), _frame_of(records.points(sweep))
+    rows = runs.rename(columns={"step": "horizon"}).merge(points, on="run_key")
     rows = rows[rows["step"] <= rows["horizon"]].drop(columns="horizon")
     rows = _one_way(rows)
     return _with_units(rows.sort_values(["draw", "seed", "metric", "step"], ignore_index=True))
@@ -219,10 +225,10 @@ def _rank(value: Any) -> tuple[int, Any]:
     return (1, value) if isinstance(value, int | float) else (2, str(value))
 
 
-def _runs(records: Records, sweep: SweepId, fields: Collection[str] | None = None) -> pd.DataFrame:
+def _runs(
+    records: Records, sweep: SweepId, members: Sequence[MemberRow], fields: Collection[str]
+) -> pd.DataFrame:
     """Return one row per run of a sweep, with the horizon as its step, and with columns for fields, see `run_table`."""
-    members = records.members(sweep)
-    fields = varying_fields(members) if fields is None else fields
     shown = {name for member in members for name in fields if name in member.spec["fields"]}
     names = sorted({name for member in members for name in member.params} | shown)
     if clashes := _COLUMNS.union(records.spec(sweep)["metrics"]).intersection(names):
