@@ -180,8 +180,7 @@ class Pipeline:
         )
 
     def _train(self, ledger: Ledger, planned: Sequence[Planned], prepared: Prepared | None) -> int:
-        if self.machine.is_without_ray:
-            assert prepared
+        if prepared and prepared.machine.ray is False:
             return self._work_on_all(ledger, planned, prepared, measure_alone)
         # Ray reports dead workers on standard output, where the answer goes.
         with redirect_stdout(sys.stderr), cluster(self.machine, _import_for_later) as resources:

@@ -112,7 +112,7 @@ def test_the_installed_program_takes_files_of_ones_own_from_any_folder(
     def typed(*words: str) -> str:
         return run(installed / "sweeper", *words, cwd=tmp_path)
 
-    assert typed("run", "./annealing.py", *own[1:]).startswith(
+    assert typed("run", "./annealing.py", *own[1:], "--ray").startswith(
         "8 runs trained, 0 done before, 0 failed, 0 diverged."
     )
     for path in tmp_path.glob("*.py"):

@@ -52,7 +52,7 @@ class MachineOptions:
     gpus: float | None
     device: Literal["auto", "cpu", "gpu"]
     cluster_gpus: int
-    no_ray: bool
+    ray: bool | None
     state_every: float = STATE_EVERY_S
 
 
@@ -180,11 +180,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         show_envvar=True,
         help="GPUs that an autoscaling cluster may grow to (default: those it has)",
     ),
-    "no_ray": click.option(
-        "--no-ray",
-        "no_ray",
-        is_flag=True,
-        help="train in this process, one pack after the other; for debuggers, and where Ray cannot start",
+    "ray": click.option(
+        "--ray/--no-ray",
+        "ray",
+        default=None,
+        help="train in workers of Ray, or in this process, one pack after the other, for debuggers and where Ray cannot start"
+        " (default: with Ray, unless training takes only seconds)",
     ),
     "state_every": click.option(
         "--state-every",

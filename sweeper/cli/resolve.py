@@ -164,7 +164,7 @@ def find_machine(options: MachineOptions) -> Machine:
     if share is not None:
         check_share(share)
     address = options.address
-    if options.no_ray and address:
+    if options.ray is False and address:
         if _is_typed("address"):
             raise InputError(
                 f"--no-ray trains in this process, --address {address} on a cluster.\nLeave out one of them."
@@ -181,7 +181,7 @@ def find_machine(options: MachineOptions) -> Machine:
         cluster_gpus=options.cluster_gpus,
         device=device,
         state_every_s=options.state_every,
-        is_without_ray=options.no_ray,
+        ray=options.ray,
     )
     check_device(machine)
     return machine

@@ -30,7 +30,8 @@ class Machine:
         state_every_s: Least seconds of training between two states to resume from.
         max_pack: Most runs of a pack on a GPU; None for the default.
         pack_size: Runs that every pack computes on a GPU, ghosts included; None for the fewest that hold its runs.
-        is_without_ray: Train in the driver's own process, one pack after the other.
+        ray: Whether packs train in workers of Ray, or in the driver's own process, one after the other; None for Ray unless
+            training is short.
     """
 
     address: str | None
@@ -41,7 +42,7 @@ class Machine:
     state_every_s: float = STATE_EVERY_S
     max_pack: int | None = None
     pack_size: int | None = None
-    is_without_ray: bool = False
+    ray: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def num_slots(resources: Resources, machine: Machine) -> int:
     Raises:
         InputError: A GPU is requested and there is none.
     """
-    if machine.is_without_ray:
+    if machine.ray is False:
         return 1
     if not machine.gpus_per_pack:
         return max(1, int(resources.num_cpus / machine.threads))

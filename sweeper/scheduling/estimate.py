@@ -1,8 +1,10 @@
 """Estimate time and memory of a plan, from about a second of training of each kind of pack."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +44,11 @@ class Estimate:
     num_runs: int
     num_packs: int
     num_slots: int
+
+    def one_by_one(self) -> Estimate:
+        """Return the estimate of training the packs one after the other."""
+        at_once = min(self.num_slots, max(1, self.num_packs))
+        return replace(self, duration_s=self.duration_s * at_once, num_slots=1)
 
     def sentence(self) -> str:
         """Return the estimate as a sentence for a user."""

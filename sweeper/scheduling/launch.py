@@ -23,7 +23,7 @@ def train(
     queue, request = PackQueue(packs, attempts), StopRequest()
     try:
         with request.by_signals():
-            if machine.is_without_ray:
+            if machine.ray is False:
                 from sweeper.scheduling import in_process
 
                 in_process.work(queue, request, attempts.ask_to_stop)

@@ -13,6 +13,9 @@ from sweeper.scheduling.packing import PackPlan, Waiting
 from sweeper.scheduling.plan import Planned
 from trainables.errors import InputError
 
+SHORT_S = 10.0
+"""Seconds of training on a CPU below which Ray is not started: on two cores it takes about as long until its workers train."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -45,8 +48,16 @@ def prepare(
     settled, words = settle(machine, planned, records, resources, measure, together)
     slots = num_slots(resources, settled)
     packs, expected = forecast(planned, records, settled, slots, measure)
-    notes = (words, restart_words(planned, records))
+    notes = [words, restart_words(planned, records)]
+    if expected and _is_short(settled, expected):
+        settled, slots, expected = replace(settled, ray=False), 1, expected.one_by_one()
+        notes.append("Trains in this process: Ray would take longer to start; --ray uses it all the same.")
     return Prepared(settled, slots, packs, expected, tuple(filter(None, notes)))
+
+
+def _is_short(machine: Machine, expected: Estimate) -> bool:
+    is_free = machine.ray is None and machine.address is None and not machine.gpus_per_pack
+    return is_free and expected.num_runs > 0 and expected.one_by_one().duration_s < SHORT_S
 
 
 def settle(
@@ -86,7 +97,7 @@ def settle(
     kinds = Counter(run.static_key for run in waiting)
     run = next(run for run in waiting if run.static_key == kinds.most_common(1)[0][0])
     num_runs = -(-kinds[run.static_key] // max(1, int(resources.num_gpus)))
-    if machine.is_without_ray:
+    if machine.ray is False:
         together = _one_at_a_time
     choice = choose(run, num_runs, machine.threads, measure, together, kept)
     chosen = replace(

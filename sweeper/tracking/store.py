@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sweeper.home import Home
 from sweeper.ledger.rows import SweepId
+from sweeper.tracking import empty_store
 from sweeper.tracking.content import Content, MetricPoint
 from sweeper.tracking.moved import bring_artifacts_along
 from sweeper.tracking.outline import title
@@ -201,11 +202,15 @@ def _import_mlflow() -> Any:
 
 def _make_file(path: Path, home: Home) -> None:
     """Create an empty store; a kill while the tables are created must not leave a partial file in its place."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.version import VERSION
 
     partial = path.with_name(f"{path.name}.partial")
     for name in (partial, partial.with_name(f"{partial.name}-journal")):
         name.unlink(missing_ok=True)
-    SqlAlchemyStore(f"sqlite:///{partial}", str(home.artifacts)).engine.dispose()
+    if not empty_store.copy(VERSION, partial, home.artifacts):
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(f"sqlite:///{partial}", str(home.artifacts)).engine.dispose()
+        empty_store.keep(VERSION, partial)
     partial.replace(path)
     durable.sync_folder(path.parent)

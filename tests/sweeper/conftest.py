@@ -134,13 +134,17 @@ def make_home(
 @pytest.fixture(scope="session")
 def empty_store(make_once: MakeOnce) -> Path:
     """A file with MLflow's tables, to be copied into homes: making it takes seconds, in which a kill came in between."""
+    from mlflow.version import VERSION
+
     from sweeper.home import Home
+    from sweeper.tracking import empty_store
     from sweeper.tracking.store import Store, reaching
 
     def fill(folder: Path) -> None:
         home = Home.at(folder)
         partial = home.mlflow.with_name("mlflow.db.partial")
-        with reaching("a new file"):
+        with pytest.MonkeyPatch.context() as patch, reaching("a new file"):
+            patch.setenv("SWEEPER_DATA", str(folder.with_name("no-store-is-kept-here")))
             child = os.fork()
             if child == 0:
                 with contextlib.suppress(BaseException):
@@ -151,6 +155,7 @@ def empty_store(make_once: MakeOnce) -> Path:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             assert not home.mlflow.exists()
+            assert not empty_store.kept(VERSION).exists()
             Store(home, f"sqlite:///{home.mlflow}")
         assert sorted(path.name for path in home.path.iterdir()) == ["mlflow.db"]
 

@@ -148,7 +148,7 @@ def test_with_ray_the_same_is_trained_and_answered(
     first: First, home: Home, make_home: MakeHome, start_driver: Callable[..., subprocess.Popen[str]]
 ) -> None:
     other, _ = make_home("with_ray")
-    driver = start_driver("run", *BOTH, "--home", other.path, "--json")
+    driver = start_driver("run", *BOTH, "--home", other.path, "--ray", "--json")
     out, err = driver.communicate()
     assert driver.returncode == 0, err
     told = json.loads(out)

@@ -25,7 +25,7 @@ def training(start_driver: Callable[..., Popen[str]], tmp_path: Path) -> Iterato
     home = Home.at(tmp_path / "home")
     folder = Path(os.environ["RAY_TMPDIR"])
     before = set(folder.iterdir())
-    driver = start_driver("run", "betavae_beta", *LONG, "--yes", "--home", home.path)
+    driver = start_driver("run", "betavae_beta", *LONG, "--yes", "--ray", "--home", home.path)
     end = time.monotonic() + 120
     while not Layout(home.storage).manifests():
         assert driver.poll() is None, driver.communicate()[1]

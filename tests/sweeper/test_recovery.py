@@ -135,7 +135,7 @@ def battered(stopped: tuple[Home, int, str], cluster: str, start_driver: StartDr
     driver = start_driver(*words(home, "--address", cluster, *often))
     disturb(home, driver, driver.kill)
     # Its workers may live on for a while: what they write late must not count.
-    driver = start_driver(*words(home, *often))
+    driver = start_driver(*words(home, "--ray", *often))
     disturb(home, driver, lambda: kill_session(driver.pid))
     driver.wait()
     return home

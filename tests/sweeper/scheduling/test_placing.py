@@ -11,6 +11,7 @@ from sweeper.ledger.reader import Records
 from sweeper.ledger.writer import Draw, Ledger, Member
 from sweeper.machines.probe import Measured, ProbedRun
 from sweeper.machines.resources import Device, Machine, Resources
+from sweeper.scheduling.gpu_packs import Measure
 from sweeper.scheduling.placing import prepare, settle
 from sweeper.scheduling.plan import Planned, find_question
 from tests.specs import run_spec
@@ -100,7 +101,7 @@ def test_without_ray_packs_that_share_a_gpu_are_not_measured() -> None:
     def refuse(*_: object) -> NoReturn:
         raise AssertionError("one pack trains at a time")
 
-    settle(replace(AUTO, is_without_ray=True), [planned()], None, ONE_GPU, measure, refuse)
+    settle(replace(AUTO, ray=False), [planned()], None, ONE_GPU, measure, refuse)
     with pytest.raises(AssertionError, match="one pack"):
         settle(AUTO, [planned()], None, ONE_GPU, measure, refuse)
 
@@ -201,7 +202,7 @@ def test_runs_whose_states_were_dropped_are_said_to_start_over(ledger: Ledger) -
     question = planned(3)
     begin(ledger, question, CPU_CLASS, CPU_CLASS)
     ledger.drop_states([question.members[0].key])
-    prepared = prepare(AUTO, [question], ledger.records, NO_GPU, measure, None)
+    prepared = prepare(replace(AUTO, ray=True), [question], ledger.records, NO_GPU, measure, None)
     assert prepared.notes == (
         "Trained before but without a state to resume from, so again from step 0: 1 run.",
     )
@@ -210,3 +211,45 @@ def test_runs_whose_states_were_dropped_are_said_to_start_over(ledger: Ledger) -
         ("betavae_beta 1", 100),
         ("betavae_beta 2", 0),
     ]
+
+
+def on_cpu(step_time_s: float) -> Measure:
+    """A CPU on which a step of a pack takes so long."""
+    return lambda *_: Measured(step_time_s, 0.1, 0.0)
+
+
+def test_training_of_seconds_needs_no_ray() -> None:
+    # 20 runs of 200 steps in four packs of five: 800 pack-steps, measured with five runs.
+    prepared = prepare(AUTO, [planned()], None, NO_GPU, on_cpu(0.012), None)
+    assert prepared.expected is not None
+    assert prepared.expected.duration_s == pytest.approx(9.6)
+    assert (prepared.machine.ray, prepared.num_slots, len(prepared.packs)) == (False, 1, 4)
+    assert "Trains in this process" in prepared.notes[-1]
+    assert "1 at once: about 10 s" in prepared.expected.sentence()
+
+
+@pytest.mark.parametrize(
+    ("machine", "step_time_s"),
+    [
+        (AUTO, 0.013),
+        (replace(AUTO, ray=True), 0.001),
+        (replace(AUTO, address="10.0.0.1:6379"), 0.001),
+    ],
+    ids=["ten seconds", "asked for", "a cluster"],
+)
+def test_ray_is_used_where_training_takes_longer_or_it_was_asked_for(
+    machine: Machine, step_time_s: float
+) -> None:
+    prepared = prepare(machine, [planned()], None, NO_GPU, on_cpu(step_time_s), None)
+    assert (prepared.machine.ray, prepared.num_slots) == (machine.ray, 4)
+    assert prepared.expected is not None
+    assert prepared.expected.duration_s == pytest.approx(200 * step_time_s)
+
+
+def test_a_gpu_is_used_with_ray_however_short_training_is() -> None:
+    prepared = prepare(AUTO, [planned()], None, ONE_GPU, measure, lambda *_: None)
+    assert prepared.machine.ray is None
+
+
+def test_nothing_to_train_says_nothing_of_ray(ledger: Ledger) -> None:
+    assert prepare(AUTO, [], None, NO_GPU, on_cpu(0.001), None).notes == ()
