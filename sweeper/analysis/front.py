@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +166,16 @@ def _bootstrap(
     means = {number: losses_SM.mean(axis=0) for number, losses_SM in losses.items()}
     reference_M = pareto.reference_point(_rows_of(means, objectives))
     limits_2M = np.sort(pareto.to_losses(results.ranges(objectives), sense), axis=0)
+    # Equal draws are resampled equally, so the resamples of a lone model are those of all draws.
+    resampled_of = cache(lambda *own: _resampled([losses[n] for n in own], reference_M, limits_2M))
     if losses:
-        of_all = _resampled(list(losses.values()), reference_M, limits_2M)
+        of_all = resampled_of(*losses)
         membership = dict(zip(losses, of_all.membership_N, strict=True))
         probability_N[eligible_N] = [membership[number] for number in numbers]
     volumes, resampled = {}, {}
     for model in sorted(set(shown["model"])):
         own = dict.fromkeys(n for n, other in zip(numbers, shown["model"], strict=True) if other == model)
-        resampled[model] = _resampled([losses[n] for n in own], reference_M, limits_2M)
+        resampled[model] = resampled_of(*own)
         interval = resampled[model].hypervolume_interval()
         volume = pareto.hypervolume(_rows_of({n: means[n] for n in own}, objectives), reference_M)
         volumes[model] = (volume, *interval)
