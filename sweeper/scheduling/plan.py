@@ -29,6 +29,9 @@ _PROTOCOL = (*PROTOCOL, "precision")
 MANY_RUNS = 20_000
 """Planning so many runs takes seconds, so the user is told."""
 
+MAX_RUNS = 100_000
+"""Most runs of one command: a plan of them takes about 20 seconds and 400 MiB."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -228,6 +231,7 @@ def plan(
             the images.
     """
     questions = [_as_known(question, records) for question in _with_own_fields(questions, probe)]
+    _refuse_too_many(questions)
     specs = [spec for question in questions for _, runs in question.specs() for spec in runs]
     if console and len(specs) >= MANY_RUNS:
         console.print(f"Planning {display.runs(len(specs))}, which takes a while ...")
@@ -249,6 +253,15 @@ def plan(
         for spec in kinds.values():
             probe.tried(spec, each.question.sweep.metrics)
     return planned
+
+
+def _refuse_too_many(questions: Sequence[Question]) -> None:
+    num_runs = sum(len(list(question.scale.draws())) * len(question.seeds) for question in questions)
+    if num_runs > MAX_RUNS:
+        raise InputError(
+            f"{num_runs:,} runs (draws times seeds) are more than {MAX_RUNS:,}, the most in one command.\n"
+            "Use fewer seeds with --seeds, for example --seeds 0-9, or fewer values with --set."
+        )
 
 
 def _with_own_fields(questions: Sequence[Question], probe: Probe) -> list[Question]:

@@ -29,6 +29,13 @@ def planned(probe: Probe) -> Planned:
     return planned
 
 
+def test_more_runs_than_a_command_can_plan_are_refused_at_once(probe: Probe) -> None:
+    questions = [find_question("factorvae_gamma", "smoke", tuple(range(50_000)))]
+    questions += [find_question("betavae_beta", "smoke", (0,))]
+    with pytest.raises(InputError, match=r"^100,002 runs .* more than 100,000.*\n.*--seeds 0-9"):
+        plan(questions, probe, None)
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
