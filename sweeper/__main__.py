@@ -1,11 +1,15 @@
 """Entry point of `python -m sweeper` and of the command `sweeper`."""
 
+import os
 import sys
 from pathlib import Path
 
 
 def main() -> int:
     """Run the command line of this process and return its exit code."""
+    # Read when NumPy is imported, here and in processes that this one starts: a product on several cores takes those of other
+    # processes that score, waits for them, and may end in other bits.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from sweeper.cli import app, streams
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import __main__
+from sweeper.cli import app, streams
 from sweeper.cli.app import main, sweeper
 from sweeper.home import Home
 from trainables import plugins
@@ -338,3 +340,15 @@ def test_what_is_typed_wins_over_a_variable(
         monkeypatch.setenv(name, value)
     assert main([*PLAN, *words, "--home", str(tmp_path / "home"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_runs"] == 4
+
+
+@pytest.mark.parametrize(("typed_before", "there"), [(None, "1"), ("4", "4")])
+def test_numpy_multiplies_on_one_core_unless_a_variable_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, typed_before: str | None, there: str
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if typed_before:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", typed_before)
+    monkeypatch.setattr(streams, "protect", lambda: None)
+    monkeypatch.setattr(app, "main", lambda: 0 if os.environ["OPENBLAS_NUM_THREADS"] == there else 1)
+    assert __main__.main() == 0

@@ -19,15 +19,21 @@ def has_diverged(encoding: Encoding) -> bool:
     return not np.isfinite(encoding.mu_ND).all() or not np.isfinite(encoding.kl_D).all()
 
 
-def is_active(encoding: Encoding) -> np.ndarray:
+def is_active(encoding: Encoding, variance_D: np.ndarray | None = None) -> np.ndarray:
     """Which dimensions carry information about the image, (D,).
 
     A code is active if the root of its `variance` over all images exceeds `PRUNE_STD`, and, where it has a Gaussian
     posterior, its mean KL to the prior exceeds `PRUNE_KL`. Either alone is not enough: a narrow posterior has a KL even
     if its mean is the same for all images. The KL is at least half the variance, so it decides only up to a deviation
     of 0.14.
+
+    Args:
+        encoding: Codes of a run.
+        variance_D: Their `variance` over all images, if it is known.
     """
-    varies_D = np.sqrt(variance(encoding.mu_ND[None], encoding.discrete_D)[0]) > PRUNE_STD
+    if variance_D is None:
+        variance_D = variance(encoding.mu_ND[None], encoding.discrete_D)[0]
+    varies_D = np.sqrt(variance_D) > PRUNE_STD
     if encoding.logvar_ND is None:
         return varies_D
     return varies_D & (encoding.discrete_D | (encoding.kl_D > PRUNE_KL))

@@ -21,8 +21,12 @@ def sample(
     Raises:
         InputError: The images have no ground-truth factor with two values of two images each, as `metric` needs.
     """
-    factors_NK = encoding.factors_NK
-    counts_by_factor = [np.bincount(values_N) for values_N in factors_NK.T]
+    # Narrow types make a copy of each factor cheap, and its stable sort a radix sort, ten times as fast as on int64.
+    columns = [
+        values_N.astype(np.min_scalar_type(size))
+        for values_N, size in zip(encoding.factors_NK.T, encoding.factor_sizes, strict=True)
+    ]
+    counts_by_factor = [np.bincount(values_N) for values_N in columns]
     values_by_factor = [np.flatnonzero(counts > 1) for counts in counts_by_factor]
     varied = [k for k, values in enumerate(values_by_factor) if len(values) > 1]
     if not varied:
@@ -37,9 +41,7 @@ def sample(
         counts = counts_by_factor[k]
         value_v = generator.choice(values_by_factor[k], len(votes))
         start_v = (np.cumsum(counts) - counts)[value_v]
-        # The narrow type makes the stable sort a radix sort, ten times as fast as on int64.
-        values_N = factors_NK[:, k].astype(np.min_scalar_type(len(counts)))
-        sorted_rows_N = np.argsort(values_N, kind="stable")
+        sorted_rows_N = np.argsort(columns[k], kind="stable")
         rows_VL[votes] = sorted_rows_N[start_v[:, None] + _picks(counts[value_v], num_samples, generator)]
     return factor_V, rows_VL
 
