@@ -179,8 +179,11 @@ def test_a_replayed_step_freezes_a_run_that_is_not_finite(
     assert digest(packs[0]) == digest(packs[1])
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "way"),
+    # A GAN's penalty differentiates convolutions twice: it uses all that a way of computing them has.
+    [*(("info_wgan_gp", way) for way in WAYS), ("beta_vae", "taps"), ("factor_vae", "streams_nhwc")],
+)
 def test_nothing_is_read_back_from_the_device(
     small_run: Callable[..., ResolvedRun], model: str, way: Convolution
 ) -> None:
