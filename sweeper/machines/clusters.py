@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -32,6 +33,9 @@ _ENVIRONMENT = {
 EXPECTED_GPUS = 4
 """GPUs assumed for a cluster that shows none yet; packs are formed for this many, and wait until they start."""
 
+SIGNAL_S = 0.5
+"""Longest time between signals to Ray's processes and to this one, if all are to end."""
+
 MEASURE_S = 60.0
 """Longest time for a cluster to measure a pack; nodes that are still starting take longer."""
 
@@ -54,8 +58,9 @@ def cluster(machine: Machine, meanwhile: Callable[[], None] = lambda: None) -> I
             _set_environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
             # Passed explicitly, since Ray would count GPUs that the process may not use.
             here = local_resources()
-            starting = local_ray.started(here.num_cpus, here.num_gpus, meanwhile)
-            stack.enter_context(_joined(stack.enter_context(starting)))
+            with _signals_first():
+                starting = local_ray.started(here.num_cpus, here.num_gpus, meanwhile)
+                stack.enter_context(_joined(stack.enter_context(starting)))
             yield here
             return
         try:
@@ -66,6 +71,16 @@ def cluster(machine: Machine, meanwhile: Callable[[], None] = lambda: None) -> I
                 "Start a cluster with `ray start --head`, set its token, or leave out --address."
             ) from None
         yield _resources(machine)
+
+
+@contextmanager
+def _signals_first() -> Iterator[None]:
+    """In this context an error waits a moment for a signal: who ends all processes, as a service manager does, may reach Ray's first."""
+    try:
+        yield
+    except OSError:
+        time.sleep(SIGNAL_S)
+        raise
 
 
 def _set_environment(wanted: Mapping[str, str]) -> None:

@@ -1,10 +1,15 @@
 """How a cluster is joined and left."""
 
+import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from sweeper.machines import clusters
+from sweeper.machines import clusters, local_ray
+from sweeper.machines.resources import Machine
 from trainables.stopping import SIGNALS
 
 
@@ -33,3 +38,29 @@ def test_a_signal_while_a_cluster_is_left_waits_until_that_is_done(
     finally:
         signal.signal(number, before)
     assert steps == ["begun", "done"]
+
+
+@pytest.mark.parametrize("is_signalled", [True, False])
+def test_a_ray_that_ends_before_the_signal_to_this_process_comes_is_no_fault_of_the_machine(
+    is_signalled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service manager ends all processes, one after the other."""
+
+    @contextmanager
+    def dead(*_: object) -> Iterator[str]:
+        raise OSError("Ray does not start")
+        yield ""
+
+    monkeypatch.setattr(local_ray, "started", dead)
+    monkeypatch.setattr(clusters, "_set_environment", lambda _: None)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+    try:
+        if is_signalled:
+            timer.start()
+        expected = KeyboardInterrupt if is_signalled else OSError
+        with pytest.raises(expected), clusters.cluster(Machine(None, 0.0)):
+            pass
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)
