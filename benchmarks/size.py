@@ -42,12 +42,15 @@ PACK = 25
 MIB = 2**20
 
 
+def seeds_of(num_runs: int) -> range:
+    """Return the seeds with which the sweep has at least so many runs."""
+    return range(math.ceil(num_runs / len(list(find_question(NAME, SCALE).scale.draws()))))
+
+
 def make(home: Home, num_runs: int) -> float:
     """Fill a home with finished runs of one sweep; return the seconds that the ledger's writer took for them."""
     with Ledger(home.ledger, home.storage) as ledger, Probe() as probe:
-        question = find_question(NAME, SCALE)
-        seeds = tuple(range(math.ceil(num_runs / len(list(question.scale.draws())))))
-        (planned,) = plan([find_question(NAME, SCALE, seeds)], probe, None)
+        (planned,) = plan([find_question(NAME, SCALE, tuple(seeds_of(num_runs)))], probe, None)
         begun = time.perf_counter()
         planned.register(ledger)
         members = planned.members
@@ -164,9 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         home = Home.at(folder)
         made_s = None if home.ledger.exists() else make(home, options.runs)
-        num_seeds = math.ceil(options.runs / len(list(find_question(NAME, SCALE).scale.draws())))
         rows = []
-        for name, words in commands(num_seeds, folder).items():
+        for name, words in commands(len(seeds_of(options.runs)), folder).items():
             if options.only and name not in options.only:
                 continue
             machine.progress(f"{name} ...")

@@ -20,6 +20,7 @@ from sweeper import display
 from sweeper.analysis.troubles import troubles
 from sweeper.home import MAX_STEM, Home, lock_home
 from sweeper.ledger.progress import run_steps
+from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
 from sweeper.machines.clusters import ClusterMeasure, cluster
 from sweeper.machines.probe import Probe, measure_alone, measure_together
@@ -95,6 +96,10 @@ class Pipeline:
     is_insisted: bool
     console: Console
 
+    @property
+    def _ids(self) -> list[SweepId]:
+        return [question.id for question in self.questions]
+
     def run(self) -> Outcome:
         """Train what is missing, write the answer, and deliver it.
 
@@ -114,7 +119,7 @@ class Pipeline:
                 steps = self._train(ledger, planned, prepared) if is_missing else 0
                 damaged = self._score(ledger, planned)
                 answer, files = self._write_answer(ledger)
-                if projector is None and not self._is_delivered():
+                if projector is None and not is_delivered(self.home, self.tracking_uri, self._ids):
                     projector = stack.enter_context(self._projector())
                 pending = self._deliver(projector) if projector else 0
             after = self._statuses(ledger)
@@ -224,7 +229,7 @@ class Pipeline:
 
     def _write_answer(self, ledger: Ledger) -> tuple[Answer | None, tuple[Path, ...]]:
         """Write the home's own copy of the answer, which is also delivered to MLflow; return it with its files."""
-        ids = [question.id for question in self.questions]
+        ids = self._ids
         if not any(ledger.records.counts(each)["done"] for each in ids):
             return None, ()
         from sweeper.analysis import front
@@ -247,10 +252,7 @@ class Pipeline:
         return answer, tuple(files)
 
     def _projector(self) -> Projector:
-        return Projector.start(self.home, self.tracking_uri, [question.id for question in self.questions])
-
-    def _is_delivered(self) -> bool:
-        return is_delivered(self.home, self.tracking_uri, [question.id for question in self.questions])
+        return Projector.start(self.home, self.tracking_uri, self._ids)
 
     def _deliver(self, projector: Projector) -> int:
         pending = projector.stop(DELIVERY_S)
@@ -267,7 +269,7 @@ class Pipeline:
     def _statuses(self, ledger: Ledger) -> dict[str, str]:
         """Return the status of each run of the questions that the ledger knows; a run of two questions counts once."""
         known = set(ledger.records.sweeps())
-        asked = [question.id for question in self.questions if question.id in known]
+        asked = [each for each in self._ids if each in known]
         return {row.key: row.status for each in asked for row in ledger.records.members(each)}
 
 

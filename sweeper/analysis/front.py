@@ -212,7 +212,7 @@ def band(answer: Answer, model: str) -> pareto.Band:
 
 def places(draws: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Return sweep, label and number of each draw of a table."""
-    return results.rows_of(draws[["sweep", "label", "draw"]])
+    return results.tuples_of(draws[["sweep", "label", "draw"]])
 
 
 def write_csv(answer: Answer, path: Path) -> Path:
@@ -239,7 +239,7 @@ def write_runs(answer: Answer, path: Path) -> Path:
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as dictionaries with unchanged values."""
-    return [dict(zip(table.columns, row, strict=True)) for row in results.rows_of(table)]
+    return [dict(zip(table.columns, row, strict=True)) for row in results.tuples_of(table)]
 
 
 def _write_table(answer: Answer, table: pd.DataFrame, path: Path) -> Path:
@@ -248,7 +248,7 @@ def _write_table(answer: Answer, table: pd.DataFrame, path: Path) -> Path:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(map(_cell, row) for row in results.rows_of(table))
+    writer.writerows(map(_cell, row) for row in results.tuples_of(table))
     return durable.replace_file(path, text.getvalue().encode())
 
 
@@ -263,7 +263,7 @@ def label_of(answer: Answer, row: Mapping[str, Any]) -> str:
     values = {name: row[name] for name in results.hyperparameters(answer.runs)}
     given = ", ".join(labels.hyperparameter(name, v) for name, v in values.items() if _cell(v))
     of_model = answer.runs[answer.runs["model"] == row["model"]]
-    asked = set(results.rows_of(of_model[["sweep", "label"]].drop_duplicates()))
+    asked = set(results.tuples_of(of_model[["sweep", "label"]].drop_duplicates()))
     return f"{given} ({labels.told_apart(row['sweep'], row['label'], asked)})" if len(asked) > 1 else given
 
 

@@ -101,7 +101,7 @@ def hyperparameters(runs: pd.DataFrame) -> list[str]:
     return sorted(set(runs.columns) - _COLUMNS)
 
 
-def rows_of(table: pd.DataFrame) -> list[tuple[Any, ...]]:
+def tuples_of(table: pd.DataFrame) -> list[tuple[Any, ...]]:
     """Return the rows of a table, with unchanged values; of columns of strings `itertuples` takes ten times as long."""
     return list(zip(*(table[name].to_numpy(dtype=object) for name in table.columns), strict=True))
 
@@ -137,7 +137,7 @@ def seed_values(runs: pd.DataFrame, objectives: Sequence[str]) -> dict[tuple[str
     """
     found: dict[tuple[str, str, int], dict[int, dict[str, float]]] = {}
     columns = ["sweep", "label", "draw", "seed", "metric", "value"]
-    for *place, seed, metric, value in rows_of(runs.loc[runs["status"] == "done", columns]):
+    for *place, seed, metric, value in tuples_of(runs.loc[runs["status"] == "done", columns]):
         sweep, label, draw = place
         found.setdefault((sweep, label, draw), {}).setdefault(seed, {})[metric] = value
     return {
@@ -162,7 +162,7 @@ def distinct_draws(runs: pd.DataFrame) -> dict[tuple[str, str, int], int]:
     number_of: dict[tuple[str, str, int], int] = {}
     places_of_run: dict[str, tuple[str, str, int]] = {}
     done = runs.loc[runs["status"] == "done", ["sweep", "label", "draw", "run_key"]].drop_duplicates()
-    for sweep, label, draw, key in rows_of(done):
+    for sweep, label, draw, key in tuples_of(done):
         place = (sweep, label, draw)
         number = number_of.setdefault(place, len(number_of))
         other = number_of[places_of_run.setdefault(key, place)]

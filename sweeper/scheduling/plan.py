@@ -30,7 +30,7 @@ MANY_RUNS = 20_000
 """Planning so many runs takes seconds, so the user is told."""
 
 MAX_RUNS = 100_000
-"""Most runs of one command: a plan of them takes about 20 seconds and 400 MiB."""
+"""Most runs of one command: a plan of them takes about 20 seconds and 300 MiB."""
 
 
 @dataclass(frozen=True)

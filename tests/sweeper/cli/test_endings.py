@@ -94,7 +94,9 @@ def test_a_killed_process_that_measures_is_a_fault_of_the_machine(
 
     monkeypatch.setattr(Probe, "_ask", killed)
     assert main(["plan", "factorvae_gamma", "--scale", "smoke", "--home", str(tmp_path)]) == 3
-    first, second = capsys.readouterr().err.splitlines()
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
     assert first == (
         "Error: the process that measures packs was killed, perhaps by the kernel because memory ran out"
     )
