@@ -1,8 +1,10 @@
 """Convolutions of R runs, each with its own weights: 4 x 4, stride 2, padding 1, and the transposed ones.
 
-Five ways, all of which can be differentiated twice:
+Six ways, all of which can be differentiated twice:
 
     one_by_one  one call a run, results stacked
+    run_by_run  one call a run with channels last; several layers with ReLU between them are computed for one run after the other
+                (`trainables.conv_chains`)
     streams     one call a run, calls of several runs at once on a GPU's streams; forked and joined inside a captured graph
     streams_nhwc   the same with channels last, as tensor cores expect them: no transposes around each kernel
     grouped     one grouped convolution in channels-last order (in NCHW order the kernel would depend on R)
@@ -12,7 +14,8 @@ Five ways, all of which can be differentiated twice:
 Shape suffixes: R runs, B batch, C H W image, O outputs, I inputs, h w half of H W; N flattened places, K inputs of a tap.
 """
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -27,6 +30,9 @@ NUM_STREAMS = 8
 """Number of GPU streams that the convolutions of several runs share; unmeasured."""
 
 _CUDA = "cuda"
+
+FEW_OUTPUTS = 4
+"""Channels up to which a CPU computes a transposed convolution as an ordinary one: 2.6 times as fast for one channel."""
 
 Conv = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Image, weight and bias to image."""
@@ -43,6 +49,34 @@ class Way:
 
     conv: Conv
     conv_transpose: Conv
+
+
+def product(x_BCHW: torch.Tensor, weight: torch.Tensor, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+    """The convolution of one run, (B, O, h, w)."""
+    return F.conv2d(x_BCHW, weight, bias_O, stride=2, padding=1)
+
+
+def transposed(
+    x_BIhw: torch.Tensor, weight: torch.Tensor, bias_O: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The transposed convolution of one run, (B, O, H, W): without bias, the slope of the convolution at its image."""
+    if x_BIhw.device.type != "cpu" or weight.shape[1] > FEW_OUTPUTS:
+        return F.conv_transpose2d(x_BIhw, weight, bias_O, stride=2, padding=1)
+    # The 2 x 2 places of a square as channels: tap t of 2 x 2 taps is row 2 (1 - t) + place of the kernel.
+    taps = weight.unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)
+    kernel = taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2).contiguous(memory_format=torch.channels_last)
+    squares = F.conv2d(x_BIhw, kernel, None if bias_O is None else bias_O.repeat_interleave(4), padding=1)
+    return F.pixel_shuffle(squares, 2)[..., 1:-1, 1:-1].contiguous()
+
+
+def weight_slope(x_BCHW: torch.Tensor, slope_BOhw: torch.Tensor) -> torch.Tensor:
+    """The slope of one run's convolution at its weight, (O, C, 4, 4), from its image and the slope at its result."""
+    shaped = x_BCHW.new_empty(slope_BOhw.shape[1], x_BCHW.shape[1], 4, 4)  # only its shape is used
+    of_weight = [False, True, False]
+    _, found, _ = torch.ops.aten.convolution_backward(
+        slope_BOhw, x_BCHW, shaped, None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1, of_weight
+    )
+    return found
 
 
 def _conv_one_by_one(x_RBCHW: torch.Tensor, weight: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
@@ -92,7 +126,7 @@ class _Product(torch.autograd.Function):
     ) -> torch.Tensor:
         context.save_for_backward(x_RBCHW, weight)
         context.layout = layout
-        return _each(lambda x, w: F.conv2d(x, w, stride=2, padding=1), x_RBCHW, weight, layout)
+        return _each(product, x_RBCHW, weight, layout)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type=_CUDA)
@@ -118,7 +152,7 @@ class _Transposed(torch.autograd.Function):
     ) -> torch.Tensor:
         context.save_for_backward(x_RBIhw, weight)
         context.layout = layout
-        return _each(lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1), x_RBIhw, weight, layout)
+        return _each(transposed, x_RBIhw, weight, layout)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type=_CUDA)
@@ -142,7 +176,7 @@ class _WeightSlope(torch.autograd.Function):
     ) -> torch.Tensor:
         context.save_for_backward(x_RBCHW, slope_RBOhw)
         context.layout = layout
-        return _each(_weight_slope, x_RBCHW.to(slope_RBOhw.dtype), slope_RBOhw, layout)
+        return _each(weight_slope, x_RBCHW.to(slope_RBOhw.dtype), slope_RBOhw, layout)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type=_CUDA)
@@ -154,15 +188,6 @@ class _WeightSlope(torch.autograd.Function):
             _Product.apply(x_RBCHW, slopes[0], layout) if is_asked[1] else None,
             None,
         )
-
-
-def _weight_slope(x_BCHW: torch.Tensor, slope_BOhw: torch.Tensor) -> torch.Tensor:
-    shaped = x_BCHW.new_empty(slope_BOhw.shape[1], x_BCHW.shape[1], 4, 4)  # only its shape is used
-    of_weight = [False, True, False]
-    _, found, _ = torch.ops.aten.convolution_backward(
-        slope_BOhw, x_BCHW, shaped, None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1, of_weight
-    )
-    return found
 
 
 _is_of_images_alone = False
@@ -179,21 +204,39 @@ def of_images_alone() -> Iterator[None]:
         _is_of_images_alone = False
 
 
+_num_computed = sys.maxsize
+
+
+@contextmanager
+def of_first_runs(num_runs: int) -> Iterator[None]:
+    """Compute only the first runs where each has calls of its own; the others are ghosts, for which the first run stands.
+
+    Args:
+        num_runs: Runs of the pack, without ghosts.
+    """
+    global _num_computed
+    before, _num_computed = _num_computed, num_runs
+    try:
+        yield
+    finally:
+        _num_computed = before
+
+
+def num_computed(num_runs: int) -> int:
+    """How many of these runs, ghosts included, are computed."""
+    return min(num_runs, _num_computed)
+
+
 def _each(
     function: Callable[..., torch.Tensor], a_R: torch.Tensor, b_R: torch.Tensor, layout: torch.memory_format
 ) -> torch.Tensor:
     """Apply a function to the slices of each run and stack the results; on a GPU for several runs at once."""
     is_last = layout == torch.channels_last
     device = a_R.device
-    # Once for all runs; otherwise each call would cast and transpose its inputs.
-    if device.type != "meta" and torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
-        a_R, b_R = a_R.to(dtype), b_R.to(dtype)
-    if is_last:
-        a_R, b_R = _with_channels_last(a_R), _with_channels_last(b_R)
-    parts = list(zip(a_R, b_R, strict=True))
+    a_R, b_R = prepared(a_R, is_last=is_last), prepared(b_R, is_last=is_last)
+    parts = list(zip(a_R, b_R, strict=True))[: num_computed(len(a_R))]
     if device.type != _CUDA:
-        return _stacked([function(a, b) for a, b in parts], is_last)
+        return stack([function(a, b) for a, b in parts], len(a_R), is_last=is_last)
     current, others = torch.cuda.current_stream(device), _streams(device.index)
     for stream in others:
         stream.wait_stream(current)
@@ -204,10 +247,18 @@ def _each(
     for stream in others:
         current.wait_stream(stream)
     # Freed on `current`, these are used again by their streams: after the next fork, hence after this.
-    return _stacked(results, is_last)
+    return stack(results, len(a_R), is_last=is_last)
 
 
-def _with_channels_last(x_RBCHW: torch.Tensor) -> torch.Tensor:
+def prepared(x_R: torch.Tensor, *, is_last: bool) -> torch.Tensor:
+    """What products of single runs read, cast and transposed once for all; otherwise each call would do so."""
+    device = x_R.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        x_R = x_R.to(torch.get_autocast_dtype(device))
+    return with_channels_last(x_R) if is_last else x_R
+
+
+def with_channels_last(x_RBCHW: torch.Tensor) -> torch.Tensor:
     """The same images with channels last in memory, and marked so even if there is only one channel."""
     runs, batch, channels, height, width = x_RBCHW.shape
     x_RBHWC = x_RBCHW.movedim(2, 4).contiguous()
@@ -216,8 +267,9 @@ def _with_channels_last(x_RBCHW: torch.Tensor) -> torch.Tensor:
     return x_RBHWC.as_strided((runs, batch, height, width, channels), strides).movedim(4, 2)
 
 
-def _stacked(results: list[torch.Tensor], is_last: bool) -> torch.Tensor:
-    """The images of all runs, (R, B, C, H, W), stacked in their own memory order or with channels last."""
+def stack(results: Sequence[torch.Tensor], num_runs: int, *, is_last: bool = False) -> torch.Tensor:
+    """The results of all runs, ghosts included; of images, (R, B, C, H, W), with channels last if wanted."""
+    results = [*results, *[results[0]] * (num_runs - len(results))]
     if not is_last:
         return torch.stack(results)
     return torch.stack([result.permute(0, 2, 3, 1) for result in results]).permute(0, 1, 4, 2, 3)
@@ -291,6 +343,7 @@ def _on_streams(layout: torch.memory_format) -> Way:
 
 WAYS: dict[Convolution, Way] = {
     "one_by_one": Way(_conv_one_by_one, _conv_transpose_one_by_one),
+    "run_by_run": _on_streams(torch.channels_last),
     "streams": _on_streams(torch.contiguous_format),
     "streams_nhwc": _on_streams(torch.channels_last),
     "grouped": Way(_conv_grouped, _conv_transpose_grouped),

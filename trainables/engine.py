@@ -14,7 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trainables import arithmetic, config, contracts, fitting, ladder, sources, stepping, streams
+from trainables import (
+    arithmetic,
+    config,
+    contracts,
+    convolutions,
+    fitting,
+    ladder,
+    sources,
+    stepping,
+    streams,
+)
 from trainables.config import Config, RunSpec
 from trainables.errors import InputError
 from trainables.images import Images, Source
@@ -190,7 +200,8 @@ class Pack:
 
     def _update(self, inputs: Mapping[str, torch.Tensor], is_reported: bool) -> None:
         """One step, on the device only: it may be captured, so it must not read anything back."""
-        with arithmetic.in_precision(self.runs[0].spec.precision, self.device):
+        precision = self.runs[0].spec.precision
+        with convolutions.of_first_runs(len(self.runs)), arithmetic.in_precision(precision, self.device):
             reported = self.model.update(self.gathered(inputs), self.alive_R, is_reported=is_reported)
         alive_R = reported.pop("alive")
         self._died_at_R.copy_(torch.where(self.alive_R & ~alive_R, inputs["step"], self._died_at_R))

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from trainables import stacked, streams
+from trainables import convolutions, stacked, streams
 from trainables.contracts import LikelihoodModel
 from trainables.encoding import Encoding
 from trainables.engine import Pack
@@ -35,9 +35,11 @@ def evaluation_rows(num_images: int) -> np.ndarray:
 def encodings(pack: Pack) -> list[Encoding]:
     """Encode and reconstruct the evaluation images; one `Encoding` per run."""
     rows_N = evaluation_rows(len(pack.images))
-    parts = [
-        _encode_batch(pack, rows_N[start : start + BATCH], start) for start in range(0, len(rows_N), BATCH)
-    ]
+    with convolutions.of_first_runs(len(pack.runs)):
+        parts = [
+            _encode_batch(pack, rows_N[start : start + BATCH], start)
+            for start in range(0, len(rows_N), BATCH)
+        ]
     joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
     images, num_codes = pack.images, len(pack.model.discrete_D)
     return [

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-Convolution = Literal["one_by_one", "streams", "streams_nhwc", "grouped", "taps"]
+Convolution = Literal["one_by_one", "run_by_run", "streams", "streams_nhwc", "grouped", "taps"]
 """See `trainables.convolutions`."""
 
 Optimizer = Literal["peeking", "masked", "one_pass"]
@@ -28,7 +28,7 @@ class Kernels:
 
 
 _chosen = {
-    True: Kernels("one_by_one", "peeking"),  # on a CPU, where reading a flag back is free
+    True: Kernels("run_by_run", "peeking"),  # on a CPU, where reading a flag back is free
     False: Kernels("streams_nhwc", "one_pass"),
 }
 

@@ -1,8 +1,8 @@
 """The numerics class of a training process: within one, equal runs give equal bits.
 
-What picks a kernel is named where it is known: the model of the processor, its instruction set, threads, precision, torch, and
-the variables that steer its libraries. A checksum of the results of a few operations stands for whatever is not known, such
-as another build of a library.
+What picks a kernel is named where it is known: the model of the processor, its instruction set, threads, precision, torch, the
+project's own choice (`kernels`), and the variables that steer its libraries. A checksum of the results of a few operations
+stands for whatever is not known, such as another build of a library.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from trainables import arithmetic
+from trainables import arithmetic, kernels
 
 STEERING = re.compile(
     r"MKL_(CBWR|DEBUG_CPU_TYPE|ENABLE_INSTRUCTIONS)|(ONEDNN|DNNL)_(?!VERBOSE)\w+|ATEN_CPU_CAPABILITY|OPENBLAS_CORETYPE"
@@ -43,7 +43,9 @@ def numerics_class(device: torch.device, precision: str, size: int) -> str:
     else:
         isa = torch.backends.cpu.get_cpu_capability()
         where = f"{platform.machine()} {isa}, {processor()}, {torch.get_num_threads()} thread(s)"
-    known = [f"{device.type} {where}", f"torch {torch.__version__}", precision, *_steering()]
+    chosen = kernels.chosen(device)
+    ours = f"convolutions {chosen.convolution}, Adam {chosen.optimizer}"
+    known = [f"{device.type} {where}", f"torch {torch.__version__}", precision, ours, *_steering()]
     return ", ".join([*known, f"check {checksum(device, precision)}"])
 
 

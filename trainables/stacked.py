@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim.adam import adam
 
-from trainables import convolutions, kernels
+from trainables import conv_chains, convolutions, kernels
 
 ALIGNMENT = 64
 SIMD_BLOCK = 32
@@ -199,6 +199,29 @@ def conv(x_RBCHW: torch.Tensor, weight_ROIHW: torch.Tensor, bias_RO: torch.Tenso
 def conv_transpose(x_RBCHW: torch.Tensor, weight_RIOHW: torch.Tensor, bias_RO: torch.Tensor) -> torch.Tensor:
     """4 x 4 transposed convolution with stride 2 and padding 1 of each run: doubles H and W."""
     return _convolution(x_RBCHW).conv_transpose(x_RBCHW, weight_RIOHW, bias_RO)
+
+
+def convolve(x_RBCHW: torch.Tensor, layers: Sequence[conv_chains.Layer]) -> torch.Tensor:
+    """Several convolutions as `conv`, each followed by ReLU; on a CPU they can be differentiated once."""
+    if _is_run_by_run(x_RBCHW):
+        return conv_chains.down(x_RBCHW, layers)
+    for weight_ROIHW, bias_RO in layers:
+        x_RBCHW = F.relu(conv(x_RBCHW, weight_ROIHW, bias_RO))
+    return x_RBCHW
+
+
+def convolve_transposed(x_RBCHW: torch.Tensor, layers: Sequence[conv_chains.Layer]) -> torch.Tensor:
+    """Several transposed convolutions as `conv_transpose`, with ReLU between them; on a CPU they can be differentiated once."""
+    if _is_run_by_run(x_RBCHW):
+        return conv_chains.up(x_RBCHW, layers)
+    for layer, (weight_RIOHW, bias_RO) in enumerate(layers, 1):
+        x_RBCHW = conv_transpose(x_RBCHW, weight_RIOHW, bias_RO)
+        x_RBCHW = F.relu(x_RBCHW) if layer < len(layers) else x_RBCHW
+    return x_RBCHW
+
+
+def _is_run_by_run(x: torch.Tensor) -> bool:
+    return kernels.chosen(x.device).convolution == "run_by_run"
 
 
 def _convolution(x: torch.Tensor) -> convolutions.Way:

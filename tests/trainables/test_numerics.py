@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainables import numerics
+from trainables import kernels, numerics
 
 pytestmark = pytest.mark.usefixtures("arithmetic")
 
@@ -55,7 +55,14 @@ def test_a_variable_that_picks_kernels_is_named(name: str, monkeypatch: pytest.M
         monkeypatch.setenv(harmless, "0")
     assert numerics.numerics_class(CPU, "fp32", 1) == plain
     monkeypatch.setenv(name, "X")
-    assert numerics.numerics_class(CPU, "fp32", 1) == plain.replace("fp32, ", f"fp32, {name}=X, ")
+    assert numerics.numerics_class(CPU, "fp32", 1) == plain.replace(", check ", f", {name}=X, check ")
+
+
+def test_the_choice_of_kernels_is_named() -> None:
+    plain = numerics.numerics_class(CPU, "fp32", 1)
+    assert f", convolutions {kernels.chosen(CPU).convolution}, " in plain
+    with kernels.using(CPU, convolution="one_by_one"):
+        assert numerics.numerics_class(CPU, "fp32", 1) != plain
 
 
 @pytest.mark.parametrize("function", ["conv2d", "conv_transpose2d"])

@@ -174,10 +174,9 @@ def encode(config: Vae, tensors: Tensors, x_RBCHW: torch.Tensor) -> tuple[torch.
         h = F.relu(_linear(tensors, "encoder.hidden1", x_RBCHW.flatten(2)))
         h = F.relu(_linear(tensors, "encoder.hidden2", h))
     else:
-        h = x_RBCHW
-        for layer in range(1, len(conv_channels(h.shape[-1])) + 1):
-            name = f"encoder.conv{layer}"
-            h = F.relu(stacked.conv(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"]))
+        num_layers = len(conv_channels(x_RBCHW.shape[-1]))
+        layers = [_weight_and_bias(tensors, f"encoder.conv{layer}") for layer in range(1, num_layers + 1)]
+        h = stacked.convolve(x_RBCHW, layers)
         h = _linear(tensors, "encoder.hidden", h.flatten(2))
         h = F.relu(h) if config.hidden_relu else h
     mu, logvar = stacked.widened(_linear(tensors, "encoder.out", h)).chunk(2, dim=2)
@@ -191,16 +190,16 @@ def decode(config: Vae, tensors: Tensors, z_RBD: torch.Tensor, image: tuple[int,
     if config.network == "mlp":
         return stacked.widened(_linear(tensors, "decoder.out", h)).unflatten(2, image)
     num_layers = len(conv_channels(image[1]))
-    h = h.unflatten(2, (-1, KERNEL, KERNEL))
-    for layer in range(num_layers, 0, -1):
-        name = f"decoder.conv{layer}"
-        h = stacked.conv_transpose(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
-        h = F.relu(h) if layer > 1 else h
-    return stacked.widened(h)
+    layers = [_weight_and_bias(tensors, f"decoder.conv{layer}") for layer in range(num_layers, 0, -1)]
+    return stacked.widened(stacked.convolve_transposed(h.unflatten(2, (-1, KERNEL, KERNEL)), layers))
 
 
 def _linear(tensors: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
-    return stacked.linear(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+    return stacked.linear(x, *_weight_and_bias(tensors, name))
+
+
+def _weight_and_bias(tensors: Tensors, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
 
 def prior_traversal(device: torch.device) -> torch.Tensor:
