@@ -16,7 +16,7 @@ FAST := test_imports trainables/test_stacked trainables/test_blocks trainables/m
 	$(addprefix sweeper/,analysis/test_results figures/test_factor_matching ledger/test_verify test_home) \
 	search_spaces/test_sweeps test_cluster test_docs
 
-.PHONY: install quickstart test test-system test-fast lint format wheel clean
+.PHONY: install quickstart test test-system test-fast bench lint format wheel clean
 
 install: .venv/installed
 
@@ -48,6 +48,12 @@ test-system: install
 
 test-fast: install
 	$(PYTEST) -m "not system" $(FAST:%=tests/%.py)
+
+# At most ten minutes. Pythae is a baseline, not one of this project's packages: it gets a folder of its own.
+BENCH_OUT ?= build/bench.json
+bench: install
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/pythae pythae==0.1.2
+	PYTHONPATH=build/pythae $(BIN)/python -m benchmarks --out $(BENCH_OUT)
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -1,22 +1,27 @@
-"""Packs against one run at a time in ordinary modules, on a CPU: `python -m benchmarks.packs --out FILE [--scale paper]`.
+"""Packs against one run at a time, on a CPU: `python -m benchmarks.packs --out FILE [--scale paper]`.
 
-All take turns in one process with one thread: the speed of a machine drifts, ratios hold. Run-steps a second are medians over
-the rounds.
+The others are ordinary modules, and pythae's where it is installed. All take turns in one process with one thread: the speed of a
+machine drifts, ratios hold. Run-steps a second are medians over the rounds. Then each core has a process of its own with ordinary modules, or with
+a pack.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from benchmarks import processes, pythae_steps
 from benchmarks.gpu.kit import save
 from benchmarks.machine import describe, progress
 from benchmarks.plain import Plain
+from benchmarks.products import products_of
 from benchmarks.table import table
 from search_spaces import betavae_beta, factorvae_gamma
 from trainables import arithmetic, engine
@@ -27,7 +32,7 @@ from trainables.models import beta_vae, factor_vae
 
 SWEEPS = {"factor_vae": factorvae_gamma.SWEEP, "beta_vae": betavae_beta.SWEEP}
 SIZES = {"laptop": (1, 2, 4, 8, 16), "paper": (1, 2, 4)}
-TURN_S = {"laptop": 0.4, "paper": 3.0}
+TURN_S = {"laptop": 0.4, "paper": 2.0}
 """Seconds of one turn, which is at least one step."""
 
 Advance = Callable[[int], None]
@@ -55,38 +60,50 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def measured(model: str, scale: str, rounds: int) -> list[dict[str, Any]]:
-    """Return one row for the plain run and one for each pack size."""
+    """Return one row for each that takes turns."""
     progress(f"{model}, {scale}")
-    protocol = SWEEPS[model].scales[scale]
-    runs = [
-        engine.resolve(RunSpec(model, protocol.data, protocol.fields, seed))
-        for seed in range(max(SIZES[scale]))
-    ]
-    images = runs[0].source.load(torch.device("cpu"))
-    takers: dict[str, tuple[int, Advance]] = {"plain": (1, _plain(runs[0], images))}
-    for size in SIZES[scale]:
-        takers[f"pack of {size}"] = size, Pack(runs[:size], images).advance
+    sizes = SIZES[scale]
+    runs, images = _runs(model, scale, sizes[-1])
+    takers: dict[str, tuple[int, Advance]] = {"ordinary modules": (1, _plain(runs[0], images))}
+    if pythae_steps.is_installed():
+        takers["pythae"] = 1, pythae_steps.stepper(runs[0], images)
+    packs = {size: Pack(runs[:size], images) for size in sizes}
+    takers |= {f"pack of {size}": (size, pack.advance) for size, pack in packs.items()}
+    takers[f"products of the pack of {sizes[-1]}"] = sizes[-1], products_of(packs[sizes[-1]])
     step_s: dict[str, list[float]] = {name: [] for name in takers}
     for _ in range(rounds + 1):
         for name, (_, advance) in takers.items():
             step_s[name].append(_seconds(advance, TURN_S[scale]))
-    plain_s = statistics.median(step_s["plain"][1:])
-    rows = []
-    for name, (size, _) in takers.items():
-        taken = step_s[name][1:]  # the first warms up
-        median_s = statistics.median(taken)
-        rows.append(
-            {
-                "model": model,
-                "scale": scale,
-                "what": name,
-                "run_steps_per_s": round(size / median_s, 1),
-                "low": round(size / max(taken), 1),
-                "high": round(size / min(taken), 1),
-                "times_plain": round(size * plain_s / median_s, 2),
-            }
-        )
-    return rows
+    taken = {name: seconds[1:] for name, seconds in step_s.items()}  # the first warms up
+    plain_s = statistics.median(taken["ordinary modules"])
+    rows = [
+        {
+            "what": name,
+            "run_steps_per_s": round(size / statistics.median(taken[name]), 1),
+            "low": round(size / max(taken[name]), 1),
+            "high": round(size / min(taken[name]), 1),
+            "times_plain": round(size * plain_s / statistics.median(taken[name]), 2),
+        }
+        for name, (size, _) in takers.items()
+    ]
+    makers = [
+        ("ordinary modules", 1, partial(_made, model, scale, 0)),
+        (f"a pack of {sizes[-1]}", sizes[-1], partial(_made, model, scale, sizes[-1])),
+    ]
+    rows += processes.rows(makers, len(os.sched_getaffinity(0)), rounds, TURN_S[scale])
+    return [{"model": model, "scale": scale, **row} for row in rows]
+
+
+def _runs(model: str, scale: str, num_runs: int) -> tuple[list[ResolvedRun], Images]:
+    protocol = SWEEPS[model].scales[scale]
+    runs = [engine.resolve(RunSpec(model, protocol.data, protocol.fields, seed)) for seed in range(num_runs)]
+    return runs, runs[0].source.load(torch.device("cpu"))
+
+
+def _made(model: str, scale: str, size: int) -> Advance:
+    """Return what advances a pack, or ordinary modules if the size is 0."""
+    runs, images = _runs(model, scale, max(1, size))
+    return Pack(runs, images).advance if size else _plain(runs[0], images)
 
 
 def _seconds(advance: Advance, turn_s: float) -> float:

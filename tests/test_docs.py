@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks import __main__ as bench
 from benchmarks import packs
 from benchmarks.gpu import __main__ as gpu
 from sweeper.cli import app
@@ -59,7 +60,7 @@ def test_a_documented_command_of_the_core_parses(arguments: list[str]) -> None:
     ("parser", "arguments"),
     [
         pytest.param(module.build_parser, *found.values, id=found.id)
-        for module in (gpu, packs)
+        for module in (bench, gpu, packs)
         for found in commands(module.__name__.removesuffix(".__main__"))
     ],
 )
