@@ -15,6 +15,8 @@ import pytest
 from trainables.locking import wait_for_lock
 
 if TYPE_CHECKING:  # tests of the driver start without torch
+    from sweeper.machines.probe import Probe
+    from tests.sweeper.lent_probe import Lender
     from trainables.config import Value
     from trainables.engine import ResolvedRun
     from trainables.images import Images
@@ -122,6 +124,27 @@ def _data_folder(make_once: MakeOnce) -> None:
                     (folder / kept.name).symlink_to(kept)
 
     os.environ["SWEEPER_DATA"] = str(make_once("data", fill))
+
+
+@pytest.fixture(scope="session")
+def lender() -> Iterator[Lender]:
+    """What lends one process that has torch to the commands of this one."""
+    from tests.sweeper.lent_probe import Lender
+
+    lender = Lender()
+    yield lender
+    lender.close()
+
+
+@pytest.fixture(scope="module")
+def probe(lender: Lender) -> Iterator[Probe]:
+    """A process that has torch."""
+    from sweeper.machines.probe import Probe
+
+    with pytest.MonkeyPatch.context() as patch:
+        lender.lend(patch)
+        with Probe() as probe:
+            yield probe
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from trainables.config import Schedule
 NAMES = plugins.names("search_spaces")
 SWEEPS = {name: plugins.load("search_spaces", name, "sweep").SWEEP for name in NAMES}
 SCALES = [(name, scale) for name, sweep in SWEEPS.items() for scale in sweep.scales]
-
-
-@pytest.fixture(scope="session")
-def probe() -> Iterator[Probe]:
-    with Probe() as probe:
-        yield probe
 
 
 @pytest.mark.parametrize("name", NAMES)

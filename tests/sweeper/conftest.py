@@ -25,7 +25,6 @@ from tests.sweeper import here
 
 if TYPE_CHECKING:
     from sweeper.home import Home
-    from sweeper.machines.probe import Probe
     from tests.conftest import MakeOnce
     from tests.sweeper.lent_probe import Lender
 
@@ -181,32 +180,11 @@ def trained_home(make_once: MakeOnce, empty_store: Path, typed: Callable[..., Ty
     return make_once("trained-home", fill)
 
 
-@pytest.fixture(scope="session")
-def lender() -> Iterator[Lender]:
-    """What lends one process that has torch to the commands of this one."""
-    from tests.sweeper.lent_probe import Lender
-
-    lender = Lender()
-    yield lender
-    lender.close()
-
-
 @pytest.fixture
 def lent_probe(lender: Lender, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of this test ask a process that has torch already, and deliver to MLflow in this process."""
     lender.lend(monkeypatch)
     here.deliver_here(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def probe(lender: Lender) -> Iterator[Probe]:
-    """A process that has torch."""
-    from sweeper.machines.probe import Probe
-
-    with pytest.MonkeyPatch.context() as patch:
-        lender.lend(patch)
-        with Probe() as probe:
-            yield probe
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """One process that has torch, lent to the commands that a test process runs one after another.
 
-Starting it takes three seconds of a core, what most commands ask of it a tenth of that.
+Starting it takes three seconds of a core, what most commands ask of it a tenth of that. It measures a pack for less
+long than one that a driver starts, `tests/sweeper/machines/test_probe.py` asks one of those.
 """
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,8 @@ from trainables.errors import InputError
 
 NOT_READ = ("PYTEST_", "SWEEPER_", "RAY_", "MLFLOW_", "_MLFLOW_")
 """What variables begin with that a process that has torch does not read; importing MLflow sets some."""
+
+PROGRAM = "from trainables import probe; probe.MEASURE_S = 0.1; probe.main()"
 
 Where = tuple[Path, Mapping[str, str]]
 """What a process takes over from the one that starts it: working folder and environment."""
@@ -48,8 +52,10 @@ class Lender:
             return
         if self._process is None or self._process.poll() is not None or self._where != where():
             self.close()
-            self._begin(probe)
-            self._process, self._where = probe._process, where()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            self._where = where()
         probe._process, self._borrower = self._process, probe
         probe.learn()
 

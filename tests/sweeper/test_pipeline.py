@@ -30,7 +30,6 @@ BOTH = [GAMMA.name, BETA.name, "--scale", "smoke"]
 CSV = "factorvae_gamma-smoke+betavae_beta-smoke.csv"
 
 MakeHome = Callable[[str], tuple[Home, ExitStack]]
-First = tuple[int, str, str]
 Run = Callable[..., tuple[Typed, dict[str, Any]]]
 Longer = tuple[list[object], list[object], bytes, Typed]
 """Of fixtures, each of which says what it gives."""
@@ -47,15 +46,13 @@ def home(home_and_lock: tuple[Home, ExitStack]) -> Home:
 
 
 @pytest.fixture(scope="module")
-def first(home: Home, start_driver: Callable[..., subprocess.Popen[str]]) -> First:
-    """Both sweeps in one launch, in a process of their own: exit code, standard output and error."""
-    driver = start_driver("run", *BOTH, "--home", home.path, "--no-ray", "--json")
-    out, err = driver.communicate()
-    return driver.returncode, out, err
+def first(home: Home, typed: Callable[..., Typed]) -> Typed:
+    """The answer to both sweeps in one launch."""
+    return typed("run", *BOTH, "--home", home.path, "--no-ray", "--json")
 
 
 @pytest.fixture
-def run(first: First, home: Home, typed: Callable[..., Typed]) -> Run:
+def run(first: Typed, home: Home, typed: Callable[..., Typed]) -> Run:
     """A function that runs more in the home where both sweeps have run, and returns the answer and its JSON."""
 
     def run(*words: object) -> tuple[Typed, dict[str, Any]]:
@@ -79,10 +76,9 @@ def files(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_both_sweeps_are_trained_in_one_launch(first: First, home: Home) -> None:
-    code, out, err = first
-    assert code == 0, err
-    told = json.loads(out)
+def test_both_sweeps_are_trained_in_one_launch(first: Typed, home: Home) -> None:
+    assert first.code == 0, first.err
+    told = json.loads(first.out)
     pending = told.pop("tracking_pending")
     assert told == {
         "trained": 8,
@@ -92,16 +88,16 @@ def test_both_sweeps_are_trained_in_one_launch(first: First, home: Home) -> None
         "steps_trained": 8 * 200,
     }
     assert pending > 0
-    assert "8 runs to train" in err
-    assert "100% of 1,600 run-steps" in err
-    assert f"python -m sweeper sync {' '.join(BOTH)} --home {home.path}" in err, (
+    assert "8 runs to train" in first.err
+    assert "100% of 1,600 run-steps" in first.err
+    assert f"python -m sweeper sync {' '.join(BOTH)} --home {home.path}" in first.err, (
         "how to deliver to MLflow later"
     )
     assert check(home.ledger, home.storage) == []
 
 
 @pytest.mark.parametrize("sweep", [GAMMA, BETA], ids=str)
-def test_every_run_has_its_points_and_is_done_once(sweep: SweepId, first: First, home: Home) -> None:
+def test_every_run_has_its_points_and_is_done_once(sweep: SweepId, first: Typed, home: Home) -> None:
     with closing(Records.open(home.ledger)) as records:
         assert Counter(row.status for row in records.members(sweep)) == {"done": 4}
         points = records.points(sweep)
@@ -125,7 +121,7 @@ def test_every_run_has_its_points_and_is_done_once(sweep: SweepId, first: First,
         assert all(found == [50, 100, 150, 200] for found in trained)
 
 
-def test_the_answer_is_kept_in_the_home(first: First, home: Home) -> None:
+def test_the_answer_is_kept_in_the_home(first: Typed, home: Home) -> None:
     front = rows(home.exports / CSV)
     assert Counter(row["model"] for row in front) == {"beta_vae": 2, "factor_vae": 2}
     assert {row["num_seeds"] for row in front} == {"2"}
@@ -144,11 +140,16 @@ def test_running_again_trains_nothing_and_gives_the_same_bytes(run: Run, home: H
 
 
 @pytest.mark.system
-def test_with_ray_the_same_is_trained_and_answered(
-    first: First, home: Home, make_home: MakeHome, start_driver: Callable[..., subprocess.Popen[str]]
+@pytest.mark.parametrize("how", ["--ray", "--no-ray"])
+def test_a_driver_in_a_process_of_its_own_trains_and_answers_the_same(
+    how: str,
+    first: Typed,
+    home: Home,
+    make_home: MakeHome,
+    start_driver: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    other, _ = make_home("with_ray")
-    driver = start_driver("run", *BOTH, "--home", other.path, "--ray", "--json")
+    other, _ = make_home("of_its_own")
+    driver = start_driver("run", *BOTH, "--home", other.path, how, "--json")
     out, err = driver.communicate()
     assert driver.returncode == 0, err
     told = json.loads(out)
@@ -201,7 +202,7 @@ def test_one_more_seed_trains_only_itself_and_changes_no_other_row(
 
 
 @pytest.fixture(scope="module")
-def longer(first: First, home: Home, typed: Callable[..., Typed]) -> Longer:
+def longer(first: Typed, home: Home, typed: Callable[..., Typed]) -> Longer:
     """A changed question: more steps of a run that is there, and a hyperparameter with which nothing stays finite."""
     before = (home.exports / CSV).read_bytes()
     words: list[object] = [GAMMA.name, "--scale", "smoke", "--as", "x", "--home", home.path]

@@ -36,10 +36,9 @@ def calibrated(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_process(lender: Lender, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """All of these tests ask one process, which keeps its files of data in a folder of its own."""
+def _one_process(lender: Lender) -> Iterator[None]:
+    """All of these tests ask the process that other tests ask, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWEEPER_DATA", str(tmp_path_factory.mktemp("cache")))
         lender.lend(patch)
         yield
 
