@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import stats
 
 from search_spaces.protocols.vae import LAPTOP_NOTE
+from sweeper.figures import style
 from sweeper.figures.correlation_data import agreement
 from sweeper.figures.curves_data import curves
 from sweeper.figures.paper import FIGURES, KINDS, draw
@@ -119,8 +120,11 @@ def test_there_is_a_line_of_help_for_every_kind() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]]:
-    """A function that draws a figure of two sweeps in a home of its own, committed anew; files by kind and name."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list[Path]]]:
+    """A function that draws a figure of two sweeps in a home of its own, committed anew; files by kind and name.
+
+    The pictures have a sixteenth of the pixels, which take most of the time.
+    """
     folder = tmp_path_factory.mktemp("figures")
 
     @cache
@@ -131,7 +135,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]]:
                 kind, ledger.records, ledger.storage, sweeps, folder / kind / name / "out" / "a.figure"
             )
 
-    return make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "DPI", style.DPI // 4)
+        yield make
 
 
 @pytest.mark.parametrize("kind", KINDS)
