@@ -270,6 +270,8 @@ def _one_way(points: pd.DataFrame) -> pd.DataFrame:
 
     So the other runs stay comparable to a run that cannot be scored again because its encoding is damaged.
     """
+    if not points.duplicated(["run_key", "metric", "step"]).any():
+        return points.sort_index().drop(columns="time_s")
     rank_N = pd.Series(0, points.index)
     for way, alike in points.groupby(["metric", "metric_settings"], sort=False):
         rank_N.loc[alike.index] = 2 * len(alike) + is_current(*map(str, way))

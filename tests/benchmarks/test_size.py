@@ -10,11 +10,13 @@ from sweeper.home import Home
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import check
+from tests.sweeper.lent_probe import Lender
 
 
 def test_a_home_is_made_whose_runs_are_done_and_scored(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lender: Lender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lender.lend(monkeypatch)
     home = Home.at(tmp_path)
     size.make(home, 10)
     assert capsys.readouterr().err == "10 of 10 runs\n"

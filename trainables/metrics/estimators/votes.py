@@ -56,7 +56,12 @@ def _picks(counts_V: np.ndarray, num_samples: int, generator: np.random.Generato
     step_L1 = np.arange(num_samples)[:, None]
     top_LV = np.where(is_distinct_V, counts_V - num_samples + step_L1, counts_V - 1)
     picks_LV = generator.integers(0, top_LV, endpoint=True)
+    if not is_distinct_V.any():
+        return picks_LV.T
+    # Narrow numbers are compared in half the time.
+    kind = np.min_scalar_type(int(counts_V.max()))
+    picks_LV, top_LV = picks_LV.astype(kind), top_LV.astype(kind)
     for i in range(1, num_samples):
         is_taken_V = is_distinct_V & (picks_LV[:i] == picks_LV[i]).any(axis=0)
-        picks_LV[i] = np.where(is_taken_V, top_LV[i], picks_LV[i])
+        np.copyto(picks_LV[i], top_LV[i], where=is_taken_V)
     return picks_LV.T
