@@ -46,9 +46,6 @@ SETTINGS: dict[str, int | float | str] = {
     "training_votes": NUM_TRAINING_VOTES,
 }
 
-CHUNK = 500
-"""Votes whose images are gathered at once, so that they stay in the cache."""
-
 
 def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float]:
     """Score one run.
@@ -64,12 +61,8 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
         return {"factor_vae_score_heldout": 0.0}
     codes_ND, discrete_D = encoding.mu_ND[:, active_D], encoding.discrete_D[active_D]
     whole_D = activity.variance(codes_ND[None], discrete_D)[0]
-    code_V = np.empty_like(factor_V)
-    for start in range(0, len(factor_V), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        variance_VD = activity.variance(codes_ND[rows_VL[chunk]], discrete_D) / whole_D
-        code_V[chunk] = variance_VD.argmin(axis=1)
-    return {"factor_vae_score_heldout": heldout_accuracy(code_V, factor_V)}
+    variance_VD = activity.variance_of_groups(codes_ND, rows_VL, discrete_D) / whole_D
+    return {"factor_vae_score_heldout": heldout_accuracy(variance_VD.argmin(axis=1), factor_V)}
 
 
 def heldout_accuracy(code_V: np.ndarray, factor_V: np.ndarray) -> float:

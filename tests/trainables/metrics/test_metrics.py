@@ -318,3 +318,13 @@ def test_variance_keeps_its_digits_far_from_zero() -> None:
     exact_GD = codes_GLD.astype(np.longdouble).var(axis=1, ddof=1)
     found_GD = activity.variance(codes_GLD.astype(np.float32), np.zeros(2, dtype=bool))
     np.testing.assert_allclose(found_GD, exact_GD.astype(np.float64), rtol=1e-11)
+
+
+@pytest.mark.parametrize("num_groups", [2, activity.CHUNK + 3])
+def test_variance_of_groups_is_that_of_each_group_alone_to_the_last_bit(num_groups: int) -> None:
+    generator = np.random.default_rng(0)
+    codes_ND = 10 + generator.normal(size=(300, 3)).astype(np.float32)
+    codes_ND[:, 1] = generator.integers(0, 4, 300)
+    rows_GL, discrete_D = generator.integers(0, 300, (num_groups, 37)), np.array([False, True, False])
+    found_GD = activity.variance_of_groups(codes_ND, rows_GL, discrete_D)
+    np.testing.assert_array_equal(found_GD, activity.variance(codes_ND[rows_GL], discrete_D))
