@@ -52,7 +52,7 @@ SETTINGS: dict[str, int | float | str] = {
     "train": NUM_TRAIN,
 }
 
-CHUNK = 500
+CHUNK = 250
 """Examples whose codes are gathered at once: few enough for a processor's cache."""
 
 
@@ -68,9 +68,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     num_examples = NUM_TRAIN + NUM_TEST
     factor_E = generator.choice(varying, num_examples)
     first_EL, second_EL = sample_pairs(encoding.factors_NK, factor_E, generator)
-    chunks = [slice(start, start + CHUNK) for start in range(0, num_examples, CHUNK)]
-    distance_ED = np.concatenate([mean_distance(encoding, first_EL[c], second_EL[c]) for c in chunks])
-    return {"beta_vae_score": _accuracy(distance_ED, factor_E)}
+    return {"beta_vae_score": _accuracy(mean_distance(encoding, first_EL, second_EL), factor_E)}
 
 
 def sample_pairs(
@@ -79,21 +77,32 @@ def sample_pairs(
     """Sample the rows of the first and of the second images of every example's pairs, (E, L) each."""
     first_EL = generator.integers(0, len(factors_NK), (len(factor_E), NUM_PAIRS))
     second_EL = np.empty_like(first_EL)
+    narrow = np.min_scalar_type(factors_NK.max(initial=0))
     for k in np.unique(factor_E):
-        values_N, examples = factors_NK[:, k], np.flatnonzero(factor_E == k)
+        values_N, examples = factors_NK[:, k].astype(narrow), np.flatnonzero(factor_E == k)
         counts = np.bincount(values_N)
         sorted_rows_N = np.argsort(values_N, kind="stable")
-        value_EL = values_N[first_EL[examples]]
-        start_EL = (np.cumsum(counts) - counts)[value_EL]
-        second_EL[examples] = sorted_rows_N[start_EL + generator.integers(0, counts[value_EL])]
+        value_eL = values_N.take(first_EL[examples])
+        place_eL = generator.integers(0, counts.take(value_eL))
+        place_eL += (np.cumsum(counts) - counts).take(value_eL)
+        second_EL[examples] = sorted_rows_N.take(place_eL)
     return first_EL, second_EL
 
 
 def mean_distance(encoding: Encoding, first_EL: np.ndarray, second_EL: np.ndarray) -> np.ndarray:
     """Mean distance of every code over the pairs of every example, float64 (E, D)."""
-    first_ELD, second_ELD = (encoding.mu_ND[rows_EL].astype(np.float64) for rows_EL in (first_EL, second_EL))
-    distance_ELD = np.abs(first_ELD - second_ELD)
-    return np.where(encoding.discrete_D, distance_ELD > 0, distance_ELD).mean(axis=1)
+    distance_ED = np.empty((len(first_EL), encoding.mu_ND.shape[1]))
+    for start in range(0, len(first_EL), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        # The pairs of an example come first, so that every operation runs over many examples at once.
+        first_LeD, second_LeD = (
+            encoding.mu_ND.take(rows_EL[chunk].T, axis=0).astype(np.float64)
+            for rows_EL in (first_EL, second_EL)
+        )
+        distance_LeD = np.abs(np.subtract(first_LeD, second_LeD, out=first_LeD), out=first_LeD)
+        distance_LeD[:, :, encoding.discrete_D] = distance_LeD[:, :, encoding.discrete_D] > 0
+        distance_ED[chunk] = distance_LeD.mean(axis=0)
+    return distance_ED
 
 
 def _accuracy(distance_ED: np.ndarray, factor_E: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from tests.trainables.metrics.test_factor_vae_score import (
 from trainables.encoding import Encoding
 from trainables.errors import InputError
 from trainables.metrics import beta_vae_score
-from trainables.metrics.beta_vae_score import NUM_PAIRS, mean_distance, sample_pairs
+from trainables.metrics.beta_vae_score import CHUNK, NUM_PAIRS, mean_distance, sample_pairs
 
 very_few_examples = settings(max_examples=4, deadline=None, derandomize=True, database=None)
 
@@ -102,9 +102,10 @@ def test_distances_are_their_sums_in_loops() -> None:
     generator = np.random.default_rng(0)
     codes_ND = np.column_stack([generator.integers(-1, 3, 50), generator.normal(size=(50, 2))])
     encoding = encoding_of(random_rows((3, 4), 50, generator), codes_ND, discrete=[0])
-    first_EL, second_EL = generator.integers(0, 50, (2, 7, NUM_PAIRS))
-    expected_ED = np.zeros((7, 3))
-    for e in range(7):
+    num_examples = CHUNK + 3
+    first_EL, second_EL = generator.integers(0, 50, (2, num_examples, NUM_PAIRS))
+    expected_ED = np.zeros((num_examples, 3))
+    for e in range(num_examples):
         for i, j in zip(first_EL[e], second_EL[e], strict=True):
             expected_ED[e, 0] += encoding.mu_ND[i, 0] != encoding.mu_ND[j, 0]
             for d in (1, 2):
@@ -112,6 +113,24 @@ def test_distances_are_their_sums_in_loops() -> None:
     np.testing.assert_allclose(
         mean_distance(encoding, first_EL, second_EL), expected_ED / NUM_PAIRS, rtol=1e-12
     )
+
+
+def test_pairs_are_those_of_literal_draws() -> None:
+    factors_NK = random_rows((3, 5, 300), 500, np.random.default_rng(0))
+    factor_E = np.random.default_rng(1).integers(0, 3, 40)
+    first_EL, second_EL = sample_pairs(factors_NK, factor_E, np.random.default_rng(2))
+    generator = np.random.default_rng(2)
+    np.testing.assert_array_equal(first_EL, generator.integers(0, 500, (40, NUM_PAIRS)))
+    for k in range(3):
+        values_EL = factors_NK[first_EL[factor_E == k], k]
+        rows_by_value = [np.flatnonzero(factors_NK[:, k] == value) for value in range(300)]
+        counts_EL = np.array([[len(rows_by_value[value]) for value in values_L] for values_L in values_EL])
+        places_EL = generator.integers(0, counts_EL)
+        for e, second_L in enumerate(second_EL[factor_E == k]):
+            expected = [
+                rows_by_value[value][place] for value, place in zip(values_EL[e], places_EL[e], strict=True)
+            ]
+            assert second_L.tolist() == expected
 
 
 def test_pairs_share_their_factor_and_everything_else_is_independent() -> None:
