@@ -20,7 +20,7 @@ Chance: A mixture of few images looks dependent: the total correlation is at lea
 Source: Kim & Mnih, Disentangling by Factorising, ICML 2018, Lemma 1 of the appendix for information and marginal_kl;
     Chen et al., Isolating Sources of Disentanglement in VAEs, NeurIPS 2018, for the other split.
 
-Shape suffixes: N images, D Gaussian codes, S samples of z.
+Shape suffixes: N images, D Gaussian codes, S samples of z, E each single code and last the whole code.
 """
 
 import math
@@ -42,8 +42,14 @@ IS_CHEAP: bool = False  # a second for every few runs
 NUM_SAMPLES = 1000
 SETTINGS: dict[str, int | float | str] = {"samples": NUM_SAMPLES}
 
-CHUNK = 40_000
+CHUNK = 20_000
 """Pairs of a sample and a posterior that are compared at once: few enough that they stay in the cache."""
+
+LEAST_LOG = -700.0
+"""Exponentials of less are computed as this one's: those that underflow take several times as long."""
+
+LEAST_SUM = 1e-250
+"""Least sum of exponentials that can neither underflow nor notice `LEAST_LOG`; others are computed from logarithms."""
 
 PARTS = ("information", "marginal_kl", "dimension_kl")
 
@@ -77,33 +83,55 @@ def log_densities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log densities of the equal mixture of N Gaussians, float64: of the whole code (S,), of each single code (S, D)."""
     num_images, num_codes = mu_ND.shape
-    # One code after another, contiguous: the large arrays are (chunk, N), never (chunk, N, D).
-    mu_DN, half_logvar_DN = mu_ND.T.copy(), 0.5 * logvar_ND.T.copy()
-    inverse_std_DN = np.exp(-half_logvar_DN)
-    log_joint_S, log_marginal_SD = np.empty(len(z_SD)), np.empty(z_SD.shape)
+    mu_DN, half_logvar_DN = mu_ND.T.astype(np.float64, order="C"), 0.5 * logvar_ND.T.astype(np.float64)
+    half_logvar_EN = np.concatenate([half_logvar_DN, half_logvar_DN.sum(axis=0, keepdims=True)])
+    least_E = half_logvar_EN.min(axis=1)
+    sums_SE = _sums(z_SD, mu_DN, half_logvar_DN, np.exp(least_E[:, None] - half_logvar_EN))
+    is_safe_S = sums_SE.min(axis=1) > LEAST_SUM
+    log_SE = np.log(np.where(is_safe_S[:, None], sums_SE, 1)) - least_E
+    for s in np.flatnonzero(~is_safe_S):
+        log_SE[s] = _log_sums(z_SD[s], mu_DN, half_logvar_EN)
+    constant_E = np.append(np.ones(num_codes), num_codes) * 0.5 * np.log(2 * np.pi)
+    log_SE -= np.log(num_images) + constant_E
+    return log_SE[:, -1], log_SE[:, :-1]
+
+
+def _sums(
+    z_SD: np.ndarray, mu_DN: np.ndarray, half_logvar_DN: np.ndarray, weight_EN: np.ndarray
+) -> np.ndarray:
+    """Weighted sums over the images of exp(-(z - mu)^2 / (2 variance)), (S, E); for the whole code of its product."""
+    num_images = mu_DN.shape[1]
     num_samples = max(1, CHUNK // num_images)
-    for start in range(0, len(z_SD), num_samples):
-        chunk = slice(start, start + num_samples)
-        joint_SN = np.zeros((len(z_SD[chunk]), num_images))
-        for d in range(num_codes):
-            # A code of a run about to diverge may be too far off to square; its density is 0.
-            with np.errstate(over="ignore"):
-                term_SN = (z_SD[chunk, d, None] - mu_DN[d]) * inverse_std_DN[d]
-                np.square(term_SN, out=term_SN)
-            term_SN *= -0.5
-            term_SN -= half_logvar_DN[d]
-            joint_SN += term_SN
-            log_marginal_SD[chunk, d] = _log_mean_exp(term_SN)
-        log_joint_S[chunk] = _log_mean_exp(joint_SN)
-    constant = 0.5 * np.log(2 * np.pi)
-    return log_joint_S - num_codes * constant, log_marginal_SD - constant
+    sums_SE = np.empty((len(z_SD), len(weight_EN)))
+    # A code of a run about to diverge may be too far off to square, or too narrow.
+    with np.errstate(over="ignore", invalid="ignore"):
+        factor_DN = -0.5 * np.exp(-2 * half_logvar_DN)
+        arrays_3SN = np.empty((3, num_samples, num_images))
+        for start in range(0, len(z_SD), num_samples):
+            z_sD = z_SD[start : start + num_samples]
+            sums_sE = sums_SE[start : start + num_samples]
+            distance_sN, term_sN, product_sN = arrays_3SN[:, : len(z_sD)]
+            product_sN.fill(1)
+            # One code after another: the large arrays are (chunk, N), never (chunk, N, D).
+            for d, mu_N in enumerate(mu_DN):
+                np.subtract(z_sD[:, d, None], mu_N, out=distance_sN)
+                np.multiply(distance_sN, factor_DN[d], out=term_sN)
+                term_sN *= distance_sN
+                np.exp(np.maximum(term_sN, LEAST_LOG, out=term_sN), out=term_sN)
+                sums_sE[:, d] = term_sN @ weight_EN[d]
+                product_sN *= term_sN
+            sums_sE[:, -1] = product_sN @ weight_EN[-1]
+    return sums_SE
 
 
-def _log_mean_exp(terms_SN: np.ndarray) -> np.ndarray:
-    """Logarithm of the mean exponential over the last axis, (S,); overwrites its argument."""
-    greatest_S = terms_SN.max(axis=1)
-    terms_SN -= greatest_S[:, None]
-    return greatest_S + np.log(np.exp(terms_SN, out=terms_SN).mean(axis=1))
+def _log_sums(z_D: np.ndarray, mu_DN: np.ndarray, half_logvar_EN: np.ndarray) -> np.ndarray:
+    """Logarithms of the sums over the images of the densities of a sample, however far off, without powers of 2 pi, (E,)."""
+    with np.errstate(over="ignore"):
+        distance_DN = (z_D[:, None] - mu_DN) * np.exp(-half_logvar_EN[:-1])
+        square_DN = np.square(distance_DN)
+    terms_EN = -0.5 * np.concatenate([square_DN, square_DN.sum(axis=0, keepdims=True)]) - half_logvar_EN
+    greatest_E = terms_EN.max(axis=1)
+    return greatest_E + np.log(np.exp(terms_EN - greatest_E[:, None]).sum(axis=1))
 
 
 def _log_normal(x_SD: np.ndarray) -> np.ndarray:
