@@ -55,11 +55,11 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     if activity.has_diverged(encoding):
         return {"factor_vae_score": float("nan")}
     codes_ND, discrete_D = encoding.mu_ND, encoding.discrete_D
-    whole_D = activity.variance(codes_ND[None], discrete_D)[0]
+    whole_D = activity.variance_of_images(codes_ND, discrete_D)
     active_D = activity.is_active(encoding, whole_D)
     if not active_D.any():
         return {"factor_vae_score": 0.0}
-    codes_VLD = codes_ND[rows_VL][:, :, active_D]
+    codes_VLD = codes_ND.take(rows_VL, axis=0)[:, :, active_D]
     variance_VD = activity.variance(codes_VLD, discrete_D[active_D]) / whole_D[active_D]
     return {"factor_vae_score": majority_accuracy(variance_VD.argmin(axis=1), factor_V)}
 

@@ -328,3 +328,12 @@ def test_variance_of_groups_is_that_of_each_group_alone_to_the_last_bit(num_grou
     rows_GL, discrete_D = generator.integers(0, 300, (num_groups, 37)), np.array([False, True, False])
     found_GD = activity.variance_of_groups(codes_ND, rows_GL, discrete_D)
     np.testing.assert_array_equal(found_GD, activity.variance(codes_ND[rows_GL], discrete_D))
+
+
+@pytest.mark.parametrize("num_images", [2, 1999, activity.BLOCK + 1, 3 * activity.BLOCK])
+def test_variance_of_all_images_is_that_of_one_group_to_the_last_bit(num_images: int) -> None:
+    codes_ND = (10 + np.random.default_rng(0).normal(size=(num_images, 3))).astype(np.float32)
+    codes_ND[:, 1] = np.arange(num_images) % 3
+    discrete_D = np.array([False, True, False])
+    found_D = activity.variance_of_images(codes_ND, discrete_D)
+    np.testing.assert_array_equal(found_D, activity.variance(codes_ND[None], discrete_D)[0])

@@ -16,6 +16,9 @@ PRUNE_STD = 0.05
 CHUNK = 250
 """Groups whose images are gathered at once: few enough for a processor's cache."""
 
+BLOCK = 2000
+"""Images whose codes are summed at once."""
+
 
 def has_diverged(encoding: Encoding) -> bool:
     """Whether the codes hold values that cannot be scored."""
@@ -35,7 +38,7 @@ def is_active(encoding: Encoding, variance_D: np.ndarray | None = None) -> np.nd
         variance_D: Their `variance` over all images, if it is known.
     """
     if variance_D is None:
-        variance_D = variance(encoding.mu_ND[None], encoding.discrete_D)[0]
+        variance_D = variance_of_images(encoding.mu_ND, encoding.discrete_D)
     varies_D = np.sqrt(variance_D) > PRUNE_STD
     if encoding.logvar_ND is None:
         return varies_D
@@ -53,6 +56,32 @@ def variance(codes_GLD: np.ndarray, discrete_D: np.ndarray) -> np.ndarray:
     for d in np.flatnonzero(discrete_D):
         variance_GD[:, d] = gini_variance(codes_GLD[:, :, d])
     return variance_GD
+
+
+def variance_of_images(codes_ND: np.ndarray, discrete_D: np.ndarray) -> np.ndarray:
+    """Variance of every code over all images, as `variance` of the one group of all, float64 (D,)."""
+    mean_D = _total(codes_ND) / len(codes_ND)
+    variance_D = _total(codes_ND, mean_D) / (len(codes_ND) - 1)
+    for d in np.flatnonzero(discrete_D):
+        variance_D[d] = gini_variance(codes_ND[None, :, d])[0]
+    return variance_D
+
+
+def _total(codes_ND: np.ndarray, mean_D: np.ndarray | None = None) -> np.ndarray:
+    """Sum over the images, from the first to the last, of the codes or of their squared distances from a mean, (D,)."""
+    num_images, num_codes = codes_ND.shape
+    # The first row is the sum of what came before.
+    rows_BD = np.zeros((min(num_images, BLOCK) + 1, num_codes))
+    mean_BD = None if mean_D is None else np.tile(mean_D, (len(rows_BD), 1))
+    for start in range(0, num_images, BLOCK):
+        block_BD = codes_ND[start : start + BLOCK]
+        new_BD = rows_BD[1 : len(block_BD) + 1]
+        new_BD[...] = block_BD
+        if mean_BD is not None:
+            new_BD -= mean_BD[: len(block_BD)]
+            np.square(new_BD, out=new_BD)
+        rows_BD[0] = np.einsum("bd->d", rows_BD[: len(block_BD) + 1])
+    return rows_BD[0]
 
 
 def variance_of_groups(codes_ND: np.ndarray, rows_GL: np.ndarray, discrete_D: np.ndarray) -> np.ndarray:
