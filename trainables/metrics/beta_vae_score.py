@@ -4,7 +4,8 @@ Definition: An example picks a factor uniformly and takes 64 pairs of images tha
     for every pair; its features are the mean distance |z1 - z2| of every code over the pairs. A linear classifier
     learns the factor from 10,000 examples; the score is its accuracy on 5,000 others. The distance of a category is
     whether the labels differ. Factors with one value are never picked; nan where codes are not finite.
-Estimator: scikit-learn's multinomial LogisticRegression, C = 1, lbfgs, run until it has converged; every feature is
+Estimator: scikit-learn's multinomial LogisticRegression, C = 1, lbfgs, run until it has converged, see
+    `estimators.softmax_regression`; every feature is
     standardized over the training examples, and a constant one (a constant code) is 0.
 Images: Drawn from the encoding's rows with replacement, the first uniformly, the second from the rows that share its
     value; a pair may thus be one image twice, on the whole grid as often as in the paper.
@@ -28,7 +29,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics.estimators import activity, ground_truth
+from trainables.metrics.estimators import activity, ground_truth, softmax_regression
 from trainables.metrics.estimators.examples import NUM_TEST, NUM_TRAIN, standardized
 
 VERSION: int = 1
@@ -106,9 +107,9 @@ def mean_distance(encoding: Encoding, first_EL: np.ndarray, second_EL: np.ndarra
 
 
 def _accuracy(distance_ED: np.ndarray, factor_E: np.ndarray) -> float:
-    from sklearn.linear_model import LogisticRegression
-
     train, test = np.split(np.arange(len(factor_E)), [NUM_TRAIN])
     standard_ED = standardized(distance_ED, train)
-    classifier = LogisticRegression(C=PENALTY_C, max_iter=MAX_ITERATIONS)
-    return float(classifier.fit(standard_ED[train], factor_E[train]).score(standard_ED[test], factor_E[test]))
+    factors, probability_EK = softmax_regression.probabilities(
+        standard_ED[train], factor_E[train], standard_ED[test], PENALTY_C, MAX_ITERATIONS
+    )
+    return float(np.mean(factors[probability_EK.argmax(axis=1)] == factor_E[test]))
