@@ -83,10 +83,12 @@ def sample_pairs(
         values_N, examples = factors_NK[:, k].astype(narrow), np.flatnonzero(factor_E == k)
         counts = np.bincount(values_N)
         sorted_rows_N = np.argsort(values_N, kind="stable")
-        value_eL = values_N.take(first_EL[examples])
-        place_eL = generator.integers(0, counts.take(value_eL))
-        place_eL += (np.cumsum(counts) - counts).take(value_eL)
-        second_EL[examples] = sorted_rows_N.take(place_eL)
+        start = np.cumsum(counts) - counts
+        for some in np.split(examples, range(CHUNK, len(examples), CHUNK)):
+            value_eL = values_N.take(first_EL[some])
+            place_eL = generator.integers(0, counts.take(value_eL))
+            place_eL += start.take(value_eL)
+            second_EL[some] = sorted_rows_N.take(place_eL)
     return first_EL, second_EL
 
 
