@@ -94,16 +94,15 @@ def sample_pairs(
 
 def mean_distance(encoding: Encoding, first_EL: np.ndarray, second_EL: np.ndarray) -> np.ndarray:
     """Mean distance of every code over the pairs of every example, float64 (E, D)."""
-    distance_ED = np.empty((len(first_EL), encoding.mu_ND.shape[1]))
+    codes_ND, discrete_D = encoding.mu_ND.astype(np.float64, order="C"), encoding.discrete_D
+    distance_ED = np.empty((len(first_EL), codes_ND.shape[1]))
     for start in range(0, len(first_EL), CHUNK):
         chunk = slice(start, start + CHUNK)
         # The pairs of an example come first, so that every operation runs over many examples at once.
-        first_LeD, second_LeD = (
-            encoding.mu_ND.take(rows_EL[chunk].T, axis=0).astype(np.float64)
-            for rows_EL in (first_EL, second_EL)
-        )
-        distance_LeD = np.abs(np.subtract(first_LeD, second_LeD, out=first_LeD), out=first_LeD)
-        distance_LeD[:, :, encoding.discrete_D] = distance_LeD[:, :, encoding.discrete_D] > 0
+        distance_LeD = codes_ND.take(first_EL[chunk].T, axis=0)
+        distance_LeD -= codes_ND.take(second_EL[chunk].T, axis=0)
+        np.abs(distance_LeD, out=distance_LeD)
+        distance_LeD[:, :, discrete_D] = distance_LeD[:, :, discrete_D] > 0
         distance_ED[chunk] = distance_LeD.mean(axis=0)
     return distance_ED
 

@@ -87,13 +87,13 @@ def _total(codes_ND: np.ndarray, mean_D: np.ndarray | None = None) -> np.ndarray
 def variance_of_groups(codes_ND: np.ndarray, rows_GL: np.ndarray, discrete_D: np.ndarray) -> np.ndarray:
     """Variance of every code inside every group of rows, as `variance` of `codes_ND[rows_GL]`, float64 (G, D)."""
     num_groups, num_rows = rows_GL.shape
+    codes_ND = codes_ND.astype(np.float64, order="C")
     variance_GD = np.empty((num_groups, codes_ND.shape[1]))
     for start in range(0, num_groups, CHUNK):
         chunk = slice(start, start + CHUNK)
         # The rows of a group come first, so that every operation runs over many groups at once.
         codes_LGD = codes_ND.take(rows_GL[chunk].T, axis=0)
-        deviations_LGD = codes_LGD.astype(np.float64)
-        deviations_LGD -= deviations_LGD.mean(axis=0)
+        deviations_LGD = codes_LGD - codes_LGD.mean(axis=0)
         variance_GD[chunk] = np.einsum("lgd,lgd->gd", deviations_LGD, deviations_LGD) / (num_rows - 1)
         for d in np.flatnonzero(discrete_D):
             variance_GD[chunk, d] = gini_variance(codes_LGD[:, :, d].T)
