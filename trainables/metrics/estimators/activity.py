@@ -16,7 +16,7 @@ PRUNE_STD = 0.05
 CHUNK = 250
 """Groups whose images are gathered at once: few enough for a processor's cache."""
 
-BLOCK = 2000
+BLOCK = 4000
 """Images whose codes are summed at once."""
 
 
