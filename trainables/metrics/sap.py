@@ -62,9 +62,7 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
 
 def _accuracies(encoding: Encoding, varying: list[int], train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Fraction of the test images whose factor is predicted from one code, (D, K); a lone code is joined by a constant."""
-    rows = np.concatenate([train, test])
-    train, test = np.split(np.arange(len(rows)), [len(train)])
-    factors_NK, codes_DN = encoding.factors_NK[rows][:, varying], encoding.mu_ND[rows].T.astype(np.float64)
+    factors_NK, codes_DN = encoding.factors_NK[:, varying], encoding.mu_ND.T.astype(np.float64)
     is_category_D = encoding.discrete_D
     if len(codes_DN) == 1:
         codes_DN, is_category_D = np.pad(codes_DN, ((0, 1), (0, 0))), np.append(is_category_D, False)
