@@ -4,7 +4,7 @@ Definition: Every factor is predicted from every single code by a linear support
     of every factor, the test accuracy of the code that predicts it best less that of the second; the mean over
     factors. A category predicts the value that goes with its label most often in training. Without a second code,
     that one is constant. Factors with one value are left out; nan where codes are not finite.
-Estimator: scikit-learn's LinearSVC, C = .01, classes balanced, primal solver, see `estimators.linear_machine`. Codes are first standardized over the
+Estimator: scikit-learn's LinearSVC, C = .01, classes balanced, primal solver. Codes are first standardized over the
     training images, so that their scale does not matter: the reference takes them raw, where a code of deviation .3
     is held back by the penalty more than one of deviation 1. `_examples.split_rows` draws the images.
 Range: 0 to 1. Straight cuts cannot tell many values in a row: a perfect code reaches .25 on dsprites (.66 on its shape,
@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.encoding import Encoding
-from trainables.metrics.estimators import activity, examples, ground_truth, linear_machine
+from trainables.metrics.estimators import activity, examples, ground_truth
 
 VERSION: int = 1
 DIRECTION: Literal["minimize", "maximize"] = "maximize"
@@ -55,52 +55,39 @@ def score(encoding: Encoding, generator: np.random.Generator) -> dict[str, float
     names = [encoding.factor_names[k] for k in varying]
     if activity.has_diverged(encoding):
         return ground_truth.mean_and_parts("sap", dict.fromkeys(names, float("nan")))
-    accuracy_DK = _accuracies(encoding, varying, train, test)
+    accuracy_DK = np.array(
+        [
+            [_accuracy(code_N, is_category, encoding.factors_NK[:, k], train, test) for k in varying]
+            for code_N, is_category in _codes(encoding)
+        ]
+    )
     second_K, first_K = np.sort(accuracy_DK, axis=0)[-2:]
     return ground_truth.mean_and_parts("sap", dict(zip(names, (first_K - second_K).tolist(), strict=True)))
 
 
-def _accuracies(encoding: Encoding, varying: list[int], train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Fraction of the test images whose factor is predicted from one code, (D, K); a lone code is joined by a constant."""
-    factors_NK, codes_DN = encoding.factors_NK[:, varying], encoding.mu_ND.T.astype(np.float64)
-    is_category_D = encoding.discrete_D
-    if len(codes_DN) == 1:
-        codes_DN, is_category_D = np.pad(codes_DN, ((0, 1), (0, 0))), np.append(is_category_D, False)
-    accuracy_DK = np.empty((len(codes_DN), len(varying)))
-    for d in np.flatnonzero(is_category_D):
-        labels_N = np.unique(codes_DN[d], return_inverse=True)[1]
-        for k, factor_N in enumerate(factors_NK.T):
-            predicted = _most_frequent(labels_N, factor_N, train)[labels_N[test]]
-            accuracy_DK[d, k] = np.mean(predicted == factor_N[test])
-    if not is_category_D.all():
-        accuracy_DK[~is_category_D] = _machine_accuracies(codes_DN[~is_category_D], factors_NK, train, test)
-    return accuracy_DK
+def _codes(encoding: Encoding) -> list[tuple[np.ndarray, bool]]:
+    """Every code, and whether it is a category; a constant is added to a lone code."""
+    codes = [
+        (code_N.astype(np.float64), bool(d))
+        for code_N, d in zip(encoding.mu_ND.T, encoding.discrete_D, strict=True)
+    ]
+    return codes if len(codes) > 1 else [*codes, (np.zeros(len(encoding.rows_N)), False)]
 
 
-def _machine_accuracies(
-    codes_DN: np.ndarray, factors_NK: np.ndarray, train: np.ndarray, test: np.ndarray
-) -> np.ndarray:
-    standard_ND = np.concatenate(
-        [examples.standardized(code_N[:, None], train) for code_N in codes_DN], axis=1
-    )
-    predicted = linear_machine.predicted(standard_ND[train], factors_NK[train], standard_ND[test], PENALTY_C)
-    accuracy_DK = np.empty((len(codes_DN), factors_NK.shape[1]))
-    for d, k in np.ndindex(*accuracy_DK.shape):
-        values_T = predicted[d][k]
-        if values_T is None:
-            values_T = _predicted_by_library(standard_ND[:, d : d + 1], factors_NK[:, k], train, test)
-        accuracy_DK[d, k] = np.mean(values_T == factors_NK[test, k])
-    return accuracy_DK
-
-
-def _predicted_by_library(
-    standard_N1: np.ndarray, factor_N: np.ndarray, train: np.ndarray, test: np.ndarray
-) -> np.ndarray:
+def _accuracy(
+    code_N: np.ndarray, is_category: bool, factor_N: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> float:
+    """Fraction of the test images whose factor is predicted from one code."""
+    if is_category:
+        labels_N = np.unique(code_N, return_inverse=True)[1]
+        predicted = _most_frequent(labels_N, factor_N, train)[labels_N[test]]
+        return float(np.mean(predicted == factor_N[test]))
     from sklearn.svm import LinearSVC
 
+    standard_N1 = examples.standardized(code_N[:, None], train)
     # The primal problem has no random order, but without a seed the global generator would still be used.
     machine = LinearSVC(C=PENALTY_C, class_weight="balanced", dual=False, random_state=0)
-    return machine.fit(standard_N1[train], factor_N[train]).predict(standard_N1[test])
+    return float(machine.fit(standard_N1[train], factor_N[train]).score(standard_N1[test], factor_N[test]))
 
 
 def _most_frequent(labels_N: np.ndarray, factor_N: np.ndarray, train: np.ndarray) -> np.ndarray:
