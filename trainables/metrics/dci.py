@@ -121,7 +121,7 @@ def _boost(
     classifier = GradientBoostingClassifier(**BOOSTING, random_state=int(generator.integers(2**31)))
     if (training_values_N == training_values_N[0]).all():
         return np.zeros(training_codes_ND.shape[1]), np.full(len(test_codes_ND), training_values_N[0])
-    # A quarter of the time would go into checks that every one of the thousands of trees makes of the same numbers.
+    # A tenth of the time would go into checks that every one of the thousands of trees makes of the same numbers.
     with config_context(assume_finite=True, skip_parameter_validation=True):
         classifier.fit(training_codes_ND, training_values_N)
         return classifier.feature_importances_, classifier.predict(test_codes_ND)
