@@ -27,13 +27,21 @@ def notes() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+_UNITS = (("days", 86400), ("h", 3600), ("min", 60))
+
+
 def duration(seconds: float) -> str:
     """Return a duration in a readable unit, for example `3 min` or `2.5 days`."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            amount = seconds / size
-            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return durations(seconds, seconds)
+
+
+def durations(least_s: float, most_s: float) -> str:
+    """Return a range of durations in the unit of the longer one, for example `2.5 to 4.0 min`."""
+    unit, size = next(((unit, size) for unit, size in _UNITS if most_s >= 1.5 * size), ("s", 1))
+    least, most = (
+        f"{s / size:,.0f}" if s >= 10 * size or size == 1 else f"{s / size:.1f}" for s in (least_s, most_s)
+    )
+    return f"{least} to {most} {unit}" if least != most else f"{most} {unit}"
 
 
 def memory(gib: float) -> str:

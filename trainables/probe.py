@@ -18,11 +18,8 @@ Reads one JSON object per line from standard input and answers each with one:
     a pack that does not fit into memory      -> {"out_of_memory": true}
 """
 
-import contextlib
-import gc
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -30,33 +27,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trainables import (
     arithmetic,
     attempt,
     config,
     contracts,
     engine,
-    evaluation,
     known_codes,
-    memory,
+    measuring,
     plugins,
-    stepping,
     trial,
 )
 from trainables.checking import data_sets, metrics, models
 from trainables.checking.laws import Verdict
 from trainables.config import RunSpec
 from trainables.contracts import DATA, METRICS, MODELS
-from trainables.engine import Pack, ResolvedRun
+from trainables.engine import ResolvedRun
 from trainables.errors import InputError, UnknownNameError, UnusableGpuError, is_out_of_memory
-from trainables.images import random_images
 from trainables.plugin_files import PluginFile
 
-NUM_IMAGES = 256
-MEASURE_S = 0.7
-GIB = 2**30
 CHECKS: Mapping[str, Callable[[str], list[Verdict]]] = {
     MODELS: models.check,
     METRICS: metrics.check,
@@ -108,77 +97,9 @@ def tried(spec: RunSpec, metrics: Sequence[str]) -> list[str]:
     return found
 
 
-class Bench:
-    """A pack on random images, built for measurements.
-
-    Args:
-        spec: A run; the pack consists of such runs with different seeds.
-        num_runs: Runs of the pack.
-        gpus: Share of a GPU, 0 for a CPU.
-        threads: CPU threads.
-
-    Raises:
-        InputError: The memory of this machine cannot hold the pack.
-        UnusableGpuError: Torch cannot use the GPU.
-    """
-
-    def __init__(self, spec: RunSpec, num_runs: int, gpus: float, threads: int) -> None:
-        arithmetic.set_arithmetic(spec.precision, threads)
-        arithmetic.keep_freed_memory()
-        runs = engine.resolve_all([RunSpec(**(vars(spec) | {"seed": seed})) for seed in range(num_runs)])
-        device = arithmetic.pick_device(gpus)
-        if device.type == "cpu":  # a GPU refuses by itself what it does not hold
-            memory.check(runs[0], num_runs)
-        images = random_images(runs[0].source.shape, NUM_IMAGES, device)
-        self._gpus, self._device = gpus, images.device
-        before = _settled_memory_gib(self._device)
-        self._pack = Pack(runs, images)
-        self._pack.advance(1)
-        if self._pack.launch == "graph":
-            self._pack.advance(2 * stepping.WARM_UP_STEPS)
-        if self._device.type == "cuda":  # in addition to what a graph keeps for itself
-            evaluation.encodings(self._pack)
-        _synchronize(self._device)
-        self.memory_gib = max(0.0, _peak_memory_gib(self._device) - before)
-
-    def step_time_s(self) -> float:
-        """Seconds of a step, from about a second of training.
-
-        Steps are taken in growing strides: drawing random numbers step by step takes longer than for many at once.
-        """
-        taken_s: dict[int, float] = {}
-        stride, begun = 1, time.perf_counter()
-        while (left_s := MEASURE_S - (time.perf_counter() - begun)) > 0:
-            since = time.perf_counter()
-            self._pack.advance(stride)
-            _synchronize(self._device)
-            taken_s[stride] = time.perf_counter() - since
-            stride = max(1, min(2 * stride, int(stride * left_s / taken_s[stride])))
-        longest = max(taken_s)
-        return taken_s[longest] / longest
-
-    def measured(self) -> dict[str, float]:
-        """The answer to a driver, see `measure`."""
-        return {
-            "step_time_s": self.step_time_s(),
-            "memory_gib": self.memory_gib,
-            "room_gib": _room_gib(self._device, self._gpus),
-        }
-
-
-def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str, float]:
-    """Time and memory of a pack of this many such runs, from about a second of training on random images.
-
-    Returns:
-        `step_time_s` of the whole pack; `memory_gib`, on a GPU the peak during training, on a CPU the growth of the
-        process; `room_gib`, the memory of that share of the GPU, 0 on a CPU.
-    """
-    return Bench(spec, num_runs, gpus, threads).measured()
-
-
 def main() -> None:
     """Answer questions until standard input ends."""
-    prepared: list[Bench] = []
+    prepared: list[measuring.Bench] = []
     for line in sys.stdin:
         question = json.loads(line)
         try:
@@ -198,7 +119,7 @@ def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
-def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
+def _answer(question: dict[str, Any], prepared: list[measuring.Bench]) -> dict[str, Any]:
     if "plugins" in question:
         plugins.learn(PluginFile(**{**file, "path": Path(file["path"])}) for file in question["plugins"])
         return {"ready": True}
@@ -221,48 +142,10 @@ def _answer(question: dict[str, Any], prepared: list[Bench]) -> dict[str, Any]:
     if "time" in question:
         return {"step_time_s": prepared[0].step_time_s()}
     if "prepare" in question:
-        prepared.append(Bench(RunSpec(**question.pop("prepare")), **question))
+        prepared.append(measuring.Bench(RunSpec(**question.pop("prepare")), **question))
         return {"ready": True}
     run = RunSpec(**question.pop("measure"))
-    return measure(run, **question)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _settled_memory_gib(device: torch.device) -> float:
-    """Memory in use after everything of an earlier measurement is freed; resets the peak."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_reserved(device) / GIB
-    arithmetic.return_freed_memory()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    return _linux_memory_gib("VmRSS")
-
-
-def _peak_memory_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) / GIB
-    return _linux_memory_gib("VmHWM")
-
-
-def _linux_memory_gib(field: str) -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return 0.0  # not Linux: no figure is better than a wrong one
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith(field)]
-    return int(line.split()[1]) * 1024 / GIB
-
-
-def _room_gib(device: torch.device, gpus: float) -> float:
-    if device.type != "cuda":
-        return 0.0
-    return min(1.0, gpus) * torch.cuda.get_device_properties(device).total_memory / GIB
+    return measuring.measure(run, **question)
 
 
 if __name__ == "__main__":

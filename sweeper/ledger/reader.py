@@ -17,6 +17,7 @@ from sweeper.ledger.rows import (
     FailureRow,
     History,
     MemberRow,
+    PaceRow,
     PointColumns,
     RunStatus,
     Standing,
@@ -218,6 +219,19 @@ class Records:
             " SUM(end_step - start_step), SUM(train_s) FROM blocks GROUP BY attempt ORDER BY attempt"
         )
         return [CostRow(*row) for row in rows]
+
+    def paces(self, keys: Iterable[str]) -> list[PaceRow]:
+        """Return what the newest blocks in which any of these runs trained took, at most a thousand."""
+        rows = self.db.execute(
+            "SELECT end_step - start_step, train_s, numerics,"
+            " (SELECT COUNT(*) FROM block_runs WHERE attempt = blocks.attempt AND block = blocks.number)"
+            " FROM blocks WHERE start_step < end_step AND EXISTS (SELECT 1 FROM block_runs JOIN runs ON runs.id = run"
+            " WHERE attempt = blocks.attempt AND block = blocks.number"
+            " AND key IN (SELECT value FROM json_each(?)))"
+            " ORDER BY written_at_s DESC LIMIT 1000",
+            (json.dumps(list(keys)),),
+        )
+        return [PaceRow(*row) for row in rows]
 
     def slices(self, key: str, name: str, limit: int = 1) -> tuple[StoredSlice, ...]:
         """Return the newest committed slices of a run with a name, newest first."""

@@ -167,6 +167,16 @@ class CostRow:
 
 
 @dataclass(frozen=True)
+class PaceRow:
+    """How long a block trained, evaluations included, and what it trained on."""
+
+    num_steps: int
+    train_s: float
+    numerics: str
+    num_runs: int
+
+
+@dataclass(frozen=True)
 class PointColumns:
     """Committed points as columns of equal length, sorted by run, metric and step."""
 

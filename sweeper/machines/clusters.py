@@ -169,10 +169,10 @@ class ClusterMeasure:
         files = plugins.carried()
 
         def task() -> dict[str, float]:
-            from trainables import plugins, probe
+            from trainables import measuring, plugins
 
             plugins.learn(files)
-            return probe.measure(run, num_runs, gpus, threads)
+            return measuring.measure(run, num_runs, gpus, threads)
 
         options = {"num_cpus": threads, "num_gpus": exact_share(gpus), "max_retries": 0, "max_calls": 1}
         asked = ray.remote(**options)(task).remote()

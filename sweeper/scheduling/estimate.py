@@ -1,10 +1,11 @@
-"""Estimate time and memory of a plan, from about a second of training of each kind of pack."""
+"""Estimate time and memory of a plan: from blocks of such runs in the ledger, else from about a second of training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,7 @@ from sweeper.ledger.reader import Records
 from sweeper.machines.probe import Measured
 from sweeper.machines.resources import Machine
 from sweeper.scheduling.gpu_packs import ROOM, UNMEASURED_SIZE, Measure
+from sweeper.scheduling.pace import Pace, learned
 from sweeper.scheduling.packing import MAX_RUNS_CPU, PackPlan, Sizes, Waiting, pack_up
 from sweeper.scheduling.plan import Planned
 from trainables.config import RunSpec, spec_of
@@ -27,12 +29,18 @@ MAX_MEASURED_CPU = 8
 """Most runs of a measured pack on a CPU, where a step of the paper's networks takes a second."""
 
 
+MEASURED_SPREAD = (0.7, 1.4)
+"""What training took of what a second of it had promised: on several machines .78 to 1.05; more beside other work."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Time and memory of training packs.
 
     Attributes:
         duration_s: Seconds for all packs, as many at once as there are slots.
+        least_s: Seconds that it hardly takes less than.
+        most_s: Seconds that it hardly takes more than, if no other work begins on the machine.
         pack_memory_gib: Largest memory of one pack.
         num_runs: Number of runs in all packs.
         num_packs: Number of packs.
@@ -40,6 +48,8 @@ class Estimate:
     """
 
     duration_s: float
+    least_s: float
+    most_s: float
     pack_memory_gib: float
     num_runs: int
     num_packs: int
@@ -48,7 +58,13 @@ class Estimate:
     def one_by_one(self) -> Estimate:
         """Return the estimate of training the packs one after the other."""
         at_once = min(self.num_slots, max(1, self.num_packs))
-        return replace(self, duration_s=self.duration_s * at_once, num_slots=1)
+        return replace(
+            self,
+            duration_s=self.duration_s * at_once,
+            least_s=self.least_s * at_once,
+            most_s=self.most_s * at_once,
+            num_slots=1,
+        )
 
     def sentence(self) -> str:
         """Return the estimate as a sentence for a user."""
@@ -56,7 +72,7 @@ class Estimate:
             return "Nothing is left to train."
         return (
             f"{display.runs(self.num_runs)} to train in {display.count(self.num_packs, 'pack')}, {self.num_slots} at once: "
-            f"about {display.duration(self.duration_s)}, {display.memory(self.pack_memory_gib)} a pack."
+            f"{display.durations(self.least_s, self.most_s)}, {display.memory(self.pack_memory_gib)} a pack."
         )
 
 
@@ -65,7 +81,8 @@ def forecast(
 ) -> tuple[list[PackPlan], Estimate | None]:
     """Return packs of what is missing, and their estimate, which is None if nothing can be measured yet."""
     packs = form_packs(planned, records, machine, num_slots, measure)
-    return packs, estimate(packs, machine, num_slots, measure)
+    paces = learned(planned, records, machine) if packs else {}
+    return packs, estimate(packs, machine, num_slots, measure, paces)
 
 
 def form_packs(
@@ -135,9 +152,20 @@ def plan_table(planned: Sequence[Planned], records: Records | None) -> Table:
 
 
 def estimate(
-    packs: Sequence[PackPlan], machine: Machine, num_slots: int, measure: Measure
+    packs: Sequence[PackPlan],
+    machine: Machine,
+    num_slots: int,
+    measure: Measure,
+    paces: Mapping[str, Pace] = MappingProxyType({}),
 ) -> Estimate | None:
     """Estimate packs by measuring one of each kind, a small one on a CPU; other packs cost in proportion to their runs.
+
+    Args:
+        packs: What is to be trained.
+        machine: Where, with every open choice decided.
+        num_slots: Packs that train at once.
+        measure: Measures a pack.
+        paces: What is known of the time already, by static key, see `learned`.
 
     Returns:
         The estimate; None if no node of a cluster is free to measure on.
@@ -146,7 +174,7 @@ def estimate(
         InputError: A pack does not fit into the memory of this machine.
     """
     measured: dict[str, tuple[int, Measured]] = {}
-    total_s = memory = 0.0
+    total_s = least_s = most_s = memory = 0.0
     for pack in sorted(packs, key=lambda pack: -len(pack.runs)):
         first = pack.runs[0]
         if first.static_key not in measured:
@@ -161,8 +189,17 @@ def estimate(
                 return None
             measured[first.static_key] = num_runs, asked
         num_runs, found = measured[first.static_key]
-        share = (pack.size or len(pack.runs)) / num_runs
-        total_s += found.step_time_s * share * pack.num_steps
-        memory = max(memory, found.memory_gib * share)
+        num_computed = pack.size or len(pack.runs)
+        pace = paces.get(first.static_key) or Pace(found.step_time_s / num_runs, MEASURED_SPREAD)
+        pack_s = pace.run_step_s * num_computed * pack.num_steps
+        total_s, least_s, most_s = (
+            total_s + pack_s,
+            least_s + pack_s * pace.spread[0],
+            most_s + pack_s * pace.spread[1],
+        )
+        memory = max(memory, found.memory_gib * num_computed / num_runs)
+    at_once = min(num_slots, max(1, len(packs)))
     num_runs = sum(len(pack.runs) for pack in packs)
-    return Estimate(total_s / min(num_slots, max(1, len(packs))), memory, num_runs, len(packs), num_slots)
+    return Estimate(
+        total_s / at_once, least_s / at_once, most_s / at_once, memory, num_runs, len(packs), num_slots
+    )

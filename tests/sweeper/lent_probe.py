@@ -19,7 +19,7 @@ from trainables.errors import InputError
 NOT_READ = ("PYTEST_", "SWEEPER_", "RAY_", "MLFLOW_", "_MLFLOW_", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 """What variables begin with that change no answer of a process that has torch; MLflow and scikit-learn set some."""
 
-PROGRAM = "from trainables import probe; probe.MEASURE_S = 0.1; probe.main()"
+PROGRAM = "from trainables import measuring, probe; measuring.MEASURE_S = 0.1; probe.main()"
 
 Where = tuple[Path, Mapping[str, str]]
 """What a process takes over from the one that starts it: working folder and environment."""

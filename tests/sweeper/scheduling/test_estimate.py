@@ -9,6 +9,7 @@ from sweeper.ledger.writer import Draw, Member
 from sweeper.machines.probe import Measured, ProbedRun
 from sweeper.machines.resources import Machine
 from sweeper.scheduling.estimate import MAX_MEASURED_CPU, Estimate, estimate, forecast, form_packs, plan_table
+from sweeper.scheduling.pace import Pace
 from sweeper.scheduling.packing import PackPlan, Waiting
 from sweeper.scheduling.plan import Planned, find_question
 from tests.specs import run_spec
@@ -51,6 +52,22 @@ def test_time_and_memory_are_in_proportion_to_runs_and_steps() -> None:
     assert found.duration_s == pytest.approx(0.1 * (8 * 100 + 3 * 60) / 2)
     assert found.pack_memory_gib == pytest.approx(8)
     assert (found.num_runs, found.num_packs, found.num_slots) == (11, 2, 2)
+    assert found.least_s == pytest.approx(0.7 * found.duration_s)
+    assert found.most_s == pytest.approx(1.4 * found.duration_s)
+    alone = found.one_by_one()
+    assert (alone.duration_s, alone.least_s, alone.most_s) == pytest.approx(
+        (2 * found.duration_s, 2 * found.least_s, 2 * found.most_s)
+    )
+
+
+def test_what_is_known_of_a_pace_is_not_what_a_second_of_training_says() -> None:
+    known = {"a": Pace(0.3, (0.8, 1.5))}
+    found = estimate([pack(8), pack(8, "b")], CPU, 1, Stopwatch(), known)
+    assert found is not None
+    assert found.duration_s == pytest.approx((0.3 + 0.1) * 800)
+    assert found.least_s == pytest.approx((0.3 * 0.8 + 0.1 * 0.7) * 800)
+    assert found.most_s == pytest.approx((0.3 * 1.5 + 0.1 * 1.4) * 800)
+    assert found.pack_memory_gib == pytest.approx(8)
 
 
 def test_one_small_pack_of_each_kind_is_measured_on_a_cpu_the_whole_one_on_a_gpu() -> None:
@@ -69,15 +86,15 @@ def test_slots_without_a_pack_do_not_help() -> None:
 
 
 def test_nothing_to_train_takes_no_time() -> None:
-    assert estimate([], CPU, 2, Stopwatch()) == Estimate(0.0, 0.0, 0, 0, 2)
+    assert estimate([], CPU, 2, Stopwatch()) == Estimate(0.0, 0.0, 0.0, 0.0, 0, 0, 2)
 
 
 def test_an_estimate_reads_as_a_sentence() -> None:
     assert (
-        Estimate(90.0, 0.5, 8, 4, 2).sentence()
-        == "8 runs to train in 4 packs, 2 at once: about 1.5 min, 512 MiB a pack."
+        Estimate(90.0, 63.0, 126.0, 0.5, 8, 4, 2).sentence()
+        == "8 runs to train in 4 packs, 2 at once: 1.1 to 2.1 min, 512 MiB a pack."
     )
-    assert Estimate(0.0, 0.0, 0, 0, 2).sentence() == "Nothing is left to train."
+    assert Estimate(0.0, 0.0, 0.0, 0.0, 0, 0, 2).sentence() == "Nothing is left to train."
 
 
 def test_a_run_that_two_questions_want_is_trained_once() -> None:
@@ -148,6 +165,19 @@ def test_the_plan_says_what_each_question_asks_for() -> None:
 )
 def test_durations_read_as_people_say_them(seconds: int, text: str) -> None:
     assert display.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("least_s", "most_s", "text"),
+    [
+        (7, 13, "7 to 13 s"),
+        (50, 100, "0.8 to 1.7 min"),
+        (60 * 9.6, 60 * 14, "9.6 to 14 min"),
+        (10.2, 10.4, "10 s"),
+    ],
+)
+def test_ranges_of_durations_have_one_unit(least_s: float, most_s: float, text: str) -> None:
+    assert display.durations(least_s, most_s) == text
 
 
 def test_memory_reads_as_people_say_it() -> None:

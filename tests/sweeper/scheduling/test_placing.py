@@ -225,7 +225,7 @@ def test_training_of_seconds_needs_no_ray() -> None:
     assert prepared.expected.duration_s == pytest.approx(9.6)
     assert (prepared.machine.ray, prepared.num_slots, len(prepared.packs)) == (False, 1, 4)
     assert "Trains in this process" in prepared.notes[-1]
-    assert "1 at once: about 10 s" in prepared.expected.sentence()
+    assert "1 at once: 7 to 13 s" in prepared.expected.sentence()
 
 
 @pytest.mark.parametrize(
