@@ -1,5 +1,6 @@
 """What packs cost: measured, kept where it took long, and of a small pack in place of a slow one."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def kept(folder: Path) -> list[Path]:
     return sorted(folder.glob("measured/*.json"))
 
 
-def test_a_quick_measurement_is_not_kept(tmp_path: Path) -> None:
+def test_a_quick_measurement_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(measuring, "KEEP_S", math.inf)
     found = measuring.measure(RUN, 3, 0.0, 1)
     assert found["step_time_s"] > 0
     assert found["room_gib"] == 0
