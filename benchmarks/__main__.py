@@ -25,7 +25,7 @@ STAGES = {
     "start": ["start", "--rounds", "2"],
     "packs, laptop": ["packs", "--scale", "laptop", "--rounds", "4"],
     "packs, paper": ["packs", "--scale", "paper", "--rounds", "3"],
-    "metrics": ["metrics", "--runs", "2"],
+    "metrics": ["metrics", "--runs", "3"],
     "size": ["size", *(word for name in QUICK for word in ("--only", name))],
 }
 """Each stage's script and its options."""
