@@ -54,23 +54,27 @@ HISTORIES = f"""
 
 STATES = """
     SELECT key, step, attempt, block, file, offset, length, sha256 FROM (
-        SELECT slices.*, step, ROW_NUMBER() OVER newest_first AS age,
+        SELECT states.*, ROW_NUMBER() OVER newest_first AS age,
             FIRST_VALUE(status) OVER newest_first AS newest_status
-        FROM slices JOIN block_runs USING (run, attempt, block)
-        WHERE name = ? AND slices.run IN ({runs})
-            AND slices.run NOT IN (SELECT run FROM block_runs WHERE status = 'diverged')
-            AND NOT EXISTS (
-                SELECT * FROM attempt_runs AS later JOIN block_runs AS first
-                    ON first.run = later.run AND first.attempt = later.attempt AND first.block = 0
-                JOIN blocks ON blocks.attempt = first.attempt AND blocks.number = first.block
-                WHERE later.run = slices.run AND later.attempt > slices.attempt
-                    AND start_step < block_runs.step AND start_step < end_step)
-        WINDOW newest_first AS (PARTITION BY slices.run ORDER BY slices.attempt DESC, slices.block DESC))
+        FROM (
+            SELECT slices.*, step, status,
+                ROW_NUMBER() OVER (PARTITION BY run, attempt ORDER BY block DESC) AS age_in_attempt
+            FROM slices JOIN block_runs USING (run, attempt, block)
+            WHERE name = ? AND run IN ({runs})
+                AND run NOT IN (SELECT run FROM block_runs WHERE status = 'diverged')) AS states
+        WHERE age_in_attempt <= ? AND NOT EXISTS (
+            SELECT * FROM attempt_runs AS later JOIN block_runs AS first
+                ON first.run = later.run AND first.attempt = later.attempt AND first.block = 0
+            JOIN blocks ON blocks.attempt = first.attempt AND blocks.number = first.block
+            WHERE later.run = states.run AND later.attempt > states.attempt
+                AND start_step < states.step AND start_step < end_step)
+        WINDOW newest_first AS (PARTITION BY states.run ORDER BY states.attempt DESC, states.block DESC))
     JOIN runs ON id = run WHERE age = 1 OR (age <= ? AND newest_status <> 'done') ORDER BY key, age"""
 """States to resume from: the newest state of a run and, while it is unfinished, the one before.
 
 A diverged run has none. A state is given up if a later attempt trained the run from an earlier step, since then this state,
-or the state of another run of the pack, was damaged. Attempts that score finished runs train no steps and do not count."""
+or the state of another run of the pack, was damaged. Of an attempt's states its worker kept the newest two, given up or not.
+Attempts that score finished runs train no steps and do not count."""
 
 
 NEWEST_BLOCK = """

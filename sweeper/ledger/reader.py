@@ -265,7 +265,9 @@ class Records:
         return {(key, stored.attempt, stored.index) for key, stored in self._states("SELECT id FROM runs")}
 
     def _states(self, runs: str, *arguments: object) -> list[tuple[str, StoredSlice]]:
-        rows = self.db.execute(queries.STATES.format(runs=runs), (STATE, *arguments, _NUM_STATES))
+        rows = self.db.execute(
+            queries.STATES.format(runs=runs), (STATE, *arguments, _NUM_STATES, _NUM_STATES)
+        )
         return [(key, _stored(*row)) for key, *row in rows]
 
     def _sweep(self, sweep: SweepId) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sweeper.ledger import schema
@@ -93,7 +93,18 @@ commands = st.lists(
 )
 
 
+FROM_THE_STATE_BEFORE: list[tuple[Any, ...]] = [
+    ("begin", KEYS, 0, 5, 1),
+    *[("write", 0)] * 3,
+    ("begin", KEYS, 1, 5, 2),
+    ("write", 1),
+]
+"""A worker keeps the states of steps 10 and 15; the next attempt goes on from 10 and dies before its first state."""
+
+
 @given(commands)
+@example([*FROM_THE_STATE_BEFORE, ("begin", KEYS, 0, 5, 1), ("crash",)])
+@example([*FROM_THE_STATE_BEFORE, ("begin", KEYS, 1, 5, 1)])
 @settings(max_examples=30, deadline=None)
 def test_any_history_of_crashes_replays_and_orphans_ends_as_the_undisturbed_one(
     history: list[tuple[Any, ...]],
