@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
+from benchmarks.gpu.kit import save
 from benchmarks.table import markdown
 
 QUICK = ("status", "status of the sweep", "pareto", "export", "plan")
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "stages": stages,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    save(options.out, result)
     print(markdown(result))
     print(f"Wrote {options.out}")
     return int(any(stage["error"] for stage in stages.values()))

@@ -5,7 +5,6 @@ with every run; the median over the runs is given.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks import machine
+from benchmarks.gpu.kit import save
 from trainables import contracts, scoring
 from trainables.encoding import Encoding
 
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name:9} all but dci {sum(cheap):22.2f} ms a run")
     if options.out:
         result = {"machine": machine.describe(torch.device("cpu")), "rows": rows}
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        save(options.out, result)
     return 0
 
 

@@ -10,7 +10,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -74,24 +74,32 @@ def measured(model: str, scale: str, rounds: int) -> list[dict[str, Any]]:
     for _ in range(rounds + 1):
         for name, (_, advance) in takers.items():
             step_s[name].append(_seconds(advance, TURN_S[scale]))
-    taken = {name: seconds[1:] for name, seconds in step_s.items()}  # the first warms up
-    plain_s = statistics.median(taken["ordinary modules"])
-    rows = [
-        {
-            "what": name,
-            "run_steps_per_s": round(size / statistics.median(taken[name]), 1),
-            "low": round(size / max(taken[name]), 1),
-            "high": round(size / min(taken[name]), 1),
-            "times_plain": round(size * plain_s / statistics.median(taken[name]), 2),
-        }
-        for name, (size, _) in takers.items()
-    ]
+    # The first round warms up.
+    rates = {name: [size / taken for taken in step_s[name][1:]] for name, (size, _) in takers.items()}
+    num_processes = len(os.sched_getaffinity(0))
     makers = [
         ("ordinary modules", 1, partial(_made, model, scale, 0)),
         (f"a pack of {sizes[-1]}", sizes[-1], partial(_made, model, scale, sizes[-1])),
     ]
-    rows += processes.rows(makers, len(os.sched_getaffinity(0)), rounds, TURN_S[scale])
-    return [{"model": model, "scale": scale, **row} for row in rows]
+    together = processes.rates(makers, num_processes, rounds, TURN_S[scale])
+    named = {f"{num_processes} processes, in each {name}": taken for name, taken in together.items()}
+    return [{"model": model, "scale": scale, **row} for row in [*_compared(rates), *_compared(named)]]
+
+
+def _compared(rates: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Return a row for each, with the ratio of its run-steps a second to the first one's."""
+    medians = {name: statistics.median(taken) for name, taken in rates.items()}
+    first = next(iter(medians.values()))
+    return [
+        {
+            "what": name,
+            "run_steps_per_s": round(medians[name], 1),
+            "low": round(min(taken), 1),
+            "high": round(max(taken), 1),
+            "times_plain": round(medians[name] / first, 2),
+        }
+        for name, taken in rates.items()
+    ]
 
 
 def _runs(model: str, scale: str, num_runs: int) -> tuple[list[ResolvedRun], Images]:

@@ -4,11 +4,9 @@ They take turns in the same processes, all at once: what they wait for is each o
 """
 
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
 
 from benchmarks.machine import progress
 from trainables import arithmetic
@@ -19,6 +17,7 @@ Makers = Sequence[tuple[str, int, Callable[[], Callable[[int], None]]]]
 
 def rates(makers: Makers, num_processes: int, rounds: int, turn_s: float) -> dict[str, list[float]]:
     """Return the run-steps a second of all processes together, one value per round."""
+    progress(f"{num_processes} processes at once")
     context = multiprocessing.get_context("spawn")
     pairs = [context.Pipe() for _ in range(num_processes)]
     processes = [context.Process(target=_serve, args=(theirs, makers, turn_s)) for _, theirs in pairs]
@@ -42,23 +41,6 @@ def rates(makers: Makers, num_processes: int, rounds: int, turn_s: float) -> dic
         for process in processes:
             process.join()
     return found
-
-
-def rows(makers: Makers, num_processes: int, rounds: int, turn_s: float) -> list[dict[str, Any]]:
-    """Return a row for each, with its ratio to the first."""
-    progress(f"{num_processes} processes at once")
-    found = rates(makers, num_processes, rounds, turn_s)
-    first = statistics.median(found[makers[0][0]])
-    return [
-        {
-            "what": f"{num_processes} processes, in each {name}",
-            "run_steps_per_s": round(statistics.median(taken), 1),
-            "low": round(min(taken), 1),
-            "high": round(max(taken), 1),
-            "times_plain": round(statistics.median(taken) / first, 2),
-        }
-        for name, taken in found.items()
-    ]
 
 
 def _serve(ours: Connection, makers: Makers, turn_s: float) -> None:

@@ -6,7 +6,6 @@ that the process, without its children, had resident.
 """
 
 import argparse
-import json
 import math
 import os
 import re
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
+from benchmarks.gpu.kit import save
 from sweeper.home import Home
 from sweeper.ledger.writer import Ledger, Member
 from sweeper.machines.probe import Probe
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         )
     if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        save(options.out, result)
     return 0
 
 

@@ -4,7 +4,6 @@ Each run has a new home; with Ray and without take turns.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import machine
+from benchmarks.gpu.kit import save
 from benchmarks.size import timed
 
 SMOKE = ("run", "factorvae_gamma", "--scale", "smoke")
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if options.out:
         result = {"machine": machine.describe(torch.device("cpu")), "rows": rows}
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        save(options.out, result)
     return 0
 
 

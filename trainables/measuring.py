@@ -42,9 +42,6 @@ class Bench:
         gpus: Share of a GPU, 0 for a CPU.
         threads: CPU threads.
 
-    Attributes:
-        memory_gib: Memory that the pack takes.
-
     Raises:
         InputError: The memory of this machine cannot hold the pack.
         UnusableGpuError: Torch cannot use the GPU.
@@ -59,13 +56,16 @@ class Bench:
             memory.check(runs[0], num_runs)
         images = random_images(runs[0].source.shape, NUM_IMAGES, device)
         self._gpus, self._device = gpus, images.device
-        self._times = 1.0
-        if device.type == "cpu" and num_runs > MIN_SIZE:
-            self._build(runs[:MIN_SIZE], images)
-            self._times = num_runs / MIN_SIZE
-        if self._times == 1 or self._first_step_s < MEASURE_S:
-            self._build(runs, images)
-            self._times = 1.0
+        built = runs[:MIN_SIZE] if device.type == "cpu" else runs
+        self._build(built, images)
+        if len(built) < num_runs and not self._is_slow:
+            built = runs
+            self._build(built, images)
+        self._times = num_runs / len(built)
+
+    @property
+    def _is_slow(self) -> bool:
+        return self._device.type == "cpu" and self._first_step_s > MEASURE_S
 
     def _build(self, runs: Sequence[ResolvedRun], images: Images) -> None:
         self._pack: Pack | None = None
@@ -92,7 +92,7 @@ class Bench:
         Steps are taken in growing strides: drawing random numbers step by step takes longer than for many at once.
         """
         assert self._pack
-        if self._device.type == "cpu" and self._first_step_s > MEASURE_S:
+        if self._is_slow:
             return self._times * self._first_step_s
         taken_s: dict[int, float] = {}
         stride, begun = 1, time.perf_counter()

@@ -28,7 +28,6 @@ TOO_LONG_S = 24 * 3600.0
 MAX_MEASURED_CPU = 8
 """Most runs of a measured pack on a CPU, where a step of the paper's networks takes a second."""
 
-
 MEASURED_SPREAD = (0.7, 1.4)
 """What training took of what a second of it had promised: on several machines .78 to 1.05; more beside other work."""
 
@@ -192,11 +191,9 @@ def estimate(
         num_computed = pack.size or len(pack.runs)
         pace = paces.get(first.static_key) or Pace(found.step_time_s / num_runs, MEASURED_SPREAD)
         pack_s = pace.run_step_s * num_computed * pack.num_steps
-        total_s, least_s, most_s = (
-            total_s + pack_s,
-            least_s + pack_s * pace.spread[0],
-            most_s + pack_s * pace.spread[1],
-        )
+        total_s += pack_s
+        least_s += pack_s * pace.spread[0]
+        most_s += pack_s * pace.spread[1]
         memory = max(memory, found.memory_gib * num_computed / num_runs)
     at_once = min(num_slots, max(1, len(packs)))
     num_runs = sum(len(pack.runs) for pack in packs)

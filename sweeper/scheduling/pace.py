@@ -9,7 +9,7 @@ from sweeper.machines.resources import Machine
 from sweeper.scheduling.plan import Planned
 
 LEARNED_SPREAD = (0.9, 1.1)
-"""The same for what earlier blocks had promised, at least."""
+"""Spread that is said at least, however alike earlier blocks were."""
 
 WITHIN = (0.1, 0.9)
 """Quantiles of the pace of earlier blocks between which most others lie."""

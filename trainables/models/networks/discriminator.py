@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from trainables import stacked
-from trainables.models.networks.vae import Shapes, Tensors
+from trainables.models.networks.vae import Shapes, Tensors, weight_and_bias
 
 LEAKY_SLOPE = 0.2
 
@@ -87,4 +87,4 @@ def write_gradients(gradients: Tensors, chains: Sequence[Chain], scales_RB: Sequ
 
 
 def _weight_and_bias(tensors: Tensors, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return tensors[f"discriminator.layer{layer}.weight"], tensors[f"discriminator.layer{layer}.bias"]
+    return weight_and_bias(tensors, f"discriminator.layer{layer}")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from trainables import stacked
 from trainables.models.networks.image_sizes import KERNEL, check_takes_convolutions, conv_channels
-from trainables.models.networks.vae import Shapes, Tensors
+from trainables.models.networks.vae import Shapes, Tensors, linear, weight_and_bias
 
 LEAKY_SLOPE = 0.2
 NORM_EPSILON = 1e-5
@@ -80,17 +80,17 @@ def criticize(tensors: Tensors, x_RBCHW: torch.Tensor, network: str) -> tuple[to
         h = x_RBCHW
         for layer in range(1, len(conv_channels(h.shape[-1])) + 1):
             name = f"trunk.conv{layer}"
-            h = _leaky(stacked.conv(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"]))
-        h = _leaky(_linear(tensors, "trunk.hidden", h.flatten(2)))
+            h = _leaky(stacked.conv(h, *weight_and_bias(tensors, name)))
+        h = _leaky(linear(tensors, "trunk.hidden", h.flatten(2)))
     else:
-        h = _leaky(_linear(tensors, "trunk.hidden1", x_RBCHW.flatten(2)))
-        h = _leaky(_linear(tensors, "trunk.hidden2", h))
-    return stacked.widened(_linear(tensors, "critic.out", h)[..., 0]), h
+        h = _leaky(linear(tensors, "trunk.hidden1", x_RBCHW.flatten(2)))
+        h = _leaky(linear(tensors, "trunk.hidden2", h))
+    return stacked.widened(linear(tensors, "critic.out", h)[..., 0]), h
 
 
 def infer(tensors: Tensors, features: torch.Tensor) -> torch.Tensor:
     """Q's outputs for the codes, from the trunk's features: means, then log odds of the categories, (R, B, Q)."""
-    return stacked.widened(_linear(tensors, "q.out", _leaky(_linear(tensors, "q.hidden", features))))
+    return stacked.widened(linear(tensors, "q.out", _leaky(linear(tensors, "q.hidden", features))))
 
 
 class Moments:
@@ -162,12 +162,12 @@ class Generator:
         h = F.relu(normalized("generator.hidden1", self._matmul(z_RBI, "generator.hidden1")))
         h = F.relu(normalized("generator.hidden2", self._matmul(h, "generator.hidden2")))
         if self._network == "mlp":
-            logits = stacked.widened(_linear(self._tensors, "generator.out", h)).unflatten(2, self._image)
+            logits = stacked.widened(linear(self._tensors, "generator.out", h)).unflatten(2, self._image)
             return stacked.elementwise(torch.sigmoid, logits)
         h = h.unflatten(2, (-1, KERNEL, KERNEL))
         for layer in range(len(conv_channels(self._image[1])), 0, -1):
             name = f"generator.conv{layer}"
-            weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
+            weight, bias = weight_and_bias(self._tensors, name)
             if layer > 1:
                 h = _leaky(normalized(name, stacked.conv_transpose(h, weight, torch.zeros_like(bias))))
             else:
@@ -197,7 +197,3 @@ class Generator:
 
 def _leaky(x: torch.Tensor) -> torch.Tensor:
     return F.leaky_relu(x, LEAKY_SLOPE)
-
-
-def _linear(tensors: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
-    return stacked.linear(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"])

@@ -171,34 +171,36 @@ def _weight_of(name: str) -> str:
 def encode(config: Vae, tensors: Tensors, x_RBCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and log variance of q(z|x), each (R, B, D)."""
     if config.network == "mlp":
-        h = F.relu(_linear(tensors, "encoder.hidden1", x_RBCHW.flatten(2)))
-        h = F.relu(_linear(tensors, "encoder.hidden2", h))
+        h = F.relu(linear(tensors, "encoder.hidden1", x_RBCHW.flatten(2)))
+        h = F.relu(linear(tensors, "encoder.hidden2", h))
     else:
         num_layers = len(conv_channels(x_RBCHW.shape[-1]))
-        layers = [_weight_and_bias(tensors, f"encoder.conv{layer}") for layer in range(1, num_layers + 1)]
+        layers = [weight_and_bias(tensors, f"encoder.conv{layer}") for layer in range(1, num_layers + 1)]
         h = stacked.convolve(x_RBCHW, layers)
-        h = _linear(tensors, "encoder.hidden", h.flatten(2))
+        h = linear(tensors, "encoder.hidden", h.flatten(2))
         h = F.relu(h) if config.hidden_relu else h
-    mu, logvar = stacked.widened(_linear(tensors, "encoder.out", h)).chunk(2, dim=2)
+    mu, logvar = stacked.widened(linear(tensors, "encoder.out", h)).chunk(2, dim=2)
     return mu, logvar
 
 
 def decode(config: Vae, tensors: Tensors, z_RBD: torch.Tensor, image: tuple[int, int, int]) -> torch.Tensor:
     """Log odds of the pixels given codes, (R, B, C, H, W)."""
-    h = F.relu(_linear(tensors, "decoder.hidden1", z_RBD))
-    h = F.relu(_linear(tensors, "decoder.hidden2", h))
+    h = F.relu(linear(tensors, "decoder.hidden1", z_RBD))
+    h = F.relu(linear(tensors, "decoder.hidden2", h))
     if config.network == "mlp":
-        return stacked.widened(_linear(tensors, "decoder.out", h)).unflatten(2, image)
+        return stacked.widened(linear(tensors, "decoder.out", h)).unflatten(2, image)
     num_layers = len(conv_channels(image[1]))
-    layers = [_weight_and_bias(tensors, f"decoder.conv{layer}") for layer in range(num_layers, 0, -1)]
+    layers = [weight_and_bias(tensors, f"decoder.conv{layer}") for layer in range(num_layers, 0, -1)]
     return stacked.widened(stacked.convolve_transposed(h.unflatten(2, (-1, KERNEL, KERNEL)), layers))
 
 
-def _linear(tensors: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
-    return stacked.linear(x, *_weight_and_bias(tensors, name))
+def linear(tensors: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
+    """The layer of this name at inputs (R, B, I): (R, B, O)."""
+    return stacked.linear(x, *weight_and_bias(tensors, name))
 
 
-def _weight_and_bias(tensors: Tensors, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def weight_and_bias(tensors: Tensors, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of the layer of this name."""
     return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
 
