@@ -23,7 +23,7 @@ from sweeper.ledger.progress import run_steps
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
 from sweeper.machines.clusters import ClusterMeasure, cluster
-from sweeper.machines.probe import Probe, measure_alone, measure_together
+from sweeper.machines.probe import Probe, ProbeHere, measure_alone, measure_together
 from sweeper.machines.resources import Machine, Resources, local_resources
 from sweeper.scheduling import launch, placing, scoring
 from sweeper.scheduling.estimate import TOO_LONG_S, Estimate, announced, form_packs, plan_table
@@ -34,12 +34,17 @@ from sweeper.tracking.process import Projector, is_delivered
 from trainables import plugin_store
 from trainables.durable import DamagedBlockError
 from trainables.errors import InputError
+from trainables.importing import without_collection
 
 if TYPE_CHECKING:
     from sweeper.analysis.front import Answer
 
 DELIVERY_S = 60.0
 """Longest time to wait, at the end of a run, for the remaining delivery to MLflow."""
+
+
+FEW_RUN_STEPS = 10_000
+"""Most updates, over all runs, for which the driver measures packs by itself: most likely it also trains them, without Ray."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +115,23 @@ class Pipeline:
             KeyboardInterrupt: The user stopped training; run again to resume.
         """
         with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
-            planned, prepared = self._plan(ledger)
-            before = self._statuses(ledger)
-            is_missing = any(each.waiting(ledger.records) for each in planned)
             with ExitStack() as stack:
-                # Without training nothing can be delivered meanwhile, and mostly nothing is left to deliver.
-                projector = stack.enter_context(self._projector()) if is_missing else None
-                steps = self._train(ledger, planned, prepared) if is_missing else 0
+                # Where nothing is to be trained, mostly nothing is left to deliver.
+                projector = None if self._seems_done(ledger) else stack.enter_context(self._projector())
+                planned, prepared = self._plan(ledger)
+                before = self._statuses(ledger)
+                steps = 0
+                if any(each.waiting(ledger.records) for each in planned):
+                    projector = projector or stack.enter_context(self._projector())
+                    projector.deliver()
+                    steps = self._train(ledger, planned, prepared)
                 damaged = self._score(ledger, planned)
+                if projector:  # meanwhile the answer is written
+                    projector.deliver()
                 answer, files = self._write_answer(ledger)
                 if projector is None and not is_delivered(self.home, self.tracking_uri, self._ids):
                     projector = stack.enter_context(self._projector())
+                    projector.deliver()
                 pending = self._deliver(projector) if projector else 0
             after = self._statuses(ledger)
             for line in ledger.complaints:
@@ -136,21 +147,30 @@ class Pipeline:
 
     def _plan(self, ledger: Ledger) -> tuple[list[Planned], Prepared | None]:
         """Register the questions and print their plan; if a cluster has to be joined, packs are formed later."""
-        with Probe() as probe:
+        here = local_resources() if self.machine.address is None else None
+        with self._probe(here) as probe:
             for problem in ledger.ingest().problems:
                 self.console.print(problem, style="yellow", markup=False, soft_wrap=True)
             _end_lost_attempts(ledger)
             planned = plan(self.questions, probe, ledger.records, self.console)
             prepared = None
             is_missing = any(each.waiting(ledger.records) for each in planned)
-            if is_missing and self.machine.address is None:
+            if is_missing and here:
                 # Before anything is registered: a question that this machine should not start must not be.
-                here = local_resources()
                 prepared = self._prepare(ledger, planned, here, probe.measure, measure_together)
         for each in planned:
             plugin_store.keep(self.home.storage, each.question.plugins())
             each.register(ledger)
         return planned, prepared
+
+    def _probe(self, here: Resources | None) -> Probe:
+        """Start a probe; this process answers itself where it will most likely train, so that torch is imported once.
+
+        Not with --no-ray: a breakpoint should be reached in training, not while a pack is measured.
+        """
+        num_steps = sum(each.num_runs * each.scale.steps for each in self.questions)
+        is_few = self.machine.ray is None and num_steps <= FEW_RUN_STEPS
+        return ProbeHere() if is_few and here and not here.num_gpus else Probe()
 
     def _prepare(
         self,
@@ -232,8 +252,9 @@ class Pipeline:
         ids = self._ids
         if not any(ledger.records.counts(each)["done"] for each in ids):
             return None, ()
-        from sweeper.analysis import front
-        from sweeper.figures.front_data import write_plot
+        with without_collection():
+            from sweeper.analysis import front
+            from sweeper.figures.front_data import write_plot
 
         self.home.exports.mkdir(exist_ok=True)
         folder, stem = self.home.exports, "+".join(map(str, ids))[:MAX_STEM]
@@ -250,6 +271,14 @@ class Pipeline:
         except InputError as error:  # runs that cannot be compared or drawn are still delivered
             self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
         return answer, tuple(files)
+
+    def _seems_done(self, ledger: Ledger) -> bool:
+        """Return whether the ledger has as many finished runs as are asked for."""
+        known = set(ledger.records.sweeps())
+        return all(
+            each.id in known and ledger.records.counts(each.id)["done"] >= each.num_runs
+            for each in self.questions
+        )
 
     def _projector(self) -> Projector:
         return Projector.start(self.home, self.tracking_uri, self._ids)
@@ -275,8 +304,9 @@ class Pipeline:
 
 def _import_for_later() -> None:
     """Import what training and the answer need: pandas, matplotlib and Ray Tune take seconds, in which Ray starts."""
-    from sweeper.figures import front_data  # noqa: F401
-    from sweeper.scheduling import ray_tune  # noqa: F401
+    with without_collection():
+        from sweeper.figures import front_data  # noqa: F401
+        from sweeper.scheduling import ray_tune  # noqa: F401
 
 
 def _end_lost_attempts(ledger: Ledger) -> None:

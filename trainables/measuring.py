@@ -7,6 +7,7 @@ the version of the code and of its libraries.
 import contextlib
 import gc
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,10 @@ from trainables.ladder import MIN_SIZE
 
 NUM_IMAGES = 256
 MEASURE_S = 0.7
-"""Seconds of training; where one step of a small pack takes longer, that step is the measurement."""
+"""Longest time of training; where one step of a small pack takes longer, that step is the measurement."""
+
+LEAST_S, AGREE = 0.1, 0.03
+"""It ends early where two strides in a row, the second of at least these seconds, differ by at most this share."""
 
 KEEP_S = 2.0
 """Seconds from which a measurement is kept."""
@@ -94,16 +98,21 @@ class Bench:
         assert self._pack
         if self._is_slow:
             return self._times * self._first_step_s
-        taken_s: dict[int, float] = {}
+        longest, step_s = 0, math.inf
         stride, begun = 1, time.perf_counter()
         while (left_s := MEASURE_S - (time.perf_counter() - begun)) > 0:
             since = time.perf_counter()
             self._pack.advance(stride)
             _synchronize(self._device)
-            taken_s[stride] = time.perf_counter() - since
-            stride = max(1, min(2 * stride, int(stride * left_s / taken_s[stride])))
-        longest = max(taken_s)
-        return taken_s[longest] / longest
+            taken_s = time.perf_counter() - since
+            now_s = taken_s / stride
+            is_settled = taken_s >= LEAST_S and abs(now_s - step_s) <= AGREE * step_s
+            if stride >= longest:
+                longest, step_s = stride, now_s
+            if is_settled:
+                break
+            stride = max(1, min(2 * stride, int(left_s / now_s)))
+        return step_s
 
     def measured(self) -> dict[str, float]:
         """The answer to a driver, see `measure`."""

@@ -1,4 +1,4 @@
-"""Answers a driver's questions in a separate process, so that the driver never imports torch.
+"""Answers a driver's questions, mostly in a separate process, so that the driver does not import torch.
 
 Reads one JSON object per line from standard input and answers each with one:
 
@@ -101,22 +101,32 @@ def main() -> None:
     """Answer questions until standard input ends."""
     prepared: list[measuring.Bench] = []
     for line in sys.stdin:
-        question = json.loads(line)
-        try:
-            answer = _answer(question, prepared)
-        except UnknownNameError as error:
-            answer = {"unknown": [error.kind, error.name, error.valid, error.remedy]}
-        except InputError as error:
-            answer = {"error": str(error)}
-        except UnusableGpuError as error:
-            answer = {"machine": str(error)}
-        except OSError as error:
-            answer = {"error": f"{error}\nFix it, or use another file or folder."}
-        except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError for a GPU
-            if not is_out_of_memory(str(error)) and not isinstance(error, MemoryError):
-                raise
-            answer = {"out_of_memory": True}
-        print(json.dumps(answer), flush=True)
+        print(answer(line, prepared), flush=True)
+
+
+def answer(line: str, prepared: list[measuring.Bench]) -> str:
+    """The answer to a question, both as above.
+
+    Args:
+        line: The question.
+        prepared: Packs that earlier questions prepared; one that this question prepares is added.
+    """
+    question = json.loads(line)
+    try:
+        found = _answer(question, prepared)
+    except UnknownNameError as error:
+        found = {"unknown": [error.kind, error.name, error.valid, error.remedy]}
+    except InputError as error:
+        found = {"error": str(error)}
+    except UnusableGpuError as error:
+        found = {"machine": str(error)}
+    except OSError as error:
+        found = {"error": f"{error}\nFix it, or use another file or folder."}
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError for a GPU
+        if not is_out_of_memory(str(error)) and not isinstance(error, MemoryError):
+            raise
+        found = {"out_of_memory": True}
+    return json.dumps(found)
 
 
 def _answer(question: dict[str, Any], prepared: list[measuring.Bench]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from ray.tune import Trainable
 
+from trainables.importing import without_collection
+
 
 class PackTrainable(Trainable):
     """Trains a pack until every run has ended.
@@ -17,7 +19,8 @@ class PackTrainable(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Import torch, load the images, restore the runs."""
-        from trainables.worker import PackWorker
+        with without_collection():
+            from trainables.worker import PackWorker
 
         self._worker = PackWorker(config["assignment"])
 

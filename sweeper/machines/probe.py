@@ -14,6 +14,7 @@ from trainables import plugins
 from trainables.checking.laws import Verdict
 from trainables.config import RunSpec, StoredSpec, but_for_seed
 from trainables.errors import InputError, UnknownNameError
+from trainables.importing import without_collection
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Probe:
         self._send(question)
         return self._answer()
 
-    def _send(self, question: dict[str, Any]) -> None:
+    def _send(self, question: Mapping[str, Any]) -> None:
         assert self._process.stdin
         with suppress(BrokenPipeError):  # `_answer` reports that the process is gone
             self._process.stdin.write(json.dumps(question) + "\n")
@@ -182,14 +183,41 @@ class Probe:
         line = self._process.stdout.readline()
         if not line.endswith("\n"):
             raise ProbeError(_death(self._process.wait()))
-        answer: dict[str, Any] = json.loads(line)
-        if "unknown" in answer:
-            raise UnknownNameError(*answer["unknown"])
-        if "error" in answer:
-            raise InputError(answer["error"])
-        if "machine" in answer:
-            raise ProbeError(answer["machine"])
-        return answer
+        return _read(line)
+
+
+class ProbeHere(Probe):
+    """Answers in this process, which imports torch for it: for a driver that will most likely train by itself."""
+
+    def __init__(self) -> None:
+        self._asked: list[str] = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from trainables import arithmetic
+
+        arithmetic.release_process()
+
+    def _send(self, question: Mapping[str, Any]) -> None:
+        self._asked.append(json.dumps(question))
+
+    def _answer(self) -> dict[str, Any]:
+        with without_collection():
+            from trainables import probe
+
+        return _read(probe.answer(self._asked.pop(0), []))
+
+
+def _read(line: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(line)
+    if "unknown" in answer:
+        raise UnknownNameError(*answer["unknown"])
+    if "error" in answer:
+        raise InputError(answer["error"])
+    if "machine" in answer:
+        raise ProbeError(answer["machine"])
+    return answer
 
 
 def _death(code: int) -> str:

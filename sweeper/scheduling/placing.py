@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sweeper.ledger.reader import Records
 from sweeper.machines.resources import Machine, Resources, num_slots
-from sweeper.scheduling.estimate import Estimate, forecast, restart_words
+from sweeper.scheduling.estimate import Estimate, forecast, form_packs, restart_words
 from sweeper.scheduling.gpu_packs import Measure, MeasureTogether, choose
 from sweeper.scheduling.packing import PackPlan, Waiting
 from sweeper.scheduling.plan import Planned
@@ -50,7 +50,9 @@ def prepare(
     packs, expected = forecast(planned, records, settled, slots, measure)
     notes = [words, restart_words(planned, records)]
     if expected and _is_short(settled, expected):
-        settled, slots, expected = replace(settled, ray=False), 1, expected.one_by_one()
+        settled, slots = replace(settled, ray=False), 1
+        packs = form_packs(planned, records, settled, slots, measure)
+        expected = replace(expected.one_by_one(), num_packs=len(packs))
         notes.append("Trains in this process: Ray would take longer to start; --ray uses it all the same.")
     return Prepared(settled, slots, packs, expected, tuple(filter(None, notes)))
 

@@ -59,6 +59,11 @@ class Question:
         scale = self.scale
         return Schedule(scale.steps, scale.report_every, scale.evaluate_every, self.sweep.metrics)
 
+    @property
+    def num_runs(self) -> int:
+        """Number of runs: draws times seeds."""
+        return sum(1 for _ in self.scale.draws()) * len(self.seeds)
+
     def without(self, names: Collection[str]) -> "Question":
         """Return the question without some of the fields that the user changed."""
         fields = {name: value for name, value in self.fields.items() if name not in names}
@@ -256,7 +261,7 @@ def plan(
 
 
 def _refuse_too_many(questions: Sequence[Question]) -> None:
-    num_runs = sum(len(list(question.scale.draws())) * len(question.seeds) for question in questions)
+    num_runs = sum(question.num_runs for question in questions)
     if num_runs > MAX_RUNS:
         raise InputError(
             f"{num_runs:,} runs (draws times seeds) are more than {MAX_RUNS:,}, the most in one command.\n"

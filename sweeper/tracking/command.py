@@ -16,7 +16,7 @@ How = Literal["--once", "--anew", "--follow", "--verify"]
 _HELP: dict[How, str] = {
     "--once": "deliver everything that is committed, then exit",
     "--anew": "like --once, but first compare with MLflow and replace runs with points that are not in the ledger",
-    "--follow": "keep delivering until standard input ends or receives a line",
+    "--follow": "keep delivering, from a line on standard input until its end; each line asks for it at once",
     "--verify": "compare MLflow with the ledger and print the differences; exit code 1 if there are any",
 }
 

@@ -18,12 +18,13 @@ CatchUp = Callable[[], list[str]]
 """Delivers what is committed and returns a line for each file that could not be made."""
 
 
-def follow(projecting: Callable[[], AbstractContextManager[CatchUp]], stop: TextIO) -> None:
-    """Deliver what is committed until told to stop, then what is left; a repeated complaint is printed once.
+def follow(projecting: Callable[[], AbstractContextManager[CatchUp]], asked: TextIO) -> None:
+    """Deliver what is committed, now and then and when asked to; a repeated complaint is printed once.
 
     Args:
         projecting: Starts a delivery session for a home; called again after an error.
-        stop: Stream that ends, or receives a line, when following should stop.
+        asked: Stream that receives a line when something should be delivered at once, and ends when what is left should
+            be delivered for the last time.
 
     Raises:
         InputError: There is no ledger, a sweep is unknown, or the store is invalid.
@@ -33,7 +34,7 @@ def follow(projecting: Callable[[], AbstractContextManager[CatchUp]], stop: Text
     complaint, num_failures, wait_s, is_last = "", 0, 0.0, False
     with ExitStack() as stack:
         while not is_last:
-            is_last = bool(select.select([stop], [], [], wait_s)[0])
+            is_last = bool(select.select([asked], [], [], wait_s)[0]) and not asked.readline()
             began_s = time.monotonic()
             try:
                 catch_up = catch_up or stack.enter_context(projecting())

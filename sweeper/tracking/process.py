@@ -113,7 +113,8 @@ def is_delivered(home: Home, uri: str | None, sweeps: Sequence[SweepId]) -> bool
 class Projector:
     """A process that mirrors the ledger in MLflow while a driver works; training never waits for it.
 
-    It ends when it is stopped or, if the driver is gone, after delivering its backlog. It writes its complaints to
+    It starts before there is anything to deliver, since importing MLflow takes seconds, and delivers from the first call of
+    `deliver` on. It ends when it is stopped or, if the driver is gone, after delivering its backlog. It writes its complaints to
     `tracking.log` in the home. If somebody kills it, what is left is delivered by another one when it is stopped.
     """
 
@@ -124,7 +125,7 @@ class Projector:
 
     @classmethod
     def start(cls, home: Home, uri: str | None, sweeps: Sequence[SweepId] | None = None) -> "Projector":
-        """Start the process for registered sweeps.
+        """Start the process for sweeps, which must be registered when it first delivers.
 
         Args:
             home: Home whose ledger is mirrored.
@@ -148,6 +149,13 @@ class Projector:
                 start_new_session=True,
             )
 
+    def deliver(self) -> None:
+        """Let the process deliver at once what is committed by now, and from then on what is committed."""
+        assert self._process.stdin
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(b"\n")
+            self._process.stdin.flush()
+
     def stop(self, timeout_s: float) -> int:
         """Let the process deliver what is left for at most this long, then end it; start it again if somebody kills it.
 
@@ -160,6 +168,7 @@ class Projector:
             if not self._death or time.monotonic() >= end_s:
                 break
             self._process = self._start("ab")
+            self.deliver()
             self._end(max(0.0, end_s - time.monotonic()))
         return pending(self._home, self._uri, self._sweeps)
 

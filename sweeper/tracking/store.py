@@ -18,6 +18,7 @@ from sweeper.tracking.outline import title
 from sweeper.tracking.process import sqlite_file
 from trainables import durable
 from trainables.errors import InputError
+from trainables.importing import without_collection
 
 ENTRY, LEDGER, PARENT = "sweeper.entry", "sweeper.ledger", "mlflow.parentRunId"
 """Tags that identify an MLflow run; they are set when it is created."""
@@ -181,6 +182,13 @@ def _reason(text: str) -> str:
         text,
     )
     return known[0] if known else textwrap.shorten(text, 160, placeholder=" ...")
+
+
+def warm_up() -> None:
+    """Import what a store needs, which takes seconds."""
+    with without_collection():
+        _import_mlflow()
+        from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
 
 
 def _import_mlflow() -> Any:

@@ -10,7 +10,7 @@ any moment, and MLflow may be unavailable for any length of time.
 MLflow cannot delete single points. An MLflow run that contains points that are not in the ledger, for example after the
 ledger was rebuilt without a damaged block, is deleted and created again by `--anew`, which trusts only MLflow itself.
 
-`--follow` continues until standard input ends or receives a line. Exit codes: 0 everything is delivered, 1 `--verify`
+`--follow` waits for a line on standard input and continues until it ends; each line asks for delivery at once. Exit codes: 0 everything is delivered, 1 `--verify`
 found differences, 2 the request is invalid, 3 delivery is not possible now.
 """
 
@@ -28,7 +28,7 @@ from sweeper.tracking.diff import differences
 from sweeper.tracking.follow import CatchUp, follow
 from sweeper.tracking.outline import outline
 from sweeper.tracking.process import delivery_record, sqlite_file, store_uri
-from sweeper.tracking.store import Store, UndeliveredError, reaching
+from sweeper.tracking.store import Store, UndeliveredError, reaching, warm_up
 from sweeper.tracking.sync import Projection, lock_projection
 from sweeper.tracking.sync_state import Deliveries
 from trainables import plugin_store
@@ -128,7 +128,9 @@ def _do(asked: Command) -> int:
             return 1 if lines else 0
         if asked.how == "--follow":
             os.nice(10)
-            follow(lambda: _projecting(*given), sys.stdin)
+            warm_up()
+            if sys.stdin.readline():  # else the driver ended before it had anything to deliver
+                follow(lambda: _projecting(*given), sys.stdin)
         else:
             deliver(*given, is_anew=asked.how == "--anew")
         return 0

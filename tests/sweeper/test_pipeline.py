@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from search_spaces import betavae_beta
+from sweeper import pipeline
 from sweeper.home import Home
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import MemberRow, SweepId
@@ -94,6 +95,19 @@ def test_both_sweeps_are_trained_in_one_launch(first: Typed, home: Home) -> None
         "how to deliver to MLflow later"
     )
     assert check(home.ledger, home.storage) == []
+
+
+def test_few_steps_are_measured_by_the_process_that_trains_them(
+    first: Typed, home: Home, typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise AssertionError("another process imports torch")
+
+    monkeypatch.setattr(pipeline, "Probe", refused)
+    assert typed("run", *BOTH, "--home", home.path).code == 0
+    for other in (["--ray"], ["--no-ray"], ["--seeds", "0-99"]):
+        with pytest.raises(AssertionError, match="another process"):
+            typed("run", *BOTH, "--home", home.path, *other)
 
 
 @pytest.mark.parametrize("sweep", [GAMMA, BETA], ids=str)

@@ -577,6 +577,7 @@ def test_following_goes_on_past_a_picture_that_cannot_be_made_and_says_so_once(
         assert catch_up() == [first, second]
     assert run_points(home) == expected_points()
     with process.Projector.start(home, None) as projector:
+        projector.deliver()
         assert projector.stop(timeout_s=200) == 1
     assert projector.complaint() == second
 
@@ -978,6 +979,7 @@ def test_one_process_at_a_time_projects_a_home(
 def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 20)
     with process.Projector.start(home, None, [SWEEP]) as projector:
+        projector.deliver()
         while process.pending(home, None):
             assert projector._process.poll() is None, projector.complaint()
             time.sleep(0.2)
@@ -995,6 +997,7 @@ def test_following_delivers_while_it_goes_on_and_the_rest_when_stopped(home: Hom
 def test_a_projector_without_a_server_harms_nobody_and_says_why(home: Home, ledger: Ledger) -> None:
     work(ledger, KEYS, 0, 40)
     with process.Projector.start(home, DEAD) as projector:
+        projector.deliver()
         while not projector.complaint():
             assert projector._process.poll() is None
             time.sleep(0.2)
@@ -1004,6 +1007,15 @@ def test_a_projector_without_a_server_harms_nobody_and_says_why(home: Home, ledg
     assert f"MLflow at {DEAD}: Connection refused" in projector.complaint()
     with process.Projector.start(home, None) as projector:
         assert projector.stop(timeout_s=0) == 7
+
+
+@pytest.mark.system
+def test_a_projector_that_is_asked_for_nothing_delivers_nothing(home: Home, ledger: Ledger) -> None:
+    work(ledger, KEYS, 0, 40)
+    with process.Projector.start(home, None) as projector:
+        assert projector.stop(timeout_s=60) == 7
+        assert projector.complaint() == ""
+    assert seen(home) == {}
 
 
 @pytest.mark.system
@@ -1038,7 +1050,7 @@ def test_a_projector_whose_driver_is_killed_ends_by_itself(home: Home, ledger: L
     work(ledger, KEYS, 0, 40)
     code = (
         "import sys, time; from pathlib import Path; from sweeper.home import Home; from sweeper.tracking import process\n"
-        "projector = process.Projector.start(Home.at(Path(sys.argv[1])), None)\n"
+        "projector = process.Projector.start(Home.at(Path(sys.argv[1])), None); projector.deliver()\n"
         "print(projector._process.pid, flush=True); time.sleep(60)"
     )
     driver = subprocess.Popen([sys.executable, "-c", code, str(home.path)], stdout=subprocess.PIPE, text=True)
