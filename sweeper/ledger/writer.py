@@ -135,6 +135,16 @@ class Ledger:
         self._layout.sweep_record(str(sweep)).unlink(missing_ok=True)
         durable.sync_folder(self._layout.sweeps)
 
+    def catch_up(self, keys: Iterable[str]) -> None:
+        """Add what the attempts at some runs have committed, as far as they are not fenced off.
+
+        Unlike `ingest`, it looks at the files of these attempts alone, so what it costs does not grow with the storage.
+
+        Raises:
+            ConflictError: A block contradicts what is committed.
+        """
+        self._take_open([self._run(key) for key in keys])
+
     def begin_attempt(self, keys: Iterable[str]) -> int:
         """Begin an attempt at a pack of registered runs, and fence off earlier attempts at any of them.
 
@@ -148,7 +158,7 @@ class Ledger:
         """
         now_s = time.time()
         rows = [self._run(key) for key in keys]
-        self._take_all(sorted({path for row in rows for path in self._open_manifests(row)}, key=block_of))
+        self._take_open(rows)
         with schema.transaction(self._db):
             number = 1 + max(self._newest_attempt(), self._newest_recorded())
             fenced = sorted({attempt for row in rows for attempt in self._fence_off(row, now_s)})
@@ -317,10 +327,10 @@ class Ledger:
         taken = self._db.execute("SELECT COUNT(*) FROM blocks WHERE attempt = ?", (attempt,)).fetchone()
         return fence[0] if fence else None, taken[0]
 
-    def _open_manifests(self, run: int) -> list[Path]:
-        """Return the manifests of the attempts at a run that are not fenced off."""
-        attempts = self._db.execute(_OPEN_ATTEMPTS, (run,))
-        return [path for (attempt,) in attempts.fetchall() for path in self._layout.manifests(attempt)]
+    def _take_open(self, rows: Iterable[int]) -> None:
+        """Add the blocks of the attempts at some runs that are not fenced off."""
+        attempts = {attempt for row in rows for (attempt,) in self._db.execute(_OPEN_ATTEMPTS, (row,))}
+        self._take_all(path for attempt in sorted(attempts) for path in self._layout.manifests(attempt))
 
     def _take_all(self, paths: Iterable[Path]) -> Ingested:
         """Add the committed blocks that are new, in order within each attempt."""

@@ -42,7 +42,7 @@ class LedgerAttempts:
 
     def begin(self, pack: PackPlan) -> tuple[int, PackPlan, Assignment] | None:
         """Begin an attempt at what is left of a pack; None if nothing is left."""
-        self._ledger.ingest()
+        self._ledger.catch_up(run.key for run in pack.runs)
         left = self._left(pack)
         if not left.runs:
             return None

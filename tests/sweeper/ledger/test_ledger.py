@@ -168,6 +168,22 @@ def test_a_fenced_worker_leaves_the_states_that_the_next_one_needs(ledger: Ledge
     assert new.attempt == 2
 
 
+def test_catching_up_takes_in_what_attempts_at_some_runs_committed_and_reads_no_other_files(
+    ledger: Ledger,
+) -> None:
+    old, other = begin(ledger, ["a"]), begin(ledger, ["d"])
+    new = begin(ledger, ["a", "b"])
+    late = old.commit()
+    new.commit()
+    new.commit()
+    damaged = other.commit()
+    damaged.write_text("not a block")
+    ledger.catch_up(["a", "b"])
+    assert ledger.records.resume_steps(["a", "b", "d"]) == {"a": 20, "b": 20, "d": 0}
+    assert ledger.take(late) == "stale"
+    assert ledger.ingest().problems == (f"{damaged} is damaged: its content does not match its sha256.",)
+
+
 def test_beginning_an_attempt_takes_in_what_the_last_one_did_not_report(ledger: Ledger) -> None:
     old = begin(ledger, ["a"])
     old.write()
