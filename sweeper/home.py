@@ -5,17 +5,21 @@ import re
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweeper.ledger import schema
 from trainables import durable
 from trainables.errors import InputError
 from trainables.layout import Layout
 from trainables.locking import holder, sign, try_lock
+
+if TYPE_CHECKING:
+    from sweeper.ledger.writer import Ledger
 
 _NETWORK_FILE_SYSTEMS = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "gcsfuse", "glusterfs", "gpfs"),
@@ -147,6 +151,64 @@ def lock_home(path: Path, mounts: str | None = None) -> Iterator[None]:
                 )
         sign(file)
         yield
+
+
+@contextmanager
+def driving(home: Home, say: Callable[[str], None]) -> Iterator["Ledger"]:
+    """Hold a home and the lease of its storage as their only driver; yield the ledger.
+
+    Args:
+        home: The home.
+        say: Tells the user whose lease it waits for, or takes over.
+
+    Raises:
+        InputError: As in `lock_home` and `Ledger`.
+        OSError: Home or storage cannot be written.
+    """
+    from sweeper.ledger.lease import leased
+    from sweeper.ledger.writer import Ledger
+
+    with lock_home(home.path), leased(home.storage, say) as lease:
+        _make_missing(home, say)
+        with Ledger(home.ledger, home.storage, lease) as ledger:
+            yield ledger
+
+
+def refresh(home: Home, say: Callable[[str], None]) -> None:
+    """Add to the ledger what other homes and machines put into the storage since; make it if only the storage has results.
+
+    A ledger whose driver is at work is up to date, as is one of a storage inside the home. Where the home cannot be written,
+    nothing is done.
+
+    Args:
+        home: The home.
+        say: Tells the user what was made, and which files are damaged.
+
+    Raises:
+        InputError: As in `lock_home` and `Ledger`.
+    """
+    has_ledger = home.ledger.exists() and home.ledger.stat().st_size > 0
+    is_whole = has_ledger and home.storage.is_relative_to(home.path)
+    if is_whole or not Layout(home.storage).newest_attempt() or is_held(home.path):
+        return
+    from sweeper.ledger.writer import Ledger
+
+    with suppress(PermissionError), lock_home(home.path):
+        _make_missing(home, say)
+        home.remember_storage()
+        with Ledger(home.ledger, home.storage) as ledger:
+            for problem in ledger.ingest().problems:
+                say(problem)
+
+
+def _make_missing(home: Home, say: Callable[[str], None]) -> None:
+    """Make the ledger if it is missing and the storage has results; the caller holds the home."""
+    if home.ledger.exists() or not Layout(home.storage).newest_attempt():
+        return
+    from sweeper.ledger.verify import rebuild
+
+    say(f"Makes {home.ledger} from {home.storage} ...")
+    rebuild(home.ledger, home.storage)
 
 
 def is_held(path: Path) -> bool:

@@ -18,11 +18,11 @@ from rich.markup import escape
 
 from sweeper import display
 from sweeper.analysis.troubles import troubles
-from sweeper.home import MAX_STEM, Home, lock_home
+from sweeper.home import MAX_STEM, Home, driving
 from sweeper.ledger.progress import run_steps
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.writer import Ledger
-from sweeper.machines.clusters import ClusterMeasure, cluster
+from sweeper.machines.clusters import ClusterMeasure, cluster, described
 from sweeper.machines.probe import Probe, ProbeHere, measure_alone, measure_together
 from sweeper.machines.resources import Machine, Resources, local_resources
 from sweeper.scheduling import launch, placing, scoring
@@ -114,7 +114,7 @@ class Pipeline:
             DamagedBlockError: Finished runs lack a metric, and their encodings are damaged.
             KeyboardInterrupt: The user stopped training; run again to resume.
         """
-        with lock_home(self.home.path), Ledger(self.home.ledger, self.home.storage) as ledger:
+        with driving(self.home, self._say) as ledger:
             with ExitStack() as stack:
                 # Where nothing is to be trained, mostly nothing is left to deliver.
                 projector = None if self._seems_done(ledger) else stack.enter_context(self._projector())
@@ -209,7 +209,9 @@ class Pipeline:
             return self._work_on_all(ledger, planned, prepared, measure_alone)
         # Ray reports dead workers on standard output, where the answer goes.
         with redirect_stdout(sys.stderr), cluster(self.machine, _import_for_later) as resources:
-            measure = ClusterMeasure()
+            for line in described(self.machine, resources):
+                self._say(line)
+            measure = ClusterMeasure(resources.gpu, self.machine.cluster_gpus > 0, self._say)
             prepared = prepared or self._prepare(ledger, planned, resources, measure, None)
             return self._work_on_all(ledger, planned, prepared, measure)
 
@@ -271,6 +273,9 @@ class Pipeline:
         except InputError as error:  # runs that cannot be compared or drawn are still delivered
             self.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
         return answer, tuple(files)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, markup=False)
 
     def _seems_done(self, ledger: Ledger) -> bool:
         """Return whether the ledger has as many finished runs as are asked for."""

@@ -27,8 +27,9 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # NumPy's matrix products are small here: its threads would wait for each other, and take the time of the other test process.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# A server of the person who runs the tests is none of theirs.
+# A server and a cluster of the person who runs the tests are none of theirs.
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ["SWEEPER_ADDRESS"] = "local"
 
 SMALL_VAE: dict[str, Value] = {
     "vae.network": "mlp",

@@ -77,6 +77,12 @@ def ray_commands_on_the_page() -> list[str]:
     return re.findall(r"`(ray [a-z-]+ cluster\.yaml[^`]*)`", PAGE)
 
 
+def exported(configuration: dict[str, Any]) -> dict[str, str]:
+    """What the shells of the head find in their environment."""
+    lines = [c for c in commands_of(configuration) if ">> ~/.bashrc" in c]
+    return dict(pair.split("=", 1) for line in lines for pair in re.findall(r"\b[A-Z_]+=[^ ']+", line))
+
+
 def sweeper_commands() -> list[str]:
     return sorted(set(re.findall(r"'(python -m sweeper [^']+)'", CLUSTER)))
 
@@ -158,6 +164,17 @@ def test_no_node_starts_without_the_token_and_the_shared_folder(configuration: d
         assert "RAY_AUTH_MODE=token " in before
         assert "mountpoint -q /mnt/sweeper && " in before
         assert not parse_ray(f"ray start {after}").args
+
+
+def test_the_plain_command_needs_no_flag() -> None:
+    assert "python -m sweeper run factorvae_gamma" in sweeper_commands()
+    found, kinds = exported(config()), config()["available_node_types"]
+    assert found["SWEEPER_STORAGE"] == "/mnt/sweeper"
+    assert found["RAY_AUTH_MODE"] == "token"
+    kind, _, number = found["SWEEPER_CLUSTER_GPUS"].partition(":")
+    assert int(number) == config()["max_workers"] * kinds["gpu"]["resources"]["GPU"]
+    assert f"one {kind} each" in PAGE
+    assert exported(on_premise_config())["SWEEPER_STORAGE"] == "/mnt/sweeper"
 
 
 def test_every_shell_command_is_well_formed() -> None:

@@ -214,15 +214,15 @@ def prune(folder: Path, keep: int = 2, without: Collection[str] = ()) -> None:
     """Delete states that newer blocks of an attempt supersede; the attempt's writer calls this between blocks.
 
     The newest `keep` states of an unfinished run are needed; of a run that is done only the last one, since the run can
-    still be continued to more steps. Diverged runs need none. Manifests and `.kept` files stay. A fenced attempt deletes nothing: a
-    newer one resumes from its older blocks.
+    still be continued to more steps. Diverged runs need none. Manifests and `.kept` files stay. An attempt that is
+    fenced, or about to be, deletes nothing: a newer one resumes from its older blocks.
 
     Args:
         folder: Folder of the attempt.
         keep: Number of states to keep of an unfinished run.
         without: Keys of runs known to have diverged, possibly in a block without states, which is not read here.
     """
-    if is_fenced(folder):
+    if Layout(folder.parents[1]).keep(int(folder.name)).exists() or is_fenced(folder):
         return
     num_newer: Counter[str] = Counter(dict.fromkeys(without, keep))
     for slices in sorted(folder.glob(f"block-*{layout.STATES}"), key=block_of, reverse=True):

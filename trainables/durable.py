@@ -6,6 +6,7 @@ A record is a JSON object that ends with the sha256 of its own bytes, so that an
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,20 +23,45 @@ class ConflictError(Exception):
     """A block contradicts what is committed; nothing of it was ingested."""
 
 
-def write_record(path: Path, body: Mapping[str, Any]) -> None:
+def write_record(path: Path, body: Mapping[str, Any], *, is_contended: bool = False) -> None:
     """Write a record and rename it into place; it is on the disk on return.
+
+    Args:
+        path: Where to.
+        body: What the record holds.
+        is_contended: Whether several processes may write it at the same time; the last one counts.
 
     Raises:
         OSError: The disk is full or failing; a previous file at the path is unchanged.
     """
     text = canonical_json(body).encode()
-    partial = path.with_name(f"{path.name}.partial")
+    own = f".{secrets.token_hex(4)}" if is_contended else ""
+    partial = path.with_name(f"{path.name}{own}.partial")
     try:
         write_file(partial, [text[:-1], _seal(text)])
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def create_record(path: Path, body: Mapping[str, Any]) -> bool:
+    """Write a record unless there is one; return whether this process wrote it. Of several that try, one succeeds.
+
+    Raises:
+        OSError: The disk is full or failing.
+    """
+    text = canonical_json(body).encode()
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        write_file(partial, [text[:-1], _seal(text)])
+        os.link(partial, path)  # the name appears with all of its content, or there is one already
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], str]:

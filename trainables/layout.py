@@ -5,9 +5,11 @@ storage/
   sweeps/<sweep>.json               a sweep, as requested
   attempts/<n>.json                 an attempt, written by its driver
   attempts/<n>.stop                 asks the attempt to write its states and end
+  attempts/<n>.keep                 asks the attempt to delete no states, since another one is about to begin
   attempts/<n>/block-<i>.json       the manifest of a block: its rename makes the block true
   attempts/<n>/block-<i>.slices     states
   attempts/<n>/block-<i>.kept       what is kept of runs that have ended
+  drivers/<n>/                      a lease: one driver at a time, see `sweeper.ledger.lease`
   pruned/<n>.json                   which states were dropped
   plugins/<kind>/                   files of your own, see `plugin_store`
 """
@@ -56,6 +58,27 @@ class Layout:
         """Folder of the plug-ins in files of your own."""
         return self.storage / "plugins"
 
+    @property
+    def drivers(self) -> Path:
+        """Folder of the leases."""
+        return self.storage / "drivers"
+
+    def lease(self, number: int) -> Path:
+        """Folder of a lease."""
+        return self.drivers / f"{number:08d}"
+
+    def leases(self) -> list[Path]:
+        """Folders of all leases, by number; those that are over end with `.over`."""
+        return sorted(path for name in (_NUMBER, f"{_NUMBER}.over") for path in self.drivers.glob(name))
+
+    def begun(self, lease: int, attempt: int) -> Path:
+        """Record of the beginning of an attempt, in the folder of its driver's lease."""
+        return self.lease(lease) / f"begun-{attempt:08d}.json"
+
+    def begun_records(self) -> list[Path]:
+        """Records of the beginnings of all attempts, by number."""
+        return sorted(self.drivers.glob(f"*/begun-{_NUMBER}.json"), key=lambda path: path.name)
+
     def sweep_record(self, name: str) -> Path:
         """Record of a sweep, by its name in the ledger."""
         return self.sweeps / f"{name}.json"
@@ -75,6 +98,14 @@ class Layout:
     def attempt_records(self) -> list[Path]:
         """Records of all attempts, by number."""
         return sorted(self.attempts.glob("[0-9]*.json"))
+
+    def newest_attempt(self) -> int:
+        """The largest number of an attempt with a record or a folder, 0 if there is none."""
+        return max((int(path.name[:8]) for path in self.attempts.glob(f"{_NUMBER}*")), default=0)
+
+    def keep(self, number: int) -> Path:
+        """The file whose existence asks an attempt to delete no states."""
+        return self.attempts / f"{number:08d}.keep"
 
     def stop(self, number: int) -> Path:
         """The file whose existence asks an attempt to write its states and end."""

@@ -6,7 +6,6 @@ the version of the code and of its libraries.
 
 import contextlib
 import gc
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -14,10 +13,8 @@ from pathlib import Path
 
 import torch
 
-from trainables import __version__, arithmetic, durable, engine, evaluation, memory, numerics, stepping
-from trainables.config import RunSpec, canonical_json
-from trainables.data.readers import preparation
-from trainables.durable import DamagedBlockError
+from trainables import arithmetic, engine, evaluation, measurements, memory, numerics, stepping
+from trainables.config import RunSpec
 from trainables.engine import Pack, ResolvedRun
 from trainables.images import Images, random_images
 from trainables.ladder import MIN_SIZE
@@ -138,27 +135,17 @@ def measure(spec: RunSpec, num_runs: int, gpus: float, threads: int) -> dict[str
         return Bench(spec, num_runs, gpus, threads).measured()
     run = engine.resolve(spec)
     arithmetic.set_arithmetic(spec.precision, threads)
-    kept = _kept(run, num_runs)
-    with contextlib.suppress(OSError, DamagedBlockError):
-        found = durable.read_record(kept)[0]
-        if found["memory_gib"] * GIB > memory.available_bytes():
+    on = numerics.numerics_class(torch.device("cpu"), run.spec.precision, num_runs)
+    kept = measurements.place({"runs": run.static_key, "num_runs": num_runs, "on": on})
+    if known := measurements.read(kept):
+        if known["memory_gib"] * GIB > memory.available_bytes():
             memory.check(run, num_runs)
-        return found
+        return known
     begun = time.perf_counter()
     found = Bench(spec, num_runs, gpus, threads).measured()
     if time.perf_counter() - begun > KEEP_S:
-        with contextlib.suppress(OSError):
-            durable.make_folder(kept.parent)
-            durable.write_record(kept, found)
+        measurements.keep(kept, found)
     return found
-
-
-def _kept(run: ResolvedRun, num_runs: int) -> Path:
-    """Where a measurement on the CPU is kept, named after all that it depends on."""
-    where = numerics.numerics_class(torch.device("cpu"), run.spec.precision, num_runs)
-    question = {"runs": run.static_key, "num_runs": num_runs, "on": where, "code": __version__}
-    name = hashlib.sha256(canonical_json(question).encode()).hexdigest()[:16]
-    return preparation.folder() / "measured" / f"{name}.json"
 
 
 def _synchronize(device: torch.device) -> None:

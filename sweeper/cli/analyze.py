@@ -28,9 +28,10 @@ from sweeper.cli.resolve import (
     open_records,
     register,
     repeated,
+    say,
 )
 from sweeper.cli.values import FILE, Number
-from sweeper.home import MAX_STEM, lock_home
+from sweeper.home import MAX_STEM, driving, lock_home
 from trainables import contracts, plugin_store, plugins, sources
 from trainables.errors import InputError, UnknownNameError
 from trainables.reading import Reading
@@ -133,10 +134,9 @@ def evaluate(name: str, chosen: SweepOptions, place: HomeOptions, metrics: tuple
     check_stored(home, must_exist=False)
     (sweep,) = known_sweeps(open_records(home, [name], chosen), [name], chosen, home)
     from sweeper import display
-    from sweeper.ledger.writer import Ledger
     from sweeper.scheduling import scoring
 
-    with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+    with driving(home, say) as ledger:
         plugin_store.keep(home.storage, (plugins.reference(contracts.METRICS, name) for name in metrics))
         said = scoring.evaluate(ledger, sweep, metrics, display.notes())
     click.echo(f"{said} MLflow takes them with the next run or sync.")

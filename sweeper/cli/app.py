@@ -41,9 +41,11 @@ from sweeper.cli.resolve import (
     find_machine,
     find_questions,
     open_records,
+    say,
     settle_storage,
 )
 from sweeper.cli.status import status
+from sweeper.home import refresh
 from trainables import __version__, plugins
 from trainables.durable import ConflictError, DamagedBlockError
 from trainables.errors import InputError
@@ -121,13 +123,14 @@ def show_plan(
     from rich.console import Console
 
     from sweeper import display
-    from sweeper.machines.clusters import ClusterMeasure, cluster
+    from sweeper.machines.clusters import ClusterMeasure, cluster, described
     from sweeper.machines.probe import Probe, measure_together
     from sweeper.machines.resources import local_resources
     from sweeper.scheduling.estimate import announced, plan_table
     from sweeper.scheduling.placing import prepare
     from sweeper.scheduling.plan import plan
 
+    refresh(home, say)
     records = open_records(home) if home.ledger.exists() else None
     with Probe() as probe:
         planned = plan(questions, probe, records, display.notes())
@@ -136,7 +139,9 @@ def show_plan(
             prepared = prepare(machine, planned, records, here, measure, measure_together)
         else:
             with cluster(machine) as there:
-                measure = announced(ClusterMeasure(), display.notes())
+                for line in described(machine, there):
+                    click.echo(line, err=True)
+                measure = announced(ClusterMeasure(there.gpu, machine.cluster_gpus > 0, say), display.notes())
                 prepared = prepare(machine, planned, records, there, measure, None)
     expected = prepared.expected
     if expected is None:

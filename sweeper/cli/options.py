@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from sweeper.cli.values import FOLDER, Number, PluginName, Share, source
+from sweeper.cli.values import FOLDER, Gpus, Number, PluginName, Share, source
 from trainables.config import STATE_EVERY_S
 from trainables.contracts import SWEEPS
 from trainables.errors import InputError
@@ -51,7 +51,7 @@ class MachineOptions:
     address: str | None
     gpus: float | None
     device: Literal["auto", "cpu", "gpu"]
-    cluster_gpus: int
+    cluster_gpus: tuple[str, int]
     ray: bool | None
     state_every: float = STATE_EVERY_S
 
@@ -153,7 +153,8 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
         "--address",
         envvar="SWEEPER_ADDRESS",
         show_envvar=True,
-        help="address of a running Ray cluster (default: this machine)",
+        help="HOST:PORT of a running Ray cluster, or local for this machine (default: RAY_ADDRESS, else the cluster that `ray start`"
+        " began here, else this machine)",
     ),
     "gpus": click.option(
         "--gpus-per-pack",
@@ -174,11 +175,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "cluster_gpus": click.option(
         "--cluster-gpus",
-        type=Number(0, 10_000, 4),
-        default=0,
+        type=Gpus(),
+        default=("", 0),
+        metavar="[KIND:]NUMBER",
         envvar="SWEEPER_CLUSTER_GPUS",
         show_envvar=True,
-        help="GPUs that an autoscaling cluster may grow to (default: those it has)",
+        help="GPUs that an autoscaling cluster may grow to, for example 4 or L4:4 (default: those it has)",
     ),
     "ray": click.option(
         "--ray/--no-ray",

@@ -23,11 +23,12 @@ from sweeper.home import (
     check_length,
     check_letters,
     check_visible,
+    driving,
     lock_home,
+    refresh,
 )
 from trainables import config, contracts, plugin_store, plugins, sources
 from trainables.errors import InputError, UnknownNameError
-from trainables.layout import Layout
 
 if TYPE_CHECKING:
     from sweeper.ledger.reader import Records
@@ -158,27 +159,33 @@ def listed(option: str, metrics: str | None) -> tuple[str, ...]:
 
 def find_machine(options: MachineOptions) -> Machine:
     """Return the machine or cluster that was named."""
-    from sweeper.machines.resources import Machine, check_address, check_device, check_share
+    from sweeper.machines.joining import LOCAL, find_cluster
+    from sweeper.machines.resources import Machine, check_device, check_share
 
     share, device = _share_and_device(options)
     if share is not None:
         check_share(share)
-    address = options.address
-    if options.ray is False and address:
-        if _is_typed("address"):
+    asked = options.address
+    if options.ray is False and asked != LOCAL:
+        if asked and _is_typed("address"):
             raise InputError(
-                f"--no-ray trains in this process, --address {address} on a cluster.\nLeave out one of them."
+                f"--no-ray trains in this process, --address {asked} on a cluster.\nLeave out one of them."
             )
-        address = None
-    check_address(address, "--address" if _is_typed("address") else "SWEEPER_ADDRESS")
-    if options.cluster_gpus and not address and _is_typed("cluster_gpus"):
+        asked = LOCAL
+    found = find_cluster(asked, "--address" if _is_typed("address") else "SWEEPER_ADDRESS")
+    if found.note:
+        say(found.note)
+    address = found.address
+    kind, num_gpus = options.cluster_gpus
+    if num_gpus and not address and _is_typed("cluster_gpus"):
         raise InputError(
             "--cluster-gpus needs a cluster.\nName one with --address, or leave out --cluster-gpus."
         )
     machine = Machine(
         address,
         share,
-        cluster_gpus=options.cluster_gpus,
+        cluster_gpus=num_gpus,
+        cluster_gpu=kind,
         device=device,
         state_every_s=options.state_every,
         ray=options.ray,
@@ -204,15 +211,14 @@ def _is_typed(name: str) -> bool:
 
 
 def check_ledger(home: Home, names: Sequence[str] = (), chosen: SweepOptions | None = None) -> None:
-    """Reject a home without a readable ledger; the sweeps that were named are in the command that would train them."""
+    """Bring the ledger of a home up to date, and reject a home without one.
+
+    The sweeps that were named are in the command that would train them.
+    """
+    refresh(home, say)
     if not home.ledger.exists():
         for name in names:
             _check_trainable(name, chosen)
-        if any(Layout(home.storage).attempts.glob("*")):
-            raise InputError(
-                f"--home {home.path}: the ledger is missing, but {home.storage} has results.\n"
-                f"Rebuild it: {display.command('rebuild', home=home.path)}"
-            )
         what = "no results yet" if home.path.exists() else "no such folder"
         how = {"scale": chosen.scale, "label": chosen.label} if chosen else {}
         again = display.command("run", *(names or ["NAME"]), **how, home=home.path)
@@ -264,6 +270,11 @@ def _options(scale: str, label: str) -> str:
     return " ".join([*([f"--scale {scale}"] if scale else []), *([f"--as {label}"] if label else [])])
 
 
+def say(line: str) -> None:
+    """Print a line that is not part of the answer."""
+    click.echo(line, err=True)
+
+
 @contextmanager
 def changing(
     names: Sequence[str], chosen: SweepOptions, place: HomeOptions
@@ -272,19 +283,15 @@ def changing(
     home = find_home(place, is_written=True)
     check_stored(home, must_exist=False)
     check_ledger(home, names, chosen)
-    from sweeper.ledger.writer import Ledger
-
-    with lock_home(home.path), Ledger(home.ledger, home.storage) as ledger:
+    with driving(home, say) as ledger:
         ledger.ingest()
         yield home, ledger, known_sweeps(ledger.records, names, chosen, home)
 
 
 def settle_storage(home: Home) -> None:
     """Record the path of a storage outside the home before anything else, so that the home never loses it."""
-    from sweeper.ledger.writer import Ledger
-
     if not home.is_settled:
-        with lock_home(home.path), Ledger(home.ledger, home.storage):
+        with driving(home, say):
             home.remember_storage()
 
 

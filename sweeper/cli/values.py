@@ -10,6 +10,8 @@ import click
 from trainables import plugin_files, plugins
 from trainables.errors import InputError
 
+MAX_GPUS = 10_000
+
 
 def source(parameter: click.Parameter, context: click.Context | None = None) -> str:
     """Return the option that was typed, or the environment variable that gave its value."""
@@ -89,6 +91,27 @@ class Share(click.ParamType[float | None]):
         except ValueError:
             valid = "auto, 0 (CPU), 1, 0.5, 0.333, 0.25 ..."
             raise InputError(f"{given(param, value, ctx)}: not a share of a GPU.\nValid: {valid}") from None
+
+
+class Gpus(click.ParamType[tuple[str, int]]):
+    """A number of GPUs with their kind, if it is given: `4`, or `L4:4`."""
+
+    name = "gpus"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Return the kind, empty if none is given, and the number."""
+        assert param
+        if isinstance(value, tuple):
+            return value
+        kind, _, number = str(value).rpartition(":")
+        if not number.isdecimal() or int(number[:9]) > MAX_GPUS or kind != kind.strip():
+            raise InputError(
+                f"{given(param, value, ctx)}: expected a number of GPUs up to {MAX_GPUS:,}, with or without their kind,"
+                " for example 4 or L4:4."
+            )
+        return kind, int(number)
 
 
 class PathOf(click.ParamType[Path]):

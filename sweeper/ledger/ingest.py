@@ -46,6 +46,23 @@ def take_in(db: sqlite3.Connection, path: Path, manifest: Manifest, dropped: Map
     return ""
 
 
+def take_back(db: sqlite3.Connection, manifest: Manifest) -> None:
+    """Remove the newest block of an attempt and what it alone commits; the caller holds a transaction."""
+    place = (manifest.attempt, manifest.index)
+    for table, number in (("slices", "block"), ("block_runs", "block"), ("blocks", "number")):
+        db.execute(f"DELETE FROM {table} WHERE (attempt, {number}) = (?, ?)", place)  # noqa: S608 (of our own words)
+    db.executemany(
+        "DELETE FROM points WHERE run = (SELECT id FROM runs WHERE key = ?) AND step = ?"
+        " AND metric IN (SELECT id FROM metrics WHERE (name, identity) = (?, ?))"
+        " AND NOT EXISTS (SELECT 1 FROM block_runs JOIN blocks ON (blocks.attempt, number) = (block_runs.attempt, block)"
+        "  WHERE block_runs.run = points.run AND start_step < points.step AND points.step <= block_runs.step)",
+        [
+            (point.key, point.step, point.name, manifest.metric_identities.get(point.name, ""))
+            for point in manifest.points
+        ],
+    )
+
+
 def _add_attempt(db: sqlite3.Connection, manifest: Manifest) -> None:
     """Record where the attempt ran; add the whole attempt if no driver recorded it."""
     number = manifest.attempt

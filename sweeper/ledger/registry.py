@@ -2,6 +2,7 @@
 
 sweeps/<name>-<scale>[-<label>].json   a sweep with its draws, members and runs
 attempts/<attempt>.json                an attempt: its runs, outcome and failures
+drivers/<lease>/begun-<attempt>.json   the beginning of an attempt: its runs, and where it ended earlier ones
 pruned/<number>.json                   runs whose states were dropped, as far as attempts up to a newest one wrote them
 """
 
@@ -265,23 +266,51 @@ def attempt_body(db: sqlite3.Connection, number: int) -> dict[str, Any]:
     }
 
 
-def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
-    """Add an attempt from its record, or the parts of it that the ledger lacks."""
-    number = body["number"]
+def begun_body(db: sqlite3.Connection, number: int, fenced: Iterable[int]) -> dict[str, Any]:
+    """Return the content of the record of an attempt's beginning, with the attempts that it fences off."""
+    whole = attempt_body(db, number)
+    fences = {
+        str(attempt): db.execute("SELECT fence FROM attempts WHERE number = ?", (attempt,)).fetchone()[0]
+        for attempt in fenced
+    }
+    return {name: whole[name] for name in ("number", "started_at_s", "runs")} | {"fences": fences}
+
+
+def adopt_begun(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
+    """Add an attempt from the record of its beginning; where it fenced off earlier ones counts before all other records."""
+    _add_begun(db, body)
+    for attempt, fence in body["fences"].items():
+        db.execute(
+            "UPDATE attempts SET fence = ?, ended_at_s = COALESCE(ended_at_s, ?), outcome = COALESCE(outcome, 'lost')"
+            " WHERE number = ? AND fence IS NOT ?",
+            (fence, body["started_at_s"], int(attempt), fence),
+        )
+
+
+def _add_begun(db: sqlite3.Connection, body: Mapping[str, Any]) -> dict[str, int]:
+    """Add an attempt and its runs, as far as they are missing; return the ids of the runs by their keys."""
     db.execute(
-        "INSERT INTO attempts (number, started_at_s) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        (number, body["started_at_s"]),
-    )
-    db.execute(
-        "UPDATE attempts SET ended_at_s = COALESCE(ended_at_s, ?), outcome = COALESCE(outcome, ?),"
-        " error = COALESCE(error, ?),"
-        " fence = COALESCE(fence, MAX(?, (SELECT COUNT(*) FROM blocks WHERE attempt = ?))) WHERE number = ?",
-        (body["ended_at_s"], body["outcome"], body["error"], body["fence"], number, number),
+        "INSERT INTO attempts (number, started_at_s) VALUES (?, ?)"
+        " ON CONFLICT (number) DO UPDATE SET started_at_s = excluded.started_at_s",
+        (body["number"], body["started_at_s"]),
     )
     rows = {key: add_run(db, key, spec) for key, spec in body["runs"].items()}
     db.executemany(
         "INSERT INTO attempt_runs VALUES (?, ?) ON CONFLICT DO NOTHING",
-        [(row, number) for row in rows.values()],
+        [(row, body["number"]) for row in rows.values()],
+    )
+    return rows
+
+
+def adopt_attempt(db: sqlite3.Connection, body: Mapping[str, Any]) -> None:
+    """Add an attempt from its record, or the parts of it that the ledger lacks."""
+    number = body["number"]
+    rows = _add_begun(db, body)
+    db.execute(
+        "UPDATE attempts SET ended_at_s = COALESCE(?, ended_at_s), outcome = COALESCE(?, outcome),"
+        " error = COALESCE(?, error),"
+        " fence = COALESCE(fence, MAX(?, (SELECT COUNT(*) FROM blocks WHERE attempt = ?))) WHERE number = ?",
+        (body["ended_at_s"], body["outcome"], body["error"], body["fence"], number, number),
     )
     for key, *failure in body["failures"]:
         db.execute(
@@ -296,7 +325,7 @@ def drop_states(storage: Path, keys: Iterable[str], newest_attempt: int) -> None
     durable.make_folder(layout.pruned)
     number = 1 + max((int(path.stem) for path in layout.pruned_records()), default=0)
     body = {"runs": sorted(keys), "newest_attempt": newest_attempt}
-    durable.write_record(layout.pruned_record(number), body)
+    durable.write_record(layout.pruned_record(number), body, is_contended=True)
 
 
 def dropped_states(storage: Path) -> tuple[dict[str, int], list[str]]:
@@ -324,10 +353,15 @@ def forget_states(db: sqlite3.Connection, dropped: Mapping[str, int]) -> None:
     )
 
 
-def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
-    """Add what is in the records of a storage and not in the ledger; return one line for each unusable record."""
-    problems = []
-    for path in Layout(storage).sweep_records():
+def adopt_all(db: sqlite3.Connection, storage: Path) -> tuple[list[str], list[int]]:
+    """Add what is in the records of a storage and not in the ledger.
+
+    Returns:
+        One line for each unusable record; and the attempts whose record lacks what another driver's record says, since two
+        drivers wrote it.
+    """
+    layout, problems = Layout(storage), []
+    for path in layout.sweep_records():
         try:
             body, _ = durable.read_record(path)
             with transaction(db):
@@ -336,12 +370,27 @@ def adopt_all(db: sqlite3.Connection, storage: Path) -> list[str]:
             problems.append(str(error))
         except InputError as error:
             problems.append(f"{path}: {error}")
+    attempts = dict[int, Mapping[str, Any]]()
     with transaction(db):
-        for path in Layout(storage).attempt_records():
+        for path in layout.attempt_records():
             try:
-                adopt_attempt(db, durable.read_record(path)[0])
+                body, _ = durable.read_record(path)
+            except DamagedBlockError as error:
+                problems.append(str(error))
+            else:
+                adopt_attempt(db, body)
+                attempts[body["number"]] = body
+        for path in layout.begun_records():
+            try:
+                adopt_begun(db, durable.read_record(path)[0])
             except DamagedBlockError as error:
                 problems.append(str(error))
         dropped, damaged = dropped_states(storage)
         forget_states(db, dropped)
-    return problems + damaged
+    known = {number for (number,) in db.execute("SELECT number FROM attempts")}
+    differing = [
+        number
+        for number in sorted(known)
+        if canonical_json(attempts.get(number, {})) != canonical_json(attempt_body(db, number))
+    ]
+    return problems + damaged, differing

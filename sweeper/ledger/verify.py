@@ -1,6 +1,5 @@
 """Check whether ledger and storage agree, and rebuild a ledger from the storage alone."""
 
-import contextlib
 import hashlib
 import os
 import sqlite3
@@ -50,11 +49,6 @@ def rebuild(path: Path, storage: Path) -> Ingested:
     # A write-ahead log left beside a ledger that was moved away would be replayed into the new one.
     for name in (partial.name, *(f"{p.name}-{part}" for p in (path, partial) for part in ("wal", "shm"))):
         path.with_name(name).unlink(missing_ok=True)
-    db = schema.open_for_writing(partial)
-    marker = Layout(storage).marker
-    with contextlib.closing(db), schema.transaction(db):
-        if marker.exists():
-            db.execute("INSERT INTO identity VALUES (?)", (durable.read_record(marker)[0]["ledger"],))
     with Ledger(partial, storage) as ledger:
         ingested = ledger.ingest()
     partial.replace(path)
@@ -91,6 +85,14 @@ def _check_intentions(db: sqlite3.Connection, storage: Path) -> Iterator[str]:
         bodies[layout.sweep_record(str(sweep))] = registry.sweep_body(db, sweep)
     for (number,) in db.execute("SELECT number FROM attempts").fetchall():
         bodies[layout.attempt_record(number)] = registry.attempt_body(db, number)
+    for path in layout.begun_records():
+        try:
+            body, _ = durable.read_record(path)
+        except DamagedBlockError as error:
+            yield str(error)
+        else:
+            if layout.attempt_record(body["number"]) not in bodies:
+                yield f"{path} is not in the ledger."
     recorded = {*layout.sweep_records(), *layout.attempt_records()}
     for path in sorted(recorded | set(bodies)):
         try:

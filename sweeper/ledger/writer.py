@@ -1,9 +1,10 @@
 """The writer of the ledger: what was asked for, and an index over the committed blocks.
 
-One driver writes the ledger, on a local disk; `Records` reads it. Everything in it except the exports can be rebuilt from
-the storage folder, which belongs to one ledger.
+One driver writes the ledger, on a local disk; `Records` reads it. Everything in it except the exports can be made again from
+the storage folder, of which several homes may have a ledger; its lease says which driver may begin attempts.
 """
 
+import contextlib
 import hashlib
 import os
 import time
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sweeper import display
 from sweeper.ledger import registry, schema
-from sweeper.ledger.ingest import take_in
+from sweeper.ledger.ingest import take_back, take_in
+from sweeper.ledger.lease import Lease
 from sweeper.ledger.reader import Records
 from sweeper.ledger.registry import Draw, Member
 from sweeper.ledger.rows import SweepId, SweepSpec
@@ -29,6 +30,11 @@ __all__ = ["ConflictError", "Draw", "Ingested", "Ledger", "Member"]
 
 _OPEN_ATTEMPTS = (
     "SELECT number FROM attempts JOIN attempt_runs ON attempt = number WHERE run = ? AND fence IS NULL"
+)
+
+_BEHIND_THE_FENCE = (
+    "SELECT attempts.number, fence, COUNT(*) AS taken FROM attempts JOIN blocks ON attempt = attempts.number"
+    " WHERE fence IS NOT NULL GROUP BY attempts.number HAVING taken > fence"
 )
 
 
@@ -51,8 +57,9 @@ class Ledger:
     """The only writer of a home's ledger; each method is one transaction, durable on disk when it returns.
 
     Args:
-        path: File of the ledger on a local disk; created if missing.
+        path: File of the ledger on a local disk; created if missing, for a storage with results as an index over them.
         storage: Folder of the blocks; machines may share it.
+        lease: Lease of the storage; None for a caller that begins no attempts.
 
     Attributes:
         complaints: Lines to show at the end: blocks that gave a committed point another value, damaged states.
@@ -61,26 +68,19 @@ class Ledger:
         InputError: The storage belongs to another ledger, or the file is not a ledger or is from a newer version.
     """
 
-    def __init__(self, path: Path, storage: Path) -> None:
+    def __init__(self, path: Path, storage: Path, lease: Lease | None = None) -> None:
         self.path = path
         self.storage = storage
+        self._lease = lease
         self._layout = Layout(storage)
         self.complaints: list[str] = []
         self._dropped, _ = registry.dropped_states(storage)
         for folder in (path.parent, self._layout.attempts, self._layout.sweeps):
             durable.make_folder(folder)
-        marker = self._layout.marker
-        owner = durable.read_record(marker)[0]["ledger"] if marker.exists() else None
-        if owner is not None and not path.exists():
-            raise InputError(
-                f"Storage {storage} belongs to a ledger that is not at {path}.\n"
-                f"Rebuild the ledger: {display.command('rebuild', home=path.parent, storage=storage)}\n"
-                "Or choose another folder with --storage."
-            )
         self._db = schema.open_for_writing(path)
         self.records = Records(self._db)
         try:
-            self._own(marker, owner)
+            self._join()
         except BaseException:
             self.close()
             raise
@@ -94,6 +94,15 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def check_lease(self) -> None:
+        """Make sure that no other driver took the storage over.
+
+        Raises:
+            LeaseLostError: One did.
+        """
+        if self._lease:
+            self._lease.check()
 
     def register_sweep(self, sweep: SweepId, spec: SweepSpec, draws: Iterable[Draw]) -> bool:
         """Add what is new in a sweep: draws, seeds, steps, or a reworded question.
@@ -110,7 +119,7 @@ class Ledger:
             registry.add_sweep(self._db, sweep, spec, draws)
             is_new = self._db.total_changes > before
             if is_new or not path.exists():
-                durable.write_record(path, registry.sweep_body(self._db, sweep))
+                durable.write_record(path, registry.sweep_body(self._db, sweep), is_contended=True)
         return is_new
 
     def rename_sweep(self, sweep: SweepId, label: str) -> SweepId:
@@ -151,21 +160,30 @@ class Ledger:
         Blocks that those have committed so far are added; their later blocks are refused as a whole.
 
         Returns:
-            The number of the attempt, larger than any earlier one in this storage.
+            The number of the attempt, larger than any earlier one in this storage, and given to nobody else.
 
         Raises:
             ConflictError: A block contradicts what is committed.
+            LeaseLostError: Another driver took the storage over.
         """
+        self.check_lease()
         now_s = time.time()
         rows = [self._run(key) for key in keys]
+        earlier = self._open_attempts(rows)
+        for attempt in earlier:  # what is found below stays until the new attempt is recorded
+            self._layout.keep(attempt).touch()
         self._take_open(rows)
         with schema.transaction(self._db):
-            number = 1 + max(self._newest_attempt(), self._newest_recorded())
+            number = self._new_number()
             fenced = sorted({attempt for row in rows for attempt in self._fence_off(row, now_s)})
             self._db.execute("INSERT INTO attempts (number, started_at_s) VALUES (?, ?)", (number, now_s))
             self._db.executemany("INSERT INTO attempt_runs VALUES (?, ?)", [(row, number) for row in rows])
+            if self._lease:
+                self._lease.begin(number, registry.begun_body(self._db, number, fenced))
             for attempt in (*fenced, number):
                 self._record_attempt(attempt)
+        for attempt in earlier:
+            self._layout.keep(attempt).unlink(missing_ok=True)
         return number
 
     def end_attempt(self, number: int, outcome: str, error: str = "") -> None:
@@ -241,7 +259,11 @@ class Ledger:
             ConflictError: A block contradicts what is committed.
         """
         self._dropped, _ = registry.dropped_states(self.storage)
-        problems = registry.adopt_all(self._db, self.storage)
+        problems, differing = registry.adopt_all(self._db, self.storage)
+        if self._lease:
+            for number in differing:
+                self._record_attempt(number)
+        self._take_back()
         found = self._take_all(self._layout.manifests())
         return Ingested(found.num_taken, found.num_stale, (*problems, *found.problems))
 
@@ -272,33 +294,43 @@ class Ledger:
         self._dropped |= dict.fromkeys(keys, newest)
         return self.prune()
 
-    def _own(self, marker: Path, owner: str | None) -> None:
-        """Check that ledger and storage belong together; a new pair is joined."""
-        added = self._db.execute(
+    def _join(self) -> None:
+        """Check that ledger and storage belong together; a ledger in which nothing is planned joins any storage.
+
+        The identity is that of the storage, of which there may be several ledgers.
+        """
+        marker = self._layout.marker
+        self._db.execute(
             "INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT * FROM identity)", (uuid.uuid4().hex,)
         )
         (identity,) = self._db.execute("SELECT ledger FROM identity").fetchone()
-        if owner is None and self._newest_attempt() == 0:
-            durable.write_record(marker, {"ledger": identity})
-        elif owner != identity and added.rowcount:
-            again = display.command("rebuild", home=self.path.parent)
-            raise InputError(
-                f"{self.path} is empty, but {self.storage} has results of another ledger.\n"
-                f"Move this file away, then rebuild the ledger from the storage: {again}"
-            )
-        elif owner != identity:
+        if not marker.exists() and self._newest_attempt() == 0:
+            durable.create_record(marker, {"ledger": identity})
+        owner = durable.read_record(marker)[0]["ledger"] if marker.exists() else None
+        if owner == identity:
+            return
+        if owner is None or self._newest_attempt() or self.records.sweeps():
             raise InputError(
                 f"Storage {self.storage} belongs to another ledger than {self.path}.\n"
                 "Choose the right one with --storage, or another home with --home."
             )
+        self._db.execute("UPDATE identity SET ledger = ?", (owner,))
 
     def _newest_attempt(self) -> int:
         (number,) = self._db.execute("SELECT COALESCE(MAX(number), 0) FROM attempts").fetchone()
         return int(number)
 
-    def _newest_recorded(self) -> int:
-        """Return the newest attempt with a record; the ledger may lack it if it is an old copy."""
-        return max((int(p.stem) for p in self._layout.attempt_records()), default=0)
+    def _new_number(self) -> int:
+        """Return a new number of an attempt by creating its folder: of several drivers that try, one succeeds."""
+        number = max(self._newest_attempt(), self._layout.newest_attempt())
+        while True:
+            number += 1
+            try:
+                self._layout.attempt(number).mkdir()
+            except FileExistsError:
+                continue
+            durable.sync_folder(self._layout.attempts)
+            return number
 
     def _run(self, key: str) -> int:
         found = self._db.execute("SELECT id FROM runs WHERE key = ?", (key,)).fetchone()
@@ -318,8 +350,12 @@ class Ledger:
         return [attempt for (attempt,) in attempts]
 
     def _record_attempt(self, number: int) -> None:
+        """Write the record of an attempt, with what other drivers recorded of it, above all that they fenced it off."""
+        path = self._layout.attempt_record(number)
+        with contextlib.suppress(DamagedBlockError):  # none yet, or it is replaced
+            registry.adopt_attempt(self._db, durable.read_record(path)[0])
         body = registry.attempt_body(self._db, number)
-        durable.write_record(self._layout.attempt_record(number), body)
+        durable.write_record(path, body, is_contended=True)
 
     def _progress(self, attempt: int) -> tuple[int | None, int]:
         """Return the first refused block of an attempt, if any, and the number of blocks that were added."""
@@ -329,8 +365,12 @@ class Ledger:
 
     def _take_open(self, rows: Iterable[int]) -> None:
         """Add the blocks of the attempts at some runs that are not fenced off."""
-        attempts = {attempt for row in rows for (attempt,) in self._db.execute(_OPEN_ATTEMPTS, (row,))}
-        self._take_all(path for attempt in sorted(attempts) for path in self._layout.manifests(attempt))
+        attempts = self._open_attempts(rows)
+        self._take_all(path for attempt in attempts for path in self._layout.manifests(attempt))
+
+    def _open_attempts(self, rows: Iterable[int]) -> list[int]:
+        """Return the attempts at some runs that are not fenced off."""
+        return sorted({attempt for row in rows for (attempt,) in self._db.execute(_OPEN_ATTEMPTS, (row,))})
 
     def _take_all(self, paths: Iterable[Path]) -> Ingested:
         """Add the committed blocks that are new, in order within each attempt."""
@@ -351,13 +391,21 @@ class Ledger:
                 problems[attempt] = f"{error} It is left out, like the damaged blocks that it may follow."
         return Ingested(outcomes["taken"], outcomes["stale"], tuple(problems.values()))
 
+    def _take_back(self) -> None:
+        """Remove blocks that were added before another home's driver was found to have fenced off their attempt earlier."""
+        for attempt, fence, num_known in self._db.execute(_BEHIND_THE_FENCE).fetchall():
+            with schema.transaction(self._db):
+                for index in reversed(range(fence, num_known)):
+                    manifest = blocks.read_manifest(self._layout.manifest(attempt, index))
+                    take_back(self._db, manifest)
+
     def _take(self, attempt: int, index: int) -> None:
         path = self._layout.manifest(attempt, index)
         manifest = blocks.read_manifest(path)
         with schema.transaction(self._db):
             complaint = take_in(self._db, path, manifest, self._dropped)
             self.complaints += [complaint] if complaint else []
-            if not self._layout.attempt_record(attempt).exists():
+            if self._lease and not self._layout.attempt_record(attempt).exists():
                 self._record_attempt(attempt)
 
     def _check_known(self, attempt: int, index: int) -> None:

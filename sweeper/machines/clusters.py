@@ -4,17 +4,27 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
 
-from sweeper.machines import local_ray
+from sweeper import display
+from sweeper.machines import joining, local_ray
 from sweeper.machines.probe import Measured
-from sweeper.machines.resources import ANSWER_S, Machine, Resources, exact_share, local_resources
-from trainables import plugins
-from trainables.config import RunSpec
+from sweeper.machines.resources import (
+    UNKNOWN_GPU,
+    Machine,
+    Resources,
+    exact_share,
+    local_resources,
+    num_slots,
+)
+from trainables import measurements, plugins
+from trainables.config import RunSpec, but_for_seed
 from trainables.errors import InputError, UnusableGpuError, reason
 from trainables.stopping import held_back
 
@@ -38,6 +48,13 @@ SIGNAL_S = 0.5
 
 MEASURE_S = 60.0
 """Longest time for a cluster to measure a pack; nodes that are still starting take longer."""
+
+
+LOOK_EVERY_S = 2.0
+"""Seconds between looks at the nodes of a cluster."""
+
+FIRST_NODE_S = 900.0
+"""Longest time for the first node of a cluster that has none yet; the request itself makes the cluster start one."""
 
 
 @contextmanager
@@ -141,18 +158,27 @@ def is_there() -> bool:
     """Return whether the head of the joined cluster answers; asking Ray itself would block if it does not."""
     import ray
 
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), ANSWER_S).close()
-    except OSError:
-        return False
-    return True
+    return joining.is_there(ray.get_runtime_context().gcs_address)
 
 
 class ClusterMeasure:
-    """Measures packs on nodes of the joined cluster; once no node was free, it does not ask again."""
+    """Measures packs on nodes of the joined cluster; once no node was free, it does not ask again.
 
-    def __init__(self) -> None:
+    What was measured on a kind of GPU is kept for this user: then a cluster that has no GPU yet is planned without one.
+
+    Args:
+        gpu: Kind of the cluster's GPUs, see `Resources`.
+        is_growing: Whether the cluster starts nodes with GPUs when they are asked for.
+        say: Tells the user that it waits.
+    """
+
+    def __init__(
+        self,
+        gpu: str = UNKNOWN_GPU,
+        is_growing: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._gpu, self._is_growing, self._say = gpu, is_growing, say
         self._is_busy = False
 
     def __call__(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
@@ -162,8 +188,21 @@ class ClusterMeasure:
             InputError: The pack does not fit into the node's memory.
             OSError: Torch cannot use the node's GPU.
         """
-        if self._is_busy:
-            return None
+        kept = self._kept(run, num_runs, gpus, threads) if gpus and self._gpu != UNKNOWN_GPU else None
+        if kept and (known := measurements.read(kept)):
+            return Measured(**known)
+        found = None if self._is_busy else self._measured(run, num_runs, gpus, threads)
+        if kept and found:
+            measurements.keep(kept, asdict(found))
+        return found
+
+    def _kept(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Path:
+        on = f"{self._gpu}, torch {version('torch')}"
+        return measurements.place(
+            {"run": but_for_seed(run), "num_runs": num_runs, "gpus": gpus, "threads": threads, "on": on}
+        )
+
+    def _measured(self, run: RunSpec, num_runs: int, gpus: float, threads: int) -> Measured | None:
         import ray
 
         files = plugins.carried()
@@ -176,8 +215,13 @@ class ClusterMeasure:
 
         options = {"num_cpus": threads, "num_gpus": exact_share(gpus), "max_retries": 0, "max_calls": 1}
         asked = ray.remote(**options)(task).remote()
+        is_first = gpus > 0 and self._is_growing and not ray.cluster_resources().get("GPU")
+        if is_first:
+            self._say(
+                f"Waiting for the first node with a GPU, to measure a pack on it (at most {display.duration(FIRST_NODE_S)}) ..."
+            )
         try:
-            return Measured(**ray.get(asked, timeout=MEASURE_S))
+            return Measured(**ray.get(asked, timeout=FIRST_NODE_S if is_first else MEASURE_S))
         except ray.exceptions.RayError as error:  # a pack that cannot train reports why when it is trained
             self._is_busy = isinstance(error, ray.exceptions.GetTimeoutError)
             ray.cancel(asked, force=True)
@@ -189,6 +233,47 @@ class ClusterMeasure:
             return None
 
 
+class Slots:
+    """Says how many packs train at once: on this machine always as many, on a cluster what it has at the moment.
+
+    Nodes that join take packs within seconds; for those that left, no attempt is begun that would wait for them.
+
+    Args:
+        machine: Where packs train.
+        at_first: Packs at once when it was planned.
+    """
+
+    def __init__(self, machine: Machine, at_first: int) -> None:
+        self._machine, self._found = machine, at_first
+        self._looked_s = time.monotonic()
+
+    def __call__(self) -> int:
+        """Return the number, not older than a few seconds."""
+        if self._machine.address is not None and time.monotonic() - self._looked_s > LOOK_EVERY_S:
+            self._looked_s = time.monotonic()
+            self._found = num_slots(_resources(self._machine), self._machine)
+        return self._found
+
+
+def described(machine: Machine, resources: Resources) -> list[str]:
+    """Return lines that name the joined cluster; the second warns of one without a token. None for this machine alone."""
+    if machine.address is None:
+        return []
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    gpus = f"{display.count(round(resources.num_gpus), 'GPU')}, " if resources.num_gpus else ""
+    cores = display.count(round(resources.num_cpus), "core")
+    found = [
+        f"Ray cluster at {machine.address}: {display.count(resources.num_nodes, 'node')}, {gpus}{cores}."
+    ]
+    if not is_token_auth_enabled():
+        found.append(
+            "Warning: this cluster asks for no token, so whoever reaches it can run code as you; set RAY_AUTH_MODE=token"
+            " where Ray starts and here (see docs/cluster.md)."
+        )
+    return found
+
+
 def _resources(machine: Machine) -> Resources:
     """Return the resources that the joined cluster has or will grow to."""
     import ray
@@ -198,4 +283,10 @@ def _resources(machine: Machine) -> Resources:
     num_gpus = max(found.get("GPU", 0), machine.cluster_gpus)
     if not num_gpus and machine.gpus_per_pack:
         num_gpus = EXPECTED_GPUS  # an autoscaled cluster may have none before packs request them
-    return Resources(found.get("CPU", 0), num_gpus, " or ".join(kinds) or "GPU")
+    num_nodes = sum(node["Alive"] for node in ray.nodes())
+    return Resources(
+        found.get("CPU", 0),
+        num_gpus,
+        " or ".join(kinds) or machine.cluster_gpu or UNKNOWN_GPU,
+        num_nodes=num_nodes,
+    )

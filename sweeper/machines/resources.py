@@ -5,7 +5,6 @@ import csv
 import math
 import os
 import shutil
-import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,10 @@ from trainables.errors import InputError
 Device = Literal["auto", "cpu", "gpu"]
 
 
+UNKNOWN_GPU = "GPU"
+"""Kind of a GPU whose kind is not known."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where packs train, as far as the user decided it.
@@ -26,6 +29,7 @@ class Machine:
         gpus_per_pack: Share of a GPU that a pack uses, 1 / k; 0 for CPU packs; None to choose by measuring.
         threads: CPU threads of a pack.
         cluster_gpus: GPUs that a cluster will grow to; 0 for those it has.
+        cluster_gpu: Their kind, as Ray names it; empty if it was not said.
         device: Device to train on; `auto` is the device that a sweep began on, otherwise a GPU if there is one.
         state_every_s: Least seconds of training between two states to resume from.
         max_pack: Most runs of a pack on a GPU; None for the default.
@@ -38,6 +42,7 @@ class Machine:
     gpus_per_pack: float | None
     threads: int = 1
     cluster_gpus: int = 0
+    cluster_gpu: str = ""
     device: Device = "auto"
     state_every_s: float = STATE_EVERY_S
     max_pack: int | None = None
@@ -54,18 +59,17 @@ class Resources:
         num_gpus: Number of GPUs; for an autoscaled cluster, the number that it may grow to.
         gpu: Name and memory of the GPUs, as far as known.
         problem: Why there is no GPU although one may be expected.
+        num_nodes: Number of machines that are up.
     """
 
     num_cpus: float
     num_gpus: float
-    gpu: str = "GPU"
+    gpu: str = UNKNOWN_GPU
     problem: str = ""
+    num_nodes: int = 1
 
 
 MAX_PACKS_PER_GPU = 100
-
-ANSWER_S = 3.0
-"""Longest time for a cluster to answer."""
 
 DRIVER_S = 20.0
 """Longest time for the GPU driver to list a machine's GPUs; it takes seconds if it was not used before."""
@@ -114,41 +118,10 @@ def check_device(machine: Machine) -> None:
             )
 
 
-def check_address(address: str | None, option: str = "--address") -> None:
-    """Reject an address where nothing answers; Ray itself would try for minutes.
-
-    Args:
-        address: Address of a cluster, None for this machine.
-        option: The option or variable that gave it, for error texts.
-
-    Raises:
-        InputError: The address is invalid, or nothing answers there.
-    """
-    if address in (None, "auto"):
-        return
-    if str(address).startswith("ray://"):
-        raise InputError(
-            f"{option} {address}: Ray Client is not supported; Tune's driver must run inside the cluster.\n"
-            "Run this command on the head node with --address auto."
-        )
-    host, _, port = str(address).rpartition(":")
-    if not host or not port.isdecimal():
-        raise InputError(
-            f"{option} {address or repr('')}: expected auto or HOST:PORT, for example 10.0.0.4:6379."
-        )
-    try:
-        socket.create_connection((host, int(port)), ANSWER_S).close()
-    except (OSError, OverflowError):
-        raise InputError(
-            f"{option} {address}: no Ray cluster answers there.\n"
-            "Check it, start a cluster with `ray start --head` and use the address that it prints, or leave out --address."
-        ) from None
-
-
 def local_resources() -> Resources:
     """Return the resources of this machine, without starting Ray."""
     gpus, problem = local_gpus()
-    return Resources(num_cores(), len(gpus), gpus[0] if gpus else "GPU", problem)
+    return Resources(num_cores(), len(gpus), gpus[0] if gpus else UNKNOWN_GPU, problem)
 
 
 def num_slots(resources: Resources, machine: Machine) -> int:

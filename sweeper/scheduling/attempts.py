@@ -78,7 +78,12 @@ class LedgerAttempts:
         return StoredState(stored.step, str(path), stored.slice)
 
     def take(self, report: Report) -> bool:
-        """Add a block to the ledger; return whether it counts, which is not so once a newer attempt has begun."""
+        """Add a block to the ledger; return whether it counts, which is not so once a newer attempt has begun.
+
+        Raises:
+            LeaseLostError: Another driver took the storage over.
+        """
+        self._ledger.check_lease()
         # The ledger knows it already if `begin` added all blocks that were there.
         is_true = self._ledger.take(Path(report.manifest)) != "stale"
         if is_true:

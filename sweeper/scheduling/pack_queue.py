@@ -56,6 +56,11 @@ class PackQueue:
         self.is_stopping = False
 
     @property
+    def num_live(self) -> int:
+        """Number of packs that are handed out."""
+        return len(self._live)
+
+    @property
     def has_live(self) -> bool:
         """Whether a worker has started a pack; one that waits for a node has nothing to lose."""
         return bool(self._started & set(self._live))

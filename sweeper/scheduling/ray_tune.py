@@ -38,6 +38,9 @@ GONE_S = 15.0
 VAIN_S = 3.0
 """Longest time for Tune to end once Ray is gone."""
 
+MAX_AT_ONCE = 10_000
+"""Most packs at once for Tune, which counts them once; the searcher knows how many there is room for."""
+
 GONE = "every node of the Ray cluster is gone"
 
 
@@ -66,7 +69,10 @@ def work(
     tuner = tune.Tuner(
         tune.with_resources(PackTrainable, {"cpu": machine.threads, "gpu": share}),
         tune_config=tune.TuneConfig(
-            search_alg=PackSearcher(queue), num_samples=-1, max_concurrent_trials=num_slots, reuse_actors=True
+            search_alg=PackSearcher(queue, clusters.Slots(machine, num_slots)),
+            num_samples=-1,
+            max_concurrent_trials=MAX_AT_ONCE,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="packs",
@@ -111,14 +117,21 @@ def _not_waiting_in_vain(request: StopRequest) -> AbstractContextManager[None]:
 
 
 class PackSearcher(Searcher):
-    """The searcher of the Tune experiment, in which each pack of a queue is a trial."""
+    """The searcher of the Tune experiment, in which each pack of a queue is a trial.
 
-    def __init__(self, queue: PackQueue) -> None:
+    Args:
+        queue: Packs to train.
+        num_slots: Says how many packs may be handed out at the moment.
+    """
+
+    def __init__(self, queue: PackQueue, num_slots: Callable[[], int]) -> None:
         super().__init__(metric=None, mode=None)
-        self._queue = queue
+        self._queue, self._num_slots = queue, num_slots
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next pack, None while a running pack may come back, Tune's own `FINISHED` at the end."""
+        """Return the next pack, None while there is no room or a running pack may come back, Tune's own `FINISHED` at the end."""
+        if self._queue.num_live >= self._num_slots():
+            return None
         given = self._queue.hand_out(trial_id)
         if given == FINISHED:
             return str(Searcher.FINISHED)

@@ -8,9 +8,11 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ import pytest
 from search_spaces import betavae_beta
 from sweeper import pipeline
 from sweeper.home import Home
+from sweeper.ledger.lease import Lease
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import MemberRow, SweepId
 from sweeper.ledger.verify import check
 from tests.sweeper.conftest import Typed
 from trainables.__main__ import main as train_alone
 from trainables.config import Value
+from trainables.layout import Layout
 
 GAMMA, BETA = SweepId("factorvae_gamma", "smoke"), SweepId("betavae_beta", "smoke")
 BOTH = [GAMMA.name, BETA.name, "--scale", "smoke"]
@@ -73,8 +77,11 @@ def members(home: Home, sweep: SweepId) -> list[MemberRow]:
         return records.members(sweep)
 
 
-def files(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+def files(storage: Path) -> dict[Path, int]:
+    """All files but those of leases, of which each driver has one."""
+    leases = Layout(storage).drivers
+    found = (path for path in storage.rglob("*") if path.is_file() and not path.is_relative_to(leases))
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 def test_both_sweeps_are_trained_in_one_launch(first: Typed, home: Home) -> None:
@@ -322,18 +329,41 @@ ONE_RUN = [
 ]
 
 
+@contextmanager
+def for_each_attempt(home: Home, spoil: Callable[[Path], object]) -> Iterator[None]:
+    """In this context something is done with the folder of each attempt as soon as its driver has made it."""
+    ended, seen = threading.Event(), set[str]()
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            for folder in Layout(home.storage).attempts.glob("0*[0-9]"):
+                if folder.name not in seen:
+                    seen.add(folder.name)
+                    spoil(folder)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 @pytest.mark.system
 def test_runs_that_fail_thrice_are_given_up_and_named(
     make_home: MakeHome, cluster: str, typed: Callable[..., Typed]
 ) -> None:
-    """Files stand where the attempts' folders would be."""
+    """A file takes the place of each attempt's folder."""
     home, _ = make_home("failing")
-    in_the_way = [home.storage / "attempts" / f"{number:08d}" for number in (1, 2, 3)]
-    in_the_way[0].parent.mkdir(parents=True)
-    for path in in_the_way:
-        path.touch()
+
+    def spoil(folder: Path) -> None:
+        folder.rmdir()
+        folder.touch()
+
     words = ["run", *ONE_RUN, "--home", home.path, "--address", cluster]
-    failed = typed(*words, "--json")
+    with for_each_attempt(home, spoil):
+        failed = typed(*words, "--json")
     assert failed.code == 1, failed.err
     told = json.loads(failed.out)
     assert (told["trained"], told["failed"], told["steps_trained"]) == (0, 1, 0)
@@ -350,11 +380,10 @@ def test_a_pack_that_dies_before_its_first_state_each_time_is_given_up_though_it
 ) -> None:
     """Each attempt commits a block, which has no states yet, and cannot write the next: it would go round for ever."""
     home, _ = make_home("round")
-    for number in range(1, 20):
-        (home.storage / "attempts" / f"{number:08d}" / "block-000001.json.partial").mkdir(parents=True)
     longer = ["--set", "steps=1000000", "--set", "evaluate_every=1000000"]
     words = [BETA.name, "--scale", "smoke", "--as", "long", "--set", "beta=1", "--seeds", "0", *longer]
-    failed = typed("run", *words, "--home", home.path, "--no-ray", "--json")
+    with for_each_attempt(home, lambda folder: (folder / "block-000001.json.partial").mkdir()):
+        failed = typed("run", *words, "--home", home.path, "--no-ray", "--json")
     assert failed.code == 1, failed.err
     told = json.loads(failed.out)
     assert (told["trained"], told["failed"]) == (0, 1)
@@ -434,15 +463,17 @@ def test_a_sweep_that_cannot_be_drawn_still_tells_how_it_ended(
 
 @pytest.mark.system
 def test_a_ledger_that_cannot_be_written_ends_the_run(
-    make_home: MakeHome, cluster: str, typed: Callable[..., Typed]
+    make_home: MakeHome, cluster: str, typed: Callable[..., Typed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder stands where the record of the first attempt would be written."""
     home, _ = make_home("full")
-    in_the_way = home.storage / "attempts" / "00000001.json.partial"
-    in_the_way.mkdir(parents=True)
+
+    def full(*_: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Lease, "begin", full)
     failed = typed("run", *ONE_RUN, "--home", home.path, "--address", cluster)
     assert failed.code == 3, failed.err
-    assert str(in_the_way) in failed.err
+    assert "No space left on device" in failed.err
     assert "run the same command to resume" in failed.err
     assert "Traceback" not in failed.err
 

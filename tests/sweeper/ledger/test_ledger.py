@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sweeper.ledger import schema
+from sweeper.ledger.lease import leased
 from sweeper.ledger.reader import Records
 from sweeper.ledger.rows import SweepId
 from sweeper.ledger.verify import rebuild
@@ -463,9 +464,9 @@ def test_an_old_copy_of_the_ledger_catches_up_and_never_reuses_a_number(
         assert rows(old.records.points(SWEEP)) == expected()
 
 
-def test_a_storage_belongs_to_one_ledger(ledger: Ledger, tmp_path: Path) -> None:
-    with Ledger(tmp_path / "other.db", tmp_path / "elsewhere"):
-        pass
+def test_a_ledger_with_plans_belongs_to_one_storage(ledger: Ledger, tmp_path: Path) -> None:
+    with Ledger(tmp_path / "other.db", tmp_path / "elsewhere") as other:
+        register(other, KEYS)
     with pytest.raises(InputError, match="--storage"):
         Ledger(tmp_path / "other.db", ledger.storage)
     begin(ledger, ["a"])
@@ -473,11 +474,20 @@ def test_a_storage_belongs_to_one_ledger(ledger: Ledger, tmp_path: Path) -> None
         Ledger(ledger.path, tmp_path / "empty")
 
 
+def test_a_storage_may_have_several_ledgers(ledger: Ledger, tmp_path: Path) -> None:
+    finish(ledger)
+    with Ledger(tmp_path / "elsewhere" / "ledger.db", ledger.storage) as other:
+        other.ingest()
+        assert problems(other) == []
+    assert tables(other.path) == tables(ledger.path)
+
+
 def test_packs_trained_without_a_driver_can_be_taken_in(tmp_path: Path) -> None:
     pack = Pack(tmp_path / "storage", 1, ["a", "bad"], 0)
     while pack.write():
         pass
-    with Ledger(tmp_path / "ledger.db", tmp_path / "storage") as ledger:
+    storage = tmp_path / "storage"
+    with leased(storage, print) as held, Ledger(tmp_path / "ledger.db", storage, held) as ledger:
         assert ledger.ingest().num_taken == 4
         assert rows(ledger.records.run_points("a")) == expected(["a"])
         assert problems(ledger) == []

@@ -9,8 +9,40 @@ from contextlib import contextmanager
 import pytest
 
 from sweeper.machines import clusters, local_ray
-from sweeper.machines.resources import Machine
+from sweeper.machines.resources import Machine, Resources
 from trainables.stopping import SIGNALS
+
+
+def test_room_on_a_cluster_is_counted_again_and_on_this_machine_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clusters, "LOOK_EVERY_S", -1.0)
+    nodes = [Resources(4, 2), Resources(16, 8), Resources(0, 0)]
+    monkeypatch.setattr(clusters, "_resources", lambda _: nodes.pop(0))
+    there = clusters.Slots(Machine("10.0.0.1:6379", 0.5), 4)
+    assert (there(), there()) == (4, 16)
+    on_cpus = clusters.Slots(Machine("10.0.0.1:6379", 0.0), 4)
+    assert on_cpus() == 1, "none at the moment, but one may come"
+    assert clusters.Slots(Machine(None, 0.0), 4)() == 4
+    assert nodes == []
+
+
+def test_a_cluster_is_named_with_what_it_has_and_a_token_that_it_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray._private.authentication import authentication_utils
+
+    has_token = True
+    monkeypatch.setattr(authentication_utils, "is_token_auth_enabled", lambda: has_token)
+    found = Resources(33, 4, "L4", num_nodes=5)
+    assert clusters.described(Machine("10.0.0.1:6379", None), found) == [
+        "Ray cluster at 10.0.0.1:6379: 5 nodes, 4 GPUs, 33 cores."
+    ]
+    has_token = False
+    (named, warning) = clusters.described(Machine("10.0.0.1:6379", None), Resources(1, 0))
+    assert named == "Ray cluster at 10.0.0.1:6379: 1 node, 1 core."
+    assert "asks for no token" in warning
+    assert clusters.described(Machine(None, None), found) == []
 
 
 @pytest.mark.parametrize("number", SIGNALS)

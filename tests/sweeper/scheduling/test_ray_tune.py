@@ -32,10 +32,28 @@ def stop_of(book: Book, asked: list[bool] | None = None) -> tuple[StopEarly, Sto
 
 def test_the_searcher_hands_out_assignments_and_ends_as_the_queue_does() -> None:
     given = [assignment_of(1), None, FINISHED]
-    searcher = PackSearcher(cast(PackQueue, SimpleNamespace(hand_out=lambda _: given.pop(0))))
+    queue = SimpleNamespace(num_live=0, hand_out=lambda _: given.pop(0))
+    searcher = PackSearcher(cast(PackQueue, queue), lambda: 1)
     assert searcher.suggest("1") == {"assignment": assignment_of(1)}
     assert searcher.suggest("2") is None, "a pack that runs may still come back"
     assert searcher.suggest("2") == Searcher.FINISHED
+
+
+def test_as_many_packs_are_handed_out_as_there_is_room_for_at_the_moment() -> None:
+    book, room = Book(*(pack_of(key) for key in "abcd")), [1]
+    searcher = PackSearcher(book.queue, lambda: room[0])
+    assert searcher.suggest("1")
+    assert searcher.suggest("2") is None
+    room[0] = 3  # two nodes join
+    assert searcher.suggest("2")
+    assert searcher.suggest("3")
+    assert searcher.suggest("4") is None
+    room[0] = 1  # and leave, with the packs that they had
+    book.queue.ended("2", "the node is gone")
+    book.queue.ended("3", "the node is gone")
+    assert searcher.suggest("5") is None
+    book.queue.ended("1", "")
+    assert searcher.suggest("5")
 
 
 def test_the_listener_passes_on_blocks_and_how_trials_end(tmp_path: Path) -> None:
@@ -67,7 +85,7 @@ def test_a_failure_without_a_text_is_a_failure_all_the_same(tmp_path: Path) -> N
 def test_tune_may_pickle_what_it_is_given_and_learns_nothing() -> None:
     book = Book(pack_of("a"))
     listener = BlockListener(book.queue)
-    for each in (PackSearcher(book.queue), listener, stop_of(book)[0]):
+    for each in (PackSearcher(book.queue, lambda: 1), listener, stop_of(book)[0]):
         assert vars(pickle.loads(pickle.dumps(each))) == {}
 
 
