@@ -123,8 +123,8 @@ class Home:
         return "" if found == "ok" else " ".join(found.split())
 
 
-GLANCE_S = 0.05
-"""Longest time for which another process holds the lock only to check whether a driver has it."""
+GLANCE_S = 2.0
+"""Longest time for which another process holds the lock without being a driver: to look whether one is, or to refresh the ledger."""
 
 
 @contextmanager
@@ -142,13 +142,14 @@ def lock_home(path: Path, mounts: str | None = None) -> Iterator[None]:
     path.mkdir(parents=True, exist_ok=True)
     _refuse_network(path.resolve(), _read_mounts() if mounts is None else mounts)
     with (path / "lock").open("a+") as file:
-        if not try_lock(file):
-            time.sleep(GLANCE_S)  # another process may only have checked whether a driver holds it
-            if not try_lock(file):
+        end_s = time.monotonic() + GLANCE_S
+        while not try_lock(file):
+            if time.monotonic() > end_s:
                 raise InputError(
                     f"Home {path} is in use by {holder(file)}.\n"
                     "Wait for it, stop it, or choose another home with --home."
                 )
+            time.sleep(0.02)
         sign(file)
         yield
 

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Mapping
+from errno import EMLINK, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,20 +49,35 @@ def write_record(path: Path, body: Mapping[str, Any], *, is_contended: bool = Fa
 def create_record(path: Path, body: Mapping[str, Any]) -> bool:
     """Write a record unless there is one; return whether this process wrote it. Of several that try, one succeeds.
 
+    Where the file system has no hard links, a process that dies meanwhile may leave half a record, which is reported as damaged.
+
     Raises:
         OSError: The disk is full or failing.
     """
     text = canonical_json(body).encode()
+    parts = [text[:-1], _seal(text)]
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        write_file(partial, [text[:-1], _seal(text)])
-        os.link(partial, path)  # the name appears with all of its content, or there is one already
+        write_file(partial, parts)
+        try:
+            os.link(partial, path)  # the name appears with all of its content, or there is one already
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with path.open("xb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
     except FileExistsError:
         return False
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
+
+
+_NO_LINKS = (EPERM, ENOTSUP, ENOSYS, EMLINK)
+"""Errors of a file system without hard links."""
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], str]:

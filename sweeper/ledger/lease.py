@@ -99,13 +99,18 @@ class Lease:
             durable.write_record(self._folder / HOLDER, asdict(Holder.here()))
         self._beats.start()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this process still holds the lease."""
+        return self._folder.is_dir()
+
     def check(self) -> None:
         """Make sure that this process still holds the lease.
 
         Raises:
             LeaseLostError: It does not.
         """
-        if not self._folder.is_dir():
+        if not self.is_held:
             newest = max((_number(folder) for folder in self._layout.leases()), default=0)
             who = (newest > self.number and _holder(self._layout.lease(newest))) or "another driver"
             raise LeaseLostError(

@@ -271,7 +271,11 @@ class Ledger:
         """Delete states of superseded attempts that no run would resume from; return the number of files.
 
         A worker prunes its own folder (`blocks.prune`); nothing else prunes the folders of workers that are gone.
+
+        Raises:
+            LeaseLostError: Another driver took the storage over.
         """
+        self.check_lease()
         needed = {(attempt, block) for _, attempt, block in self.records.needed_states()}
         num_deleted = 0
         for path in self._layout.states():
@@ -350,7 +354,12 @@ class Ledger:
         return [attempt for (attempt,) in attempts]
 
     def _record_attempt(self, number: int) -> None:
-        """Write the record of an attempt, with what other drivers recorded of it, above all that they fenced it off."""
+        """Write the record of an attempt, with what other drivers recorded of it, above all that they fenced it off.
+
+        A driver that lost its lease leaves the record to the one that has it.
+        """
+        if self._lease and not self._lease.is_held:
+            return
         path = self._layout.attempt_record(number)
         with contextlib.suppress(DamagedBlockError):  # none yet, or it is replaced
             registry.adopt_attempt(self._db, durable.read_record(path)[0])
