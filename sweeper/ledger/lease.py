@@ -39,6 +39,9 @@ STALE_S = 30.0
 LOOK_EVERY_S = 0.5
 """Seconds between looks at a lease that is waited for."""
 
+NAMELESS_S = 1.0
+"""Longest time in which a new holder writes who it is."""
+
 MAX_COMMAND = 200
 """Most characters of a command that are kept."""
 
@@ -194,13 +197,14 @@ def _wait(layout: Layout, say: Callable[[str], None]) -> int:
             seen, since_s = beat, time.monotonic()
         holder = _holder(folder)
         is_gone = holder is not None and holder.is_gone
-        if is_gone or time.monotonic() - since_s > STALE_S:
+        silent_s = time.monotonic() - since_s
+        if is_gone or silent_s > STALE_S:
             with suppress(FileNotFoundError):  # another one was faster
                 end(layout, newest)
                 why = "is gone" if is_gone else f"was not heard of for {STALE_S:.0f} s"
                 say(f"Takes over storage {layout.storage} from {holder or 'another driver'}, which {why}.")
             continue
-        if told != newest:
+        if told != newest and (holder or silent_s > NAMELESS_S):
             told = newest
             who = holder or "another driver"
             say(

@@ -374,6 +374,13 @@ def adopt_all(db: sqlite3.Connection, storage: Path) -> tuple[list[str], list[in
         except InputError as error:
             problems.append(f"{path}: {error}")
     attempts = dict[int, Mapping[str, Any]]()
+    known = dict[int, tuple[Any, ...]](
+        (number, tuple(rest))
+        for number, *rest in db.execute(
+            f"SELECT number, {', '.join(_ENDED)}, (SELECT COUNT(*) FROM attempt_runs WHERE attempt = number),"  # noqa: S608
+            " (SELECT COUNT(*) FROM failures WHERE attempt = number) FROM attempts"
+        )
+    )
     with transaction(db):
         for path in layout.attempt_records():
             try:
@@ -381,7 +388,9 @@ def adopt_all(db: sqlite3.Connection, storage: Path) -> tuple[list[str], list[in
             except DamagedBlockError as error:
                 problems.append(str(error))
             else:
-                adopt_attempt(db, body)
+                said = (*(body[name] for name in _ENDED), len(body["runs"]), len(body["failures"]))
+                if known.get(body["number"]) != said:
+                    adopt_attempt(db, body)
                 attempts[body["number"]] = body
         for path in layout.begun_records():
             try:

@@ -168,6 +168,25 @@ def test_who_lost_it_can_begin_nothing(tmp_path: Path) -> None:
     ]
 
 
+def test_who_waits_is_told_a_name_even_if_that_comes_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Layout(tmp_path).lease(1)
+    durable.make_folder(folder)
+    holder = Holder("far", "another boot", 7, 7, "sweeper run x")
+
+    def come_late() -> None:
+        durable.write_record(folder / "holder.json", dataclasses.asdict(holder))
+        threading.Timer(0.2, end, (Layout(tmp_path), 1)).start()
+
+    threading.Timer(0.2, come_late).start()
+    said: list[str] = []
+    with leased(tmp_path, said.append):
+        pass
+    (line,) = said
+    assert f"in use by {holder}: waits until" in line
+
+
 def test_who_died_before_saying_who_it_is_is_followed_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
