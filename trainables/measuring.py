@@ -23,7 +23,7 @@ NUM_IMAGES = 256
 MEASURE_S = 0.7
 """Longest time of training; where one step of a small pack takes longer, that step is the measurement."""
 
-LEAST_S, AGREE = 0.1, 0.03
+LEAST_S, AGREE = 0.2, 0.03
 """It ends early where two strides in a row, the second of at least these seconds, differ by at most this share."""
 
 KEEP_S = 2.0

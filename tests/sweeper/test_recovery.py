@@ -26,7 +26,7 @@ pytestmark = pytest.mark.system
 
 SWEEP = SweepId("betavae_beta", "smoke", "kill")
 QUESTION = [SWEEP.name, "--scale", SWEEP.scale, "--as", SWEEP.label]
-TRAINING_S = 10.0
+TRAINING_S = 16.0
 """Of an undisturbed run, so that there is something left to do after every kill."""
 
 MOMENTS = random.Random(0)
