@@ -185,7 +185,7 @@ class Pipeline:
         measure = announced(measure, self.console)
         prepared = placing.prepare(self.machine, planned, ledger.records, resources, measure, together)
         for note in prepared.notes:
-            self.console.print(note, soft_wrap=True, markup=False)
+            self._say(note)
         if prepared.expected:
             self.console.print(prepared.expected.sentence(), soft_wrap=True)
             self._refuse_if_too_long(prepared.expected, prepared.machine)

@@ -35,11 +35,10 @@ def write_record(path: Path, body: Mapping[str, Any], *, is_contended: bool = Fa
     Raises:
         OSError: The disk is full or failing; a previous file at the path is unchanged.
     """
-    text = canonical_json(body).encode()
     own = f".{secrets.token_hex(4)}" if is_contended else ""
     partial = path.with_name(f"{path.name}{own}.partial")
     try:
-        write_file(partial, [text[:-1], _seal(text)])
+        write_file(partial, _sealed(body))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -54,8 +53,7 @@ def create_record(path: Path, body: Mapping[str, Any]) -> bool:
     Raises:
         OSError: The disk is full or failing.
     """
-    text = canonical_json(body).encode()
-    parts = [text[:-1], _seal(text)]
+    parts = _sealed(body)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         write_file(partial, parts)
@@ -179,6 +177,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sealed(body: Mapping[str, Any]) -> list[bytes]:
+    """The bytes of a record, in parts."""
+    text = canonical_json(body).encode()
+    return [text[:-1], _seal(text)]
 
 
 def _seal(text: bytes) -> bytes:

@@ -140,7 +140,7 @@ def show_plan(
         else:
             with cluster(machine) as there:
                 for line in described(machine, there):
-                    click.echo(line, err=True)
+                    say(line)
                 measure = announced(ClusterMeasure(there.gpu, machine.cluster_gpus > 0, say), display.notes())
                 prepared = prepare(machine, planned, records, there, measure, None)
     expected = prepared.expected

@@ -30,6 +30,12 @@ from trainables import durable
 from trainables.durable import DamagedBlockError
 from trainables.layout import Layout
 
+HOLDER, BEAT = "holder.json", "beat"
+"""Files in the folder of a lease."""
+
+SOMEBODY = "another driver"
+"""A holder that has not said who it is."""
+
 BEAT_S = 5.0
 """Seconds between two beats of a holder."""
 
@@ -114,8 +120,8 @@ class Lease:
             LeaseLostError: It does not.
         """
         if not self.is_held:
-            newest = max((_number(folder) for folder in self._layout.leases()), default=0)
-            who = (newest > self.number and _holder(self._layout.lease(newest))) or "another driver"
+            newest = _newest(self._layout)
+            who = (newest > self.number and _holder(self._layout.lease(newest))) or SOMEBODY
             raise LeaseLostError(
                 f"storage {self._layout.storage} was taken over by {who}, since this driver was not heard of for"
                 f" {STALE_S:.0f} s; the same command goes on once that one is done"
@@ -157,9 +163,6 @@ class Lease:
                 return
 
 
-HOLDER, BEAT = "holder.json", "beat"
-
-
 @contextmanager
 def leased(storage: Path, say: Callable[[str], None]) -> Iterator[Lease]:
     """Hold the lease of a storage in this context, after waiting for whoever holds it.
@@ -186,7 +189,7 @@ def _wait(layout: Layout, say: Callable[[str], None]) -> int:
     """Wait until no lease is held by a living driver, and create the next one; return its number."""
     seen, since_s, told = (0, ""), time.monotonic(), 0
     while True:
-        newest = max((_number(folder) for folder in layout.leases()), default=0)
+        newest = _newest(layout)
         folder = layout.lease(newest)
         if not folder.is_dir():
             if _create(layout, newest + 1):
@@ -196,17 +199,17 @@ def _wait(layout: Layout, say: Callable[[str], None]) -> int:
         if beat != seen:
             seen, since_s = beat, time.monotonic()
         holder = _holder(folder)
+        who = holder or SOMEBODY
         is_gone = holder is not None and holder.is_gone
         silent_s = time.monotonic() - since_s
         if is_gone or silent_s > STALE_S:
             with suppress(FileNotFoundError):  # another one was faster
                 end(layout, newest)
                 why = "is gone" if is_gone else f"was not heard of for {STALE_S:.0f} s"
-                say(f"Takes over storage {layout.storage} from {holder or 'another driver'}, which {why}.")
+                say(f"Takes over storage {layout.storage} from {who}, which {why}.")
             continue
         if told != newest and (holder or silent_s > NAMELESS_S):
             told = newest
-            who = holder or "another driver"
             say(
                 f"Storage {layout.storage} is in use by {who}: waits until that is done, or not heard of for"
                 f" {STALE_S:.0f} s. Ctrl-C to give up."
@@ -246,8 +249,9 @@ def _delete_empty(layout: Layout) -> None:
                 folder.rmdir()
 
 
-def _number(folder: Path) -> int:
-    return int(folder.stem)
+def _newest(layout: Layout) -> int:
+    """Return the largest number of a lease, over or not; 0 if there is none."""
+    return max((int(folder.stem) for folder in layout.leases()), default=0)
 
 
 def _holder(folder: Path) -> Holder | None:

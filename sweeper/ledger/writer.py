@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -152,7 +152,7 @@ class Ledger:
         Raises:
             ConflictError: A block contradicts what is committed.
         """
-        self._take_open([self._run(key) for key in keys])
+        self._take_all(self._manifests(self._open_attempts(map(self._run, keys))))
 
     def begin_attempt(self, keys: Iterable[str]) -> int:
         """Begin an attempt at a pack of registered runs, and fence off earlier attempts at any of them.
@@ -172,15 +172,15 @@ class Ledger:
         earlier = self._open_attempts(rows)
         for attempt in earlier:  # what is found below stays until the new attempt is recorded
             self._layout.keep(attempt).touch()
-        self._take_open(rows)
+        self._take_all(self._manifests(earlier))
         with schema.transaction(self._db):
             number = self._new_number()
-            fenced = sorted({attempt for row in rows for attempt in self._fence_off(row, now_s)})
+            self._fence_off(earlier, now_s)
             self._db.execute("INSERT INTO attempts (number, started_at_s) VALUES (?, ?)", (number, now_s))
             self._db.executemany("INSERT INTO attempt_runs VALUES (?, ?)", [(row, number) for row in rows])
             if self._lease:
-                self._lease.begin(number, registry.begun_body(self._db, number, fenced))
-            for attempt in (*fenced, number):
+                self._lease.begin(number, registry.begun_body(self._db, number, earlier))
+            for attempt in (*earlier, number):
                 self._record_attempt(attempt)
         for attempt in earlier:
             self._layout.keep(attempt).unlink(missing_ok=True)
@@ -342,16 +342,13 @@ class Ledger:
             raise ValueError(f"Run {key} is in no registered sweep.")
         return int(found[0])
 
-    def _fence_off(self, run: int, now_s: float) -> list[int]:
-        """Prevent all open attempts at a run from committing more; return those that changed."""
-        attempts = self._db.execute(_OPEN_ATTEMPTS, (run,)).fetchall()
-        for (attempt,) in attempts:
-            self._db.execute(
-                "UPDATE attempts SET fence = (SELECT COUNT(*) FROM blocks WHERE attempt = ?),"
-                " ended_at_s = COALESCE(ended_at_s, ?), outcome = COALESCE(outcome, 'lost') WHERE number = ?",
-                (attempt, now_s, attempt),
-            )
-        return [attempt for (attempt,) in attempts]
+    def _fence_off(self, attempts: Iterable[int], now_s: float) -> None:
+        """Prevent open attempts from committing more."""
+        self._db.executemany(
+            "UPDATE attempts SET fence = (SELECT COUNT(*) FROM blocks WHERE attempt = attempts.number),"
+            " ended_at_s = COALESCE(ended_at_s, ?), outcome = COALESCE(outcome, 'lost') WHERE number = ?",
+            [(now_s, attempt) for attempt in attempts],
+        )
 
     def _record_attempt(self, number: int) -> None:
         """Write the record of an attempt, with what other drivers recorded of it, above all that they fenced it off.
@@ -372,10 +369,9 @@ class Ledger:
         taken = self._db.execute("SELECT COUNT(*) FROM blocks WHERE attempt = ?", (attempt,)).fetchone()
         return fence[0] if fence else None, taken[0]
 
-    def _take_open(self, rows: Iterable[int]) -> None:
-        """Add the blocks of the attempts at some runs that are not fenced off."""
-        attempts = self._open_attempts(rows)
-        self._take_all(path for attempt in attempts for path in self._layout.manifests(attempt))
+    def _manifests(self, attempts: Iterable[int]) -> Iterator[Path]:
+        """Yield the manifests of attempts, in order within each."""
+        return (path for attempt in attempts for path in self._layout.manifests(attempt))
 
     def _open_attempts(self, rows: Iterable[int]) -> list[int]:
         """Return the attempts at some runs that are not fenced off."""
